@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every byte that two processes share: the layouts of all segments, who writes
+ * each field, and the order of stores on which repair rests.
+ *
+ * A namespace is a set of shared-memory segments. Each is reserved in full when
+ * made (posix_fallocate), never resized or moved (the registry alone grows),
+ * starts with a struct xi_segment, and is named
+ *
+ *     /xi.<uid>.<namespace>.registry              the registry
+ *     /xi.<uid>.<namespace>.<epoch:8x>.<seg:8x>   everything else
+ *
+ * `epoch` is drawn when a namespace is made, so leftovers of an earlier one can
+ * be told apart. Segment numbers are given out by the broker, by twos, and
+ * never used twice within an epoch.
+ *
+ * Slots and locks. An interpreter occupies a slot of the registry's table while
+ * it lives and until its death has been repaired; slot 0 is the broker. A lock
+ * word holds slot + 1 of its owner (with XI_LOCK_WAITERS when somebody sleeps on
+ * it), 0 when free, so that a death names the locks to repair.
+ *
+ * Trust. Whoever reads a number that another process may write copies it once,
+ * checks it once, then uses the copy. Static fields (xi_segment, the head of
+ * xi_chan) are copied and checked when a segment is mapped and not read again.
+ *
+ * All fields are little-endian, naturally aligned; padding is explicit and zero.
+ * `A` before a field's writer means that it is only accessed atomically.
+ */
+#ifndef XI_WIRE_LAYOUT_H
+#define XI_WIRE_LAYOUT_H
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define XI_LAYOUT_MAGIC 0x0031617461646978ull /* "xidata1\0" */
+#define XI_LAYOUT_VERSION 1u
+#define XI_LINE 64
+#define XI_PAGE 4096
+
+#define XI_MAX_INTERPS 512u    /* slots; slot 0 is the broker */
+#define XI_MAX_CHANNELS 16384u /* entries of the registry */
+#define XI_MAX_GROUPS 64u      /* of one channel */
+#define XI_MAX_WAITERS 512u    /* threads asleep on one channel, both sides together */
+#define XI_MAX_BELLS 1020u     /* threads of one interpreter asleep at a time */
+#define XI_NS_MAX 31u          /* bytes of a namespace's name: [A-Za-z0-9_.-]+ */
+
+typedef _Atomic uint32_t xi_a32;
+typedef _Atomic uint64_t xi_a64;
+
+/* ---- the head of every segment: written by the broker before anybody else has the segment; static ---- */
+
+enum xi_segment_kind {
+    XI_SEG_REGISTRY = 1,
+    XI_SEG_OWN = 2,     /* counters and the first borrow entries of one interpreter */
+    XI_SEG_MAILBOX = 3, /* doorbells of one interpreter */
+    XI_SEG_BORROWS = 4, /* more borrow entries of one interpreter */
+    XI_SEG_ARENA = 5,   /* data of one interpreter; number is even */
+    XI_SEG_RELEASE = 6, /* release words of the arena segment one number below */
+    XI_SEG_CHANNEL = 7
+};
+
+struct xi_segment {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t kind;      /* enum xi_segment_kind */
+    uint64_t epoch;     /* low 32 bits are in the name */
+    uint64_t size;      /* bytes of the whole segment; a multiple of XI_PAGE; equals fstat's */
+    uint32_t number;    /* 0 for the registry */
+    uint32_t owner;     /* slot of the interpreter it belongs to; 0 for registry and channels */
+    int64_t owner_id;   /* id of that interpreter; 0 likewise */
+    xi_a32 gone;        /* A, broker: 1 once it is removed: whoever has it mapped may unmap it (advice, the one
+                           field that changes) */
+    uint32_t pad_[3];
+};
+static_assert(sizeof(struct xi_segment) == 64, "one line");
+
+/* ---- registry: the broker writes, everybody reads (read-only mapping) ---- */
+
+enum xi_ns_state { XI_NS_RUNNING = 1, XI_NS_SHUTDOWN = 2 };
+
+enum xi_slot_state {
+    XI_SLOT_FREE = 0,
+    XI_SLOT_LIVE = 1,
+    XI_SLOT_ORPHAN = 2 /* dead or left; repaired; its arena still holds values that are due to somebody */
+};
+
+/*
+ * One interpreter. Filled while `state` is FREE, then state = LIVE (release).
+ * A reader loads state (acquire), copies, and loads state and id again: a
+ * change means that the entry was reused meanwhile.
+ */
+struct xi_slot {
+    xi_a32 state;
+    uint32_t flags;        /* XI_JOIN_REQUIRES_REF */
+    _Atomic int64_t id;
+    int32_t pid;
+    xi_a32 id_refcount;    /* sum over holders */
+    uint64_t start_time;   /* field 22 of /proc/PID/stat: tells a reused pid */
+    uint32_t own_seg, mailbox_seg;
+    xi_a64 arena_bytes;    /* data and release segments */
+    uint64_t joined_ns;    /* CLOCK_REALTIME */
+    uint64_t pad_[1];
+    char name[32], language[32];
+};
+static_assert(sizeof(struct xi_slot) == 128, "two lines");
+static_assert(offsetof(struct xi_slot, name) == 64, "");
+
+/* One channel. Same protocol as xi_slot: `id` is 0 while free, stored last (release). */
+struct xi_chan_entry {
+    xi_a64 id;        /* never used twice */
+    uint32_t segment;
+    uint32_t mode;
+    uint64_t capacity;
+    xi_a32 handles;   /* open handles over all interpreters */
+    uint32_t pad_;
+    char name[80];
+    uint64_t pad2_[2];
+};
+static_assert(sizeof(struct xi_chan_entry) == 128, "two lines");
+
+struct xi_registry {
+    struct xi_segment seg;
+    /* line 1 */
+    xi_a32 state;           /* enum xi_ns_state */
+    xi_a32 broker_life;     /* 1 for the first broker, one more for each that adopted the namespace */
+    int32_t broker_pid;
+    uint32_t uid;
+    uint64_t broker_start;  /* start time, as in xi_slot */
+    _Atomic int64_t next_id;
+    xi_a32 next_segment;
+    xi_a32 channel_limit;   /* entries of channels[] that are backed by memory; grows */
+    xi_a64 next_channel_id;
+    uint64_t flags;         /* XI_NS_MEMFD */
+    uint64_t pad_[1];
+    /* line 2 */
+    char ns[32];
+    xi_a64 outstanding;     /* blocks that dead or left interpreters' arenas still hold, at the last collection */
+    xi_a64 deaths;          /* interpreters repaired after dying, ever */
+    xi_a64 collected;       /* orphan arenas removed, ever */
+    uint64_t pad2_[1];
+    /* line 3 on */
+    struct xi_slot slots[XI_MAX_INTERPS];
+    struct xi_chan_entry channels[]; /* XI_MAX_CHANNELS at most; channel_limit are backed */
+};
+#define XI_NS_MEMFD 1u /* segments are sealed memfds: only the broker hands them out */
+static_assert(offsetof(struct xi_registry, state) == 64, "");
+static_assert(offsetof(struct xi_registry, ns) == 128, "");
+static_assert(offsetof(struct xi_registry, slots) == 192, "");
+#define XI_REGISTRY_SIZE(channels)                                                                                     \
+    ((sizeof(struct xi_registry) + (uint64_t)(channels) * sizeof(struct xi_chan_entry) + XI_PAGE - 1) &                \
+     ~(uint64_t)(XI_PAGE - 1))
+#define XI_REGISTRY_CHANNELS_FIRST 480u /* entries backed at the start; doubled when used up */
+
+/* ---- an interpreter's own segment: it alone writes, the broker reads (and clears borrows after its death) ---- */
+
+/* Counters that any tool may read. Relaxed atomics; single writer process. */
+struct xi_counters {
+    xi_a64 sent, received;
+    xi_a64 parks, wakes, spins;
+    xi_a64 loans;        /* blocks ever allocated for sending */
+    xi_a64 blocks;       /* blocks not yet back: loans, and values not yet released by all */
+    xi_a64 arena_bytes;
+    xi_a64 borrows;
+    xi_a64 frees_run;
+    xi_a64 corrupt;
+    xi_a64 fallbacks;    /* waits that wanted io_uring and used futex(2) */
+    xi_a32 wait_backend; /* 0 none yet, 1 io_uring, 2 futex(2) */
+    uint32_t pad_;
+    xi_a64 reserved_[3];
+};
+static_assert(sizeof(struct xi_counters) == 128, "two lines");
+
+/*
+ * What this interpreter holds of others' blocks.
+ *   take: block, position, chan_seg (plain), then `key` (release), then the
+ *         group's head moves: that is the receive
+ *   drop: the release word first, then key = 0
+ * Repair of a dead taker: an entry of a group whose lock the dead held, with
+ * position >= the group's (repaired) head, never happened: key = 0. Every other
+ * entry with key != 0 is released: its bit is set in the release word, then
+ * key = 0. In-flight entries must be judged before that group's lock is freed.
+ */
+struct xi_borrow {
+    xi_a64 key;      /* 0: free; else generation << 16 | group << 8 | 1 */
+    xi_a64 block;    /* segment << 32 | granule */
+    xi_a64 position; /* of the record in its channel */
+    xi_a32 chan_seg; /* the channel's segment number */
+    uint32_t pad_;
+};
+static_assert(sizeof(struct xi_borrow) == 32, "two a line");
+#define XI_BORROW_KEY(generation, group) ((uint64_t)(generation) << 16 | (uint64_t)(group) << 8 | 1u)
+#define XI_BORROW_GENERATION(key) ((key) >> 16)
+#define XI_BORROW_GROUP(key) ((uint32_t)((key) >> 8) & 0xff)
+
+struct xi_own {
+    struct xi_segment seg;
+    struct xi_counters counters;
+    struct xi_borrow borrows[]; /* XI_BORROWS_IN(size, sizeof(struct xi_own)) */
+};
+struct xi_borrow_chunk {
+    struct xi_segment seg;
+    struct xi_borrow borrows[];
+};
+#define XI_BORROWS_IN(size, head) (((size) - (head)) / sizeof(struct xi_borrow))
+#define XI_OWN_SIZE ((uint64_t)8192)
+
+/* ---- mailbox: the interpreter's peers and the broker write, it reads and writes ---- */
+
+/*
+ * Doorbell of one thread. Protocol (docs/architecture.md, "Sleeping"):
+ *   park: state = PARKED, set the bit in the side's mask (both sequentially
+ *         consistent), look at the channel again, sleep while bell == the value
+ *         read before state = PARKED
+ *   wake: publish, then (full barrier) claim a bit of the mask; CAS state
+ *         PARKED -> NOTIFIED; only the winner does bell += 1 and FUTEX_WAKE(1)
+ */
+enum xi_bell_state { XI_BELL_IDLE = 0, XI_BELL_PARKED = 1, XI_BELL_NOTIFIED = 2 };
+struct xi_bell {
+    xi_a32 bell;
+    xi_a32 state;
+    uint32_t pad_[2];
+};
+static_assert(sizeof(struct xi_bell) == 16, "");
+
+struct xi_mailbox {
+    struct xi_segment seg;
+    /* line 1 */
+    xi_a32 flags;        /* A, the broker sets: XI_MAIL_* */
+    xi_a32 reclaim;      /* A, peers set to 1 after completing the release of a block with a free function */
+    xi_a32 reclaim_bell; /* A, owner: doorbell index + 1 of a sleeping thread that will run free functions, or 0 */
+    uint32_t pad_[13];
+    struct xi_bell bells[XI_MAX_BELLS - 4];
+};
+#define XI_MAIL_END 1u      /* told to end: the last reference is gone */
+#define XI_MAIL_SHUTDOWN 2u /* the namespace is shut down */
+#define XI_MAIL_ATTENTION 4u /* a message waits on the control socket */
+#define XI_MAILBOX_SIZE ((uint64_t)16384)
+#define XI_BELLS_USABLE (XI_MAX_BELLS - 4)
+static_assert(sizeof(struct xi_mailbox) <= XI_MAILBOX_SIZE, "");
+
+/* ---- arena: data (the owner writes, others read) and release words (owner and readers write) ---- */
+
+/*
+ * Data begins at XI_PAGE; a block begins at a multiple of XI_GRANULE from the
+ * segment's start. Which blocks there are is known to the owner alone (private
+ * memory); a reader checks only that what a descriptor names lies inside the
+ * segment.
+ *
+ * Release words of the granule at which a block begins: four words of
+ * generation << 16 | bits, 16 groups each. The owner stores them when it
+ * allocates the block (bits 0); a reader sets its group's bit by compare and
+ * swap while the generation matches: so setting twice does nothing, and a late
+ * one cannot touch the block's next life. A block is free again when the bits
+ * of all groups that were present at its send are set. Generations are 48 bits,
+ * counted per arena segment, never 0.
+ */
+#define XI_GRANULE 1024u
+struct xi_release {
+    xi_a64 word[4];
+};
+static_assert(sizeof(struct xi_release) == 32, "two a line");
+#define XI_RELEASE_WORD(group) ((group) / 16u)
+#define XI_RELEASE_BIT(group) ((uint64_t)1 << ((group) % 16u))
+#define XI_GENERATION_MAX (((uint64_t)1 << 48) - 1)
+
+struct xi_release_table {
+    struct xi_segment seg;
+    uint64_t pad_[504]; /* to XI_PAGE */
+    struct xi_release release[]; /* indexed by granule: entry g is for segment offset g * XI_GRANULE */
+};
+static_assert(sizeof(struct xi_release_table) == XI_PAGE, "");
+#define XI_ARENA_MAX ((uint64_t)1 << 41) /* granules are 32-bit numbers */
+#define XI_RELEASE_SIZE(arena_size)                                                                                    \
+    ((XI_PAGE + (arena_size) / XI_GRANULE * sizeof(struct xi_release) + XI_PAGE - 1) & ~(uint64_t)(XI_PAGE - 1))
+
+/* ---- channel: all members write ---- */
+
+/*
+ * The ring is `capacity` bytes (a power of two, at least XI_PAGE), mapped twice
+ * in a row so that a record never breaks. Positions are 64-bit byte counts that
+ * only grow; a position lies at ring + (position & (capacity - 1)).
+ *
+ * A record is a header word and a payload. Header, zero meaning "not yet":
+ */
+#define XI_REC_LENGTH(h) ((uint32_t)(h))            /* payload bytes, a multiple of 8, 8 to capacity - 16 */
+#define XI_REC_KIND(h) ((uint32_t)((h) >> 32) & 0xff)
+#define XI_REC_FLAGS(h) ((uint32_t)((h) >> 40) & 0xff)
+#define XI_REC_SEQ(h) ((uint16_t)((h) >> 48))        /* low 16 bits of the value's number in the channel, from 1 */
+#define XI_REC(length, kind, flags, seq)                                                                               \
+    ((uint64_t)(uint32_t)(length) | (uint64_t)(kind) << 32 | (uint64_t)(flags) << 40 | (uint64_t)(uint16_t)(seq) << 48)
+enum xi_rec_kind { XI_REC_INLINE = 1, XI_REC_BLOCK = 2 };
+#define XI_REC_F_FREE 1u /* the block has a free function: whoever releases it tells the owner */
+
+/* Payload of an XI_REC_BLOCK. */
+struct xi_descriptor {
+    uint32_t segment;    /* even: an XI_SEG_ARENA */
+    uint32_t granule;
+    uint64_t generation;
+    uint64_t size;       /* bytes of the value at the block's start */
+    uint32_t owner;      /* slot of the arena's owner: whose mailbox to mark (XI_REC_F_FREE) */
+    uint32_t pad_;
+};
+static_assert(sizeof(struct xi_descriptor) == 32, "");
+
+/*
+ * Send, under `lock` of the producers' side:
+ *   1 space: tail + 8 + length + 8 <= capacity + min over active groups' heads
+ *     (`min_head` caches it)
+ *   2 payload; 3 the header after it = 0
+ *   4 header (release): THE SEND
+ *   5 tail_seq = this value's number; 6 tail (release) = position of the next header
+ *   7 unlock (exchange: also the full barrier before looking for sleepers)
+ * A batch repeats 2-4 and does 5-6 once at its end (at most 32,768 records).
+ * Repair of a dead holder: while the header at tail is not 0, walk; the last
+ * record's 16 number bits give tail_seq (smallest >= the stored one that has
+ * them); then tail; then unlock and wake all.
+ *
+ * Receive, under `lock` of the group: header at head (acquire); 0: empty.
+ *   1 inline: copy out; block: borrow entry
+ *   2 head (release) = position after the record: THE RECEIVE
+ *   3 head_seq; 4 unlock (exchange)
+ * A batch does 1 for each and 2-3 once.
+ * Repair of a dead holder: judge its borrow entries of this group (above);
+ * head_seq = number of the record at head - 1 by its 16 bits (largest <=
+ * tail_seq that has them), or tail_seq when head == tail; unlock and wake all.
+ *
+ * Group join, under the producers' lock: pick a slot with state FREE; fill it
+ * (head = tail, head_seq = tail_seq); state = ACTIVE; set the bit in `active`:
+ * that is the join. Group end, under the producers' lock: clear the bit: that is
+ * the end; state = ENDING; release the blocks of every record from head to tail
+ * for this group; state = FREE. Repair of the producers' lock brings both to
+ * their end: a slot whose bit is clear and that is ENDING is drained again
+ * (idempotent), one that is ACTIVE becomes FREE.
+ *
+ * Locks are taken in the order producers, group; none is held while blocking.
+ */
+#define XI_LOCK_WAITERS 0x80000000u
+#define XI_LOCK_SLOT(word) (((word) & 0xffffu) - 1u)
+#define XI_LOCK_OF(slot) ((slot) + 1u)
+
+#define XI_MASK_WORDS (XI_MAX_WAITERS / 64)
+struct xi_mask {
+    xi_a64 word[XI_MASK_WORDS]; /* a bit per waiter entry */
+};
+static_assert(sizeof(struct xi_mask) == 64, "one line");
+
+enum xi_group_state { XI_GROUP_FREE = 0, XI_GROUP_ACTIVE = 1, XI_GROUP_ENDING = 2 };
+
+struct xi_group {
+    /* line 0: this group's consumers, under lock */
+    xi_a32 lock;
+    uint32_t pad0_;
+    xi_a64 head;
+    xi_a64 head_seq;  /* number of the last value received */
+    xi_a64 corrupt;   /* records skipped because they were not valid */
+    uint64_t pad1_[4];
+    /* line 1: parked consumers */
+    struct xi_mask parked;
+    /* line 2: written under the producers' lock */
+    xi_a32 state;     /* enum xi_group_state */
+    xi_a32 owner;     /* slot of the interpreter that it ends with, or 0: it stays */
+    xi_a64 owner_id;  /* that interpreter's id */
+    xi_a64 start_seq; /* head_seq when it joined */
+    char name[32];
+    uint64_t pad2_[1];
+    /* line 3 */
+    uint64_t reserved_[8];
+};
+static_assert(sizeof(struct xi_group) == 256, "four lines");
+static_assert(offsetof(struct xi_group, parked) == 64, "");
+static_assert(offsetof(struct xi_group, state) == 128, "");
+static_assert(offsetof(struct xi_group, reserved_) == 192, "");
+
+/*
+ * One sleeping thread. An entry is taken by CAS from 0, so that a death leaves
+ * none that names nobody; its number is its bit in the side's mask. Given back:
+ * the bit cleared first, then the entry = 0. Repair clears the bits and entries
+ * of the dead, then rings for every side that has something to do.
+ */
+#define XI_WAITER(slot, bell, side) ((uint64_t)(slot) | (uint64_t)(bell) << 16 | (uint64_t)(side) << 32 | (uint64_t)1 << 63)
+#define XI_WAITER_SLOT(w) ((uint32_t)(w) & 0xffff)
+#define XI_WAITER_BELL(w) ((uint32_t)((w) >> 16) & 0xffff)
+#define XI_WAITER_SIDE(w) ((uint32_t)((w) >> 32) & 0xffff)
+#define XI_SIDE_PRODUCERS 0u
+#define XI_SIDE_GROUP(g) ((g) + 1u)
+
+struct xi_chan {
+    struct xi_segment seg;
+    /* line 1: static */
+    uint64_t id;
+    uint64_t capacity;
+    uint64_t ring_offset; /* a multiple of XI_PAGE */
+    uint32_t mode;        /* enum xi_mode */
+    uint32_t inline_max;
+    char pad0_[32];
+    /* line 2: producers, under lock */
+    xi_a32 lock;
+    xi_a32 closed;     /* under lock; read by receivers that found nothing */
+    xi_a64 tail;
+    xi_a64 tail_seq;   /* number of the last value sent */
+    xi_a64 min_head;   /* at most the smallest head of the active groups */
+    xi_a64 active;     /* groups: a bit each */
+    xi_a64 vanished;   /* values sent while there was no group */
+    uint64_t pad1_[2];
+    /* line 3: an empty neighbour, so that adjacent-line prefetch does not steal line 2 */
+    uint64_t pad2_[8];
+    /* line 4: read by everybody all the time, written only when somebody parks */
+    xi_a64 parked_groups;    /* a bit per group that may have parked consumers */
+    xi_a32 parked_producers; /* 1: producers may be parked */
+    uint32_t pad3_;
+    uint64_t pad4_[6];
+    /* line 5, 6 */
+    struct xi_mask parked_senders;
+    uint64_t pad5_[8];
+    /* line 7: statistics */
+    xi_a64 wakes;
+    uint64_t pad6_[7];
+    xi_a64 waiters[XI_MAX_WAITERS];
+    struct xi_group groups[XI_MAX_GROUPS];
+};
+static_assert(offsetof(struct xi_chan, id) == 64, "");
+static_assert(offsetof(struct xi_chan, lock) == 128, "");
+static_assert(offsetof(struct xi_chan, parked_groups) == 256, "");
+static_assert(offsetof(struct xi_chan, parked_senders) == 320, "");
+static_assert(offsetof(struct xi_chan, waiters) == 512, "");
+static_assert(offsetof(struct xi_chan, groups) == 512 + 4096, "");
+#define XI_RING_OFFSET ((sizeof(struct xi_chan) + XI_PAGE - 1) & ~(uint64_t)(XI_PAGE - 1))
+
+/* The largest value that goes inline: small enough that eight fit, and that copying it twice is cheap. */
+#define XI_INLINE_MAX(capacity) ((uint32_t)((capacity) / 8 < 4096 ? (capacity) / 8 : 4096))
+
+#endif

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Memory order, in one place. Every use says what it pairs with.
+ *
+ * There are no stand-alone fences: where a full barrier is needed it is a
+ * sequentially consistent read-modify-write that is there anyway (an unlock, a
+ * mask bit), which thread sanitizers understand too.
+ */
+#ifndef XI_WIRE_ORDER_H
+#define XI_WIRE_ORDER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Statistics, hints, words with one writer read by that writer. */
+#define xi_load_relaxed(p) atomic_load_explicit((p), memory_order_relaxed)
+#define xi_store_relaxed(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
+/* Publish / subscribe. */
+#define xi_load_acquire(p) atomic_load_explicit((p), memory_order_acquire)
+#define xi_store_release(p, v) atomic_store_explicit((p), (v), memory_order_release)
+/* Full barriers. */
+#define xi_load_full(p) atomic_load_explicit((p), memory_order_seq_cst)
+#define xi_store_full(p, v) atomic_store_explicit((p), (v), memory_order_seq_cst)
+#define xi_exchange_full(p, v) atomic_exchange_explicit((p), (v), memory_order_seq_cst)
+#define xi_or_full(p, v) atomic_fetch_or_explicit((p), (v), memory_order_seq_cst)
+#define xi_and_full(p, v) atomic_fetch_and_explicit((p), (v), memory_order_seq_cst)
+#define xi_add_full(p, v) atomic_fetch_add_explicit((p), (v), memory_order_seq_cst)
+#define xi_add_relaxed(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
+
+static inline bool xi_cas32_full(_Atomic uint32_t *p, uint32_t *expected, uint32_t desired) {
+    return atomic_compare_exchange_strong_explicit(p, expected, desired, memory_order_seq_cst, memory_order_seq_cst);
+}
+static inline bool xi_cas64_full(_Atomic uint64_t *p, uint64_t *expected, uint64_t desired) {
+    return atomic_compare_exchange_strong_explicit(p, expected, desired, memory_order_seq_cst, memory_order_seq_cst);
+}
+/* A counter with one writer at a time: a plain add, visible to readers without tearing. */
+static inline void xi_bump(_Atomic uint64_t *p, uint64_t n) { xi_store_relaxed(p, xi_load_relaxed(p) + n); }
+
+static inline void xi_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+#endif

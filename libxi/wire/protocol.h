@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What interpreters and the broker say to each other over the control socket:
+ * AF_UNIX, SOCK_SEQPACKET, one fixed-size message a packet, native layout (both
+ * ends are on one host; a version that differs is refused in words). A request
+ * has one reply with its serial; the broker also sends events (serial 0) when
+ * it likes. Descriptors travel as SCM_RIGHTS with the reply, in the order given
+ * below. docs/protocol.md says the same for readers.
+ *
+ * The socket is RUNTIME/NAMESPACE.sock; RUNTIME is $XI_RUNTIME_DIR, else
+ * $XDG_RUNTIME_DIR/xidata, else /tmp/xidata-UID; mode 0700, owned by the user.
+ * RUNTIME/NAMESPACE.lock is flock()ed by the broker for as long as it lives
+ * (descriptor close-on-exec, so that no child holds on to it).
+ */
+#ifndef XI_WIRE_PROTOCOL_H
+#define XI_WIRE_PROTOCOL_H
+
+#include <assert.h>
+#include <stdint.h>
+
+#define XI_WIRE_MAGIC 0x69786931u /* "1ixi" */
+#define XI_WIRE_VERSION 1u
+#define XI_WIRE_FDS 3u /* descriptors in one message, at most */
+
+enum xi_op {
+    /*
+     * Joins. name: the interpreter's name; text: its language; a: XI_JOIN_*
+     * flags; b: 0, or the id of an interpreter that lost its broker and
+     * declares itself to the new one (then it opens its channels and takes its
+     * references again, with XI_WIRE_ADOPT). pid and uid come from SO_PEERCRED.
+     * Reply: a: id, b: slot, c: own_seg, d: mailbox_seg;
+     * descriptors: registry (read-only), own (rw), mailbox (rw).
+     */
+    XI_OP_JOIN = 1,
+    /* Leaves: as a death, but orderly. The reply is sent when all is repaired. */
+    XI_OP_LEAVE = 2,
+    /*
+     * Opens (makes) a channel. name: its name; a: mode or 0; b: capacity in
+     * bytes or 0; c: XI_OPEN_* flags | XI_WIRE_ADOPT. One handle is counted.
+     * Reply: a: channel id, b: segment, c: mode, d: capacity; descriptor: the channel (rw).
+     */
+    XI_OP_OPEN = 3,
+    /* Drops one handle of channel id a. */
+    XI_OP_CLOSE = 4,
+    /* New arena segment of at least a bytes in all. Reply: a: segment, b: size; descriptors: data (rw), release (rw). */
+    XI_OP_ARENA = 5,
+    /* Gives back arena segment a (and its release words). No reader may be left; the owner says so. */
+    XI_OP_DROP = 6,
+    /* New borrow segment of at least a bytes. Reply: a: segment, b: size; descriptor: rw. */
+    XI_OP_BORROWS = 7,
+    /* Descriptor of segment a, for namespaces whose segments have no names: arenas read-only, the rest rw. */
+    XI_OP_SEGMENT = 8,
+    /* Takes / drops one reference on interpreter id a (c: XI_WIRE_ADOPT). Reply: a: its count now. */
+    XI_OP_REF = 9,
+    XI_OP_UNREF = 10,
+    /*
+     * Counters. Reply: a: live interpreters, b: channels, c: blocks
+     * outstanding (live interpreters' own count, and of the gone what
+     * collection still finds named), d: bytes of shared memory. Does not need a JOIN before.
+     */
+    XI_OP_STATS = 11,
+    /* Ends the broker and the namespace, as SIGTERM does. Does not need a JOIN before. */
+    XI_OP_SHUTDOWN = 12,
+    XI_OP_LAST = 12,
+
+    /* Events, from the broker. */
+    XI_EV_END = 64,     /* the last reference is gone: end, please */
+    XI_EV_SHUTDOWN = 65 /* the namespace is being removed */
+};
+
+#define XI_WIRE_ADOPT 0x100u
+
+struct xi_request {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t op;
+    uint32_t serial; /* not 0 */
+    uint32_t pad_;
+    uint64_t a, b, c, d;
+    char name[80]; /* NUL-terminated, or the request is refused */
+    char text[32];
+};
+static_assert(sizeof(struct xi_request) == 160, "");
+
+struct xi_reply {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t op;     /* of the request, or an XI_EV_* */
+    uint32_t serial;
+    int32_t status;  /* 0 or enum xi_error */
+    uint64_t a, b, c, d;
+    char text[208];  /* with status < 0: the sentence for people */
+};
+static_assert(sizeof(struct xi_reply) == 256, "");
+
+#endif

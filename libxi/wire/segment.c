@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+#include "segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../error.h"
+#include "order.h"
+
+int xi_segment_make(const char *name, const struct xi_segment *head, int *out) {
+    int fd = name ? shm_open(name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600)
+                  : memfd_create("xidata", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0) return xi_fail_errno(errno, "cannot make a shared-memory segment");
+    /* fallocate, not ftruncate: on a full tmpfs the latter succeeds and a store is SIGBUS later. It also sets the size. */
+    int err;
+    do err = posix_fallocate(fd, 0, (off_t)head->size);
+    while (err == EINTR);
+    if (err == 0 && pwrite(fd, head, sizeof *head, 0) != (ssize_t)sizeof *head) err = errno ? errno : EIO;
+    if (err == 0 && !name && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) err = errno;
+    if (err) {
+        close(fd);
+        if (name) shm_unlink(name);
+        return xi_fail_errno(err, "cannot reserve a shared-memory segment");
+    }
+    *out = fd;
+    return 0;
+}
+
+int xi_segment_open(const char *name, bool writable, int *out) {
+    int fd = shm_open(name, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC, 0);
+    if (fd < 0) return xi_fail_errno(errno, name);
+    *out = fd;
+    return 0;
+}
+
+static int check_head(const struct xi_segment *h, uint64_t real_size, const struct xi_expect *want) {
+    const char *wrong = NULL;
+    if (h->magic != XI_LAYOUT_MAGIC) wrong = "is not a xidata segment";
+    else if (h->version != XI_LAYOUT_VERSION) wrong = "has another layout version; use one version of xidata on both sides";
+    else if (h->size != real_size) wrong = "is not of the size it claims";
+    else if (want->kind && h->kind != want->kind) wrong = "is of another kind";
+    else if (want->epoch && h->epoch != want->epoch) wrong = "belongs to an earlier namespace";
+    else if (want->number && h->number != want->number) wrong = "has another number";
+    if (wrong) return xi_fail(XI_E_CORRUPT, "segment %08x %s", want->number, wrong);
+    return 0;
+}
+
+/* Reads and checks the head through the descriptor, before anything is mapped. */
+static int read_head(int fd, const struct xi_expect *want, struct xi_segment *head) {
+    struct stat st;
+    if (fstat(fd, &st) != 0) return xi_fail_errno(errno, "fstat of a segment");
+    if (st.st_size < XI_PAGE || st.st_size % XI_PAGE != 0)
+        return xi_fail(XI_E_CORRUPT, "segment %08x has a size of %lld bytes", want->number, (long long)st.st_size);
+    if (pread(fd, head, sizeof *head, 0) != (ssize_t)sizeof *head)
+        return xi_fail_errno(errno ? errno : EIO, "reading a segment's head");
+    if (want->kind == XI_SEG_REGISTRY) { /* the one segment that grows */
+        if (head->magic == XI_LAYOUT_MAGIC && head->size > (uint64_t)st.st_size)
+            return xi_fail(XI_E_CORRUPT, "the registry is smaller than it claims");
+        return check_head(head, head->size, want);
+    }
+    return check_head(head, (uint64_t)st.st_size, want);
+}
+
+int xi_segment_map(int fd, bool writable, bool populate, const struct xi_expect *want, struct xi_map *out) {
+    struct xi_segment head;
+    int rc = read_head(fd, want, &head);
+    if (rc) return rc;
+    int flags = MAP_SHARED | (populate ? MAP_POPULATE : 0);
+    void *base = mmap(NULL, head.size, PROT_READ | (writable ? PROT_WRITE : 0), flags, fd, 0);
+    if (base == MAP_FAILED) return xi_fail_errno(errno, "cannot map a segment");
+    madvise(base, head.size, MADV_DONTFORK); /* a forked child has no business here */
+    *out = (struct xi_map){base, head.size, head.size, head};
+    return 0;
+}
+
+int xi_map_channel(int fd, bool populate, const struct xi_expect *want, struct xi_map *out) {
+    struct xi_segment head;
+    struct xi_expect expect = *want;
+    expect.kind = XI_SEG_CHANNEL;
+    int rc = read_head(fd, &expect, &head);
+    if (rc) return rc;
+    struct { uint64_t id, capacity, ring_offset; uint32_t mode, inline_max; } s;
+    if (pread(fd, &s, sizeof s, offsetof(struct xi_chan, id)) != (ssize_t)sizeof s)
+        return xi_fail_errno(errno ? errno : EIO, "reading a channel's head");
+    bool power = s.capacity >= XI_PAGE && s.capacity <= ((uint64_t)1 << 30) && (s.capacity & (s.capacity - 1)) == 0;
+    if (!power || s.ring_offset != XI_RING_OFFSET || head.size != XI_RING_OFFSET + s.capacity ||
+        s.inline_max != XI_INLINE_MAX(s.capacity) || (s.mode != 1 && s.mode != 2))
+        return xi_fail(XI_E_CORRUPT, "channel segment %08x describes itself wrongly", want->number);
+    size_t mapped = head.size + s.capacity;
+    uint8_t *base = mmap(NULL, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) return xi_fail_errno(errno, "cannot map a channel");
+    int flags = MAP_SHARED | MAP_FIXED | (populate ? MAP_POPULATE : 0);
+    if (mmap(base, head.size, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED ||
+        mmap(base + head.size, s.capacity, PROT_READ | PROT_WRITE, flags, fd, (off_t)s.ring_offset) == MAP_FAILED) {
+        rc = xi_fail_errno(errno, "cannot map a channel");
+        munmap(base, mapped);
+        return rc;
+    }
+    madvise(base, mapped, MADV_DONTFORK);
+    *out = (struct xi_map){base, head.size, mapped, head};
+    return 0;
+}
+
+void xi_unmap(struct xi_map *map) {
+    if (map->base) munmap(map->base, map->mapped);
+    *map = (struct xi_map){0};
+}
+
+void xi_segment_remove(const char *name, int fd) {
+    int own = -1;
+    if (fd < 0 && name) fd = own = shm_open(name, O_RDWR | O_CLOEXEC, 0);
+    if (fd >= 0) {
+        struct stat st;
+        if (fstat(fd, &st) == 0 && st.st_size >= XI_PAGE) {
+            uint32_t gone = 1;
+            if (pwrite(fd, &gone, sizeof gone, offsetof(struct xi_segment, gone)) == (ssize_t)sizeof gone &&
+                st.st_size > XI_PAGE)
+                (void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, XI_PAGE, st.st_size - XI_PAGE);
+        }
+    }
+    if (name) shm_unlink(name);
+    if (own >= 0) close(own);
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* Making, opening, mapping and checking segments: the only file that does so, for the library and the broker. */
+#ifndef XI_WIRE_SEGMENT_H
+#define XI_WIRE_SEGMENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "layout.h"
+
+/* A mapped segment. For channels `base` is followed by the ring's second mapping (see xi_map_channel). */
+struct xi_map {
+    void *base;
+    size_t size;     /* of the segment */
+    size_t mapped;   /* address space taken; more than size for channels */
+    struct xi_segment head; /* the copy that was checked */
+};
+
+/* What a segment must be to be accepted; 0: any. */
+struct xi_expect {
+    uint32_t kind;
+    uint32_t number;
+    uint64_t epoch;
+};
+
+/*
+ * Makes a segment: named (shm_open, exclusive) or, if `name` is NULL, a memfd. Reserves all of `size`
+ * (posix_fallocate), writes `head`, and returns the descriptor in *fd. Leaves nothing behind on error.
+ * Errors: NOSPACE, NOMEM, ACCESS, SYSTEM.
+ */
+int xi_segment_make(const char *name, const struct xi_segment *head, int *fd);
+/* Opens a named one. XI_E_NOENT if it is gone. */
+int xi_segment_open(const char *name, bool writable, int *fd);
+/* Maps all of `fd`, after checking its real size and head against each other and `expect`. Does not close fd.
+ * Errors: CORRUPT (it is not what it should be), NOMEM. */
+int xi_segment_map(int fd, bool writable, bool populate, const struct xi_expect *expect, struct xi_map *out);
+/* As xi_segment_map for XI_SEG_CHANNEL, with the ring mapped twice in a row; checks the static fields of xi_chan. */
+int xi_map_channel(int fd, bool populate, const struct xi_expect *expect, struct xi_map *out);
+void xi_unmap(struct xi_map *map);
+/* Marks it gone, gives its pages back at once (readers keep a readable mapping), unlinks it. Idempotent. */
+void xi_segment_remove(const char *name, int fd_or_minus_1);
+
+#endif
