@@ -473,16 +473,17 @@ XI_API XI_NODISCARD int xi_send_loan(xi_channel *ch, xi_loan *loan, size_t size,
 typedef struct xi_msg {
     const void *data;  /* the encoded value, 8-byte aligned; NULL when it holds none */
     size_t size;
-    xi_channel *channel_;
-    void *heap_;       /* private buffer for inline values beyond XI_MSG_SMALL */
-    size_t heap_size_;
-    xi_handle block_;  /* the borrow, if borrow_ is not 0 */
-    uint32_t borrow_;
+    /* private */
+    uint32_t borrow_;  /* 0: data is the message's own memory */
     uint32_t group_;
-    xi_interp *owner_;
+    xi_handle block_;
+    xi_interp *holder_;
+    void *map_;
+    void *heap_;       /* for inline values beyond XI_MSG_SMALL; kept for the next */
+    size_t heap_size_;
     uint64_t small_[XI_MSG_SMALL / 8];
 } xi_msg;
-#define XI_MSG_INIT {NULL, 0, NULL, NULL, 0, {0, 0, 0}, 0, 0, NULL, {0}}
+#define XI_MSG_INIT {NULL, 0, 0, 0, {0, 0, 0}, NULL, NULL, NULL, 0, {0}}
 
 /*
  * Receives the next value of the handle's group. A value in the arena is borrowed: msg->data points into the sender's

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Repair: makes shared state read as if the dead had stopped between two
+ * operations. libxi/wire/layout.h states, beside each structure, the order of
+ * stores that each step here relies on.
+ *
+ * Everything is a function of mapped memory and struct xi_world, makes no
+ * system call of its own, and is idempotent: the broker may be killed at any
+ * instruction of it, and the next one runs it again from the start.
+ */
+#ifndef XI_BROKER_REPAIR_H
+#define XI_BROKER_REPAIR_H
+
+#include <stdbool.h>
+
+#include "wire/layout.h"
+
+/* What repair needs of the world; answers NULL for what is gone or out of bounds. */
+struct xi_world {
+    void *context;
+    struct xi_release *(*release)(void *context, uint32_t segment, uint32_t granule);
+    struct xi_mailbox *(*mailbox)(void *context, uint32_t slot);
+    void (*futex_wake)(void *context, xi_a32 *word, int count);
+};
+
+/* A channel as the broker has it mapped; the numbers are its own checked copies. */
+struct xi_chan_view {
+    struct xi_chan *chan;
+    uint8_t *ring; /* mapped twice in a row */
+    uint64_t capacity;
+    uint32_t segment;
+};
+
+/* The dead one's borrow entries, in any number of chunks. */
+struct xi_borrow_view {
+    struct xi_borrow *entries;
+    size_t count;
+};
+struct xi_dead {
+    uint32_t slot;
+    int64_t id;
+    const struct xi_borrow_view *borrows;
+    size_t borrow_chunks;
+};
+
+/*
+ * Repairs one channel after the death of `dead`: the producers' lock, every
+ * group's lock (judging in-flight borrows before each is freed), waiter
+ * entries; then rings for whatever has something to do and wakes lock waiters.
+ * Never waits. Works on hostile contents: a state that no order of stores
+ * explains is brought to a consistent one, and counted in group.corrupt.
+ */
+void xi_repair_channel(const struct xi_chan_view *view, const struct xi_dead *dead, const struct xi_world *world);
+
+/* After every channel is repaired: releases every borrow of the dead, telling owners where a free function waits. */
+void xi_repair_borrows(const struct xi_dead *dead, const struct xi_world *world);
+
+/*
+ * Ends the groups that end with `dead`. They need the producers' lock, taken for
+ * slot 0; false when a living process holds it: call again later.
+ */
+bool xi_repair_groups(const struct xi_chan_view *view, const struct xi_dead *dead, const struct xi_world *world);
+
+/* Rings everybody who sleeps on the channel and has something to do: after an adoption, or a suspected lost wake. */
+void xi_ring_channel(const struct xi_chan_view *view, const struct xi_world *world);
+
+/* True when every active group has received everything: nothing would be lost by removing the channel. */
+bool xi_channel_empty(const struct xi_chan_view *view);
+
+/*
+ * Collection: calls `mark` with each arena segment that records of the channel
+ * still name for some group, or that borrow entries name; a segment may be
+ * named more than once. Runs beside living senders and receivers without
+ * locks: it may name a segment too many, never one too few, provided that all
+ * channels are marked before any borrows (a receiver writes its borrow before
+ * it moves the head). `mark` also gets the granule, so that blocks can be counted.
+ */
+typedef void (*xi_mark_fn)(void *context, uint32_t segment, uint32_t granule);
+void xi_mark_channel(const struct xi_chan_view *view, xi_mark_fn mark, void *context);
+void xi_mark_borrows(const struct xi_borrow_view *borrows, size_t chunks, xi_mark_fn mark, void *context);
+
+#endif

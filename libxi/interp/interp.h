@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The state of one interpreter, in one struct, in private memory. Its fields are
+ * named as in CPython's PyInterpreterState where they mean the same: id, next,
+ * id_refcount (in the registry's slot), and in place of its memory the arena.
+ *
+ * Locks in this process, in the order in which they may be nested:
+ *   control.mutex > channels_mutex > arena.mutex > borrows.mutex > maps (maps.c)
+ * None is held while sleeping for a value. The locks of channels, in shared
+ * memory, are only taken with none of these held.
+ */
+#ifndef XI_INTERP_INTERP_H
+#define XI_INTERP_INTERP_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "../arena/arena.h"
+#include "../arena/maps.h"
+#include "../error.h"
+#include "../wait/doorbell.h"
+#include "../wire/layout.h"
+#include "../wire/order.h"
+#include "../wire/protocol.h"
+#include "../xidata.h"
+
+/* The connection to the broker. Calls are one at a time; events may come in between. */
+struct xi_control {
+    pthread_mutex_t mutex;
+    _Atomic int fd; /* -1: lost; the next call connects (and starts a broker) again */
+    uint32_t serial;
+};
+
+/* The borrow table: entries are shared memory (layout.h), which are free is known here. */
+#define XI_BORROW_CHUNKS 24
+struct xi_borrows {
+    pthread_mutex_t mutex;
+    struct {
+        struct xi_borrow *entries;
+        uint32_t count, base;
+        struct xi_map map; /* not for the first, which lies in the own segment */
+    } chunk[XI_BORROW_CHUNKS];
+    uint32_t chunks, total;
+    uint32_t *free; /* stack of free indexes */
+    uint32_t free_count;
+};
+
+/* Free functions: registered once, named by index; and the calls that are due. */
+#define XI_FREE_FUNCTIONS 256
+struct xi_due {
+    uint32_t index;
+    uint64_t argument;
+};
+struct xi_frees {
+    pthread_mutex_t mutex;
+    struct {
+        xi_free_fn fn;
+        void *context;
+        char name[32];
+    } fn[XI_FREE_FUNCTIONS];
+    uint32_t count;
+    struct xi_due *due; /* a ring buffer that grows */
+    size_t due_head, due_count, due_capacity;
+    atomic_size_t pending; /* due_count, to be looked at without the mutex */
+};
+
+struct xi_interp {
+    int64_t id;
+    struct xi_interp *next; /* of this process */
+    uint32_t slot, flags;
+    uint32_t life;                 /* of the process; a forked child has another (see xi_alive) */
+    atomic_uint references;        /* the joiner's, one per channel handle, one per borrowed message */
+    _Atomic bool leaving;
+    atomic_int ending;             /* XI_E_ENDING or XI_E_BROKER once told so */
+    uid_t uid;
+    char ns[32], name[32], language[32];
+    uint64_t epoch;
+    int64_t spin_ns;
+    struct xi_map registry_map, own_map, mailbox_map;
+    size_t registry_mapped;        /* address space; the part backed is found by fstat */
+    int registry_fd;
+    const struct xi_registry *registry;
+    struct xi_own *own;
+    struct xi_mailbox *mailbox;
+    struct xi_control control;
+    struct xi_arena arena;
+    struct xi_borrows borrows;
+    struct xi_frees frees;
+    struct xi_bells bells;
+    pthread_mutex_t channels_mutex;
+    pthread_cond_t idle;           /* a waiting call has returned, while leaving or freeing a handle */
+    struct xi_channel *channels;   /* open handles */
+    struct xi_ref_held {           /* references that this interpreter holds, to declare to a new broker */
+        int64_t id;
+        uint32_t count;
+    } *refs;
+    size_t refs_count;
+    uint32_t broker_life;          /* the broker that this connection is to */
+    xi_observer *observer;
+    _Atomic(struct xi_map_entry *) mailboxes[XI_MAX_INTERPS]; /* of peers, by slot; kept until leave */
+    atomic_uint waiting;           /* calls of this interpreter that are asleep */
+};
+
+/* 0, or XI_E_FORKED. One load: a page that the kernel wipes in a forked child. */
+extern const _Atomic uint32_t *xi_life_page;
+static inline bool xi_alive(const struct xi_interp *me) {
+    return atomic_load_explicit(xi_life_page, memory_order_relaxed) == me->life;
+}
+int xi_fail_forked(void);
+
+void xi_interp_hold(struct xi_interp *me);
+void xi_interp_drop(struct xi_interp *me); /* frees it with the last */
+/* 0 or why a wait must end: XI_E_LEFT, XI_E_ENDING, XI_E_BROKER. */
+int xi_interp_stopped(struct xi_interp *me);
+
+/* control.c */
+int xi_control_connect(struct xi_interp *me, bool first);
+/* One request and its reply. Descriptors received beyond `want` are closed; fds[] is -1 where none came. May block. */
+int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want);
+void xi_request_init(struct xi_request *r, enum xi_op op);
+/* Takes what has arrived without blocking: events, or the broker's death (then it connects anew). */
+void xi_control_drain(struct xi_interp *me);
+void xi_control_close(struct xi_interp *me);
+/* Re-opens handles and references at a new broker; called by the connection. channel.c and interp.c */
+int xi_declare_channels(struct xi_interp *me);
+int xi_control_exchange(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want);
+
+/* borrow.c: take reserves a free entry (nothing in shared memory changes), commit fills it, drop frees it. */
+int xi_borrows_init(struct xi_interp *me);
+void xi_borrows_deinit(struct xi_interp *me);
+int xi_borrow_take(struct xi_interp *me, uint32_t *index);
+struct xi_borrow *xi_borrow_at(struct xi_interp *me, uint32_t index);
+void xi_borrow_drop(struct xi_interp *me, uint32_t index);
+
+/* free.c */
+int xi_frees_init(struct xi_interp *me);
+void xi_frees_deinit(struct xi_interp *me);
+void xi_free_enqueue(struct xi_interp *me, uint32_t index, uint64_t argument);
+/* Runs what is due, unless XI_JOIN_MANUAL_FREE. Cheap when nothing is. */
+void xi_free_poll(struct xi_interp *me);
+bool xi_free_due(struct xi_interp *me);
+
+/* observe.c */
+void xi_observe_interp(struct xi_interp *me);
+
+/* The mailbox of a peer, mapped on first need; NULL if there is none such. */
+struct xi_mailbox *xi_mailbox_of(struct xi_interp *me, uint32_t slot);
+/* After completing a release: tells the owner of the block that a free function may be due. */
+void xi_tell_owner(struct xi_interp *me, uint32_t owner_slot);
+
+#endif

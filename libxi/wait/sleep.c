@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See sleep.h.
+ *
+ * The ring: SINGLE_ISSUER | DEFER_TASKRUN, so that it interrupts nobody (a
+ * default or COOP_TASKRUN ring makes unrelated system calls of the host program
+ * return EINTR), TASKRUN_FLAG and SUBMIT_ALL and CLAMP, 8 entries. One a thread,
+ * ended with it; never shared with a forked child.
+ *
+ * A FUTEX_WAIT that is still armed when the sleep ends for another reason is
+ * cancelled before xi_sleep returns: the doorbell may go to another thread next,
+ * and a wake-one must not be swallowed by a waiter that is not there any more.
+ */
+#include "sleep.h"
+
+#include <errno.h>
+#include <liburing.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../wire/order.h"
+#include "../xidata.h"
+#include "doorbell.h"
+
+#define OP_FUTEX_WAIT 51u      /* IORING_OP_FUTEX_WAIT, Linux 6.7; liburing 2.3 has no name for it */
+#define FUTEX2_SIZE_U32 2      /* shared: FUTEX2_PRIVATE not set */
+#define MATCH_ANY 0xffffffffull
+
+enum { TAG_BELL = 1, TAG_CONTROL = 2, TAG_CANCEL = 3 };
+
+struct ring {
+    struct io_uring uring;
+    pid_t pid;
+    int control; /* descriptor whose poll is armed, or -1 */
+    bool bell_armed;
+};
+
+static pthread_key_t ring_key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static enum xi_backend backend;
+static char backend_reason[160];
+static _Thread_local enum xi_backend used;
+
+static int ring_init(struct ring *r) {
+    struct io_uring_params p = {0};
+    p.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
+              IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP;
+    int rc = io_uring_queue_init_params(8, &r->uring, &p);
+    if (rc) return rc;
+    if (!(p.features & IORING_FEAT_EXT_ARG)) {
+        io_uring_queue_exit(&r->uring);
+        return -ENOSYS;
+    }
+    (void)io_uring_ring_dontfork(&r->uring);
+    r->pid = getpid();
+    r->control = -1;
+    r->bell_armed = false;
+    return 0;
+}
+
+static void ring_free(void *p) {
+    struct ring *r = p;
+    if (r->pid == getpid())
+        io_uring_queue_exit(&r->uring);
+    else
+        close(r->uring.ring_fd); /* a forked child: the ring's memory is not there, its descriptor is */
+    free(r);
+}
+
+/* At most four entries are ever pending of eight; if the kernel was too busy to take them, it is asked again. */
+static struct io_uring_sqe *entry(struct ring *r) {
+    struct io_uring_sqe *sqe;
+    while (!(sqe = io_uring_get_sqe(&r->uring))) (void)io_uring_submit(&r->uring);
+    return sqe;
+}
+
+static void arm_bell(struct ring *r, _Atomic uint32_t *word, uint32_t seen) {
+    struct io_uring_sqe *sqe = entry(r);
+    memset(sqe, 0, sizeof *sqe);
+    sqe->opcode = OP_FUTEX_WAIT;
+    sqe->fd = FUTEX2_SIZE_U32;
+    sqe->addr = (uint64_t)(uintptr_t)word;
+    sqe->off = seen;
+    sqe->addr3 = MATCH_ANY;
+    sqe->user_data = TAG_BELL;
+    r->bell_armed = true;
+}
+
+/* Takes all completions; true if the bell's or (in *control) the control socket's was among them. */
+static bool reap(struct ring *r, bool *control, int *bell_result) {
+    struct io_uring_cqe *cqe;
+    bool bell = false;
+    unsigned head, n = 0;
+    io_uring_for_each_cqe(&r->uring, head, cqe) {
+        n++;
+        if (cqe->user_data == TAG_BELL) {
+            r->bell_armed = false;
+            *bell_result = cqe->res;
+            bell = true;
+        } else if (cqe->user_data == TAG_CONTROL) {
+            r->control = -1;
+            if (cqe->res != -ECANCELED) *control = true;
+        }
+    }
+    io_uring_cq_advance(&r->uring, n);
+    return bell;
+}
+
+static void cancel(struct ring *r, uint64_t tag) {
+    struct io_uring_sqe *sqe = entry(r);
+    io_uring_prep_cancel64(sqe, tag, 0);
+    sqe->user_data = TAG_CANCEL;
+}
+
+/* Until the armed wait has ended one way or the other. Signals only delay it: the kernel answers at once. */
+static void disarm_bell(struct ring *r, bool *control) {
+    int ignored;
+    cancel(r, TAG_BELL);
+    while (r->bell_armed) {
+        int rc = io_uring_submit_and_wait(&r->uring, 1);
+        (void)reap(r, control, &ignored);
+        if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) break;
+    }
+}
+
+static void probe(void) {
+    const char *want = getenv("XI_WAIT");
+    backend = XI_BACKEND_FUTEX;
+    if (pthread_key_create(&ring_key, ring_free) != 0) {
+        snprintf(backend_reason, sizeof backend_reason, "no thread-specific key is left in this process");
+        return;
+    }
+    if (want && strcmp(want, "futex") == 0) {
+        snprintf(backend_reason, sizeof backend_reason, "XI_WAIT=futex asks for it");
+        return;
+    }
+    static _Atomic uint32_t word;
+    struct ring r;
+    int rc = ring_init(&r), result = 1;
+    if (rc == 0) {
+        bool control = false;
+        arm_bell(&r, &word, 1); /* the word is 0: a kernel that knows the operation answers EAGAIN at once */
+        rc = io_uring_submit_and_wait(&r.uring, 1);
+        if (rc >= 0) (void)reap(&r, &control, &result);
+        io_uring_queue_exit(&r.uring);
+        if (rc >= 0 && result == -EAGAIN) {
+            backend = XI_BACKEND_URING;
+            return;
+        }
+        snprintf(backend_reason, sizeof backend_reason, "io_uring has no futex operation here (%s; Linux 6.7 has it)",
+                 strerror(rc < 0 ? -rc : result < 0 ? -result : EINVAL));
+    } else {
+        snprintf(backend_reason, sizeof backend_reason, "io_uring_setup: %s%s", strerror(-rc),
+                 rc == -EPERM || rc == -ENOSYS ? " (a container's seccomp profile, or kernel.io_uring_disabled)"
+                 : rc == -ENOMEM               ? " (locked-memory limit: ulimit -l)"
+                                               : "");
+    }
+}
+
+enum xi_backend xi_backend(const char **reason) {
+    pthread_once(&once, probe);
+    if (reason) *reason = backend_reason;
+    return backend;
+}
+
+enum xi_backend xi_backend_used(void) { return used; }
+
+int xi_probe_wait(char *reason, size_t capacity) {
+    const char *why;
+    enum xi_backend b = xi_backend(&why);
+    if (reason && capacity) snprintf(reason, capacity, "%s", why);
+    return b == XI_BACKEND_URING;
+}
+
+static struct ring *ring_of_thread(void) {
+    if (xi_backend(NULL) != XI_BACKEND_URING) return NULL;
+    struct ring *r = pthread_getspecific(ring_key);
+    if (r && r->pid != getpid()) {
+        ring_free(r);
+        r = NULL;
+        pthread_setspecific(ring_key, NULL);
+    }
+    if (r) return r;
+    r = malloc(sizeof *r);
+    if (!r) return NULL;
+    if (ring_init(r) != 0) { /* locked-memory limit, most likely: this thread sleeps in futex(2) */
+        free(r);
+        return NULL;
+    }
+    if (pthread_setspecific(ring_key, r) != 0) {
+        ring_free(r);
+        return NULL;
+    }
+    return r;
+}
+
+static int64_t slice(int64_t deadline, int64_t now, bool *is_deadline) {
+    int64_t left = deadline < 0 ? INT64_MAX : deadline - now;
+    *is_deadline = left <= XI_LOOK_NS;
+    return *is_deadline ? (left > 0 ? left : 0) : XI_LOOK_NS;
+}
+
+static void arm_control(struct ring *r, int control) {
+    if (r->control == control) return;
+    if (r->control >= 0) cancel(r, TAG_CONTROL);
+    if (control >= 0) {
+        struct io_uring_sqe *sqe = entry(r);
+        io_uring_prep_poll_add(sqe, control, POLLIN);
+        sqe->user_data = TAG_CONTROL;
+    }
+    r->control = control;
+}
+
+static enum xi_wake_reason sleep_uring(struct ring *r, _Atomic uint32_t *word, uint32_t seen, int64_t deadline,
+                                       int control) {
+    bool is_deadline, control_ready = false;
+    int64_t left = slice(deadline, xi_now(), &is_deadline);
+    struct __kernel_timespec ts = {left / 1000000000, left % 1000000000};
+    struct io_uring_cqe *cqe = NULL;
+    int result = 0;
+    arm_control(r, control);
+    arm_bell(r, word, seen);
+    int rc = io_uring_submit_and_wait_timeout(&r->uring, &cqe, 1, &ts, NULL);
+    bool bell = reap(r, &control_ready, &result);
+    if (r->bell_armed) disarm_bell(r, &control_ready);
+    used = XI_BACKEND_URING;
+    if (bell && result != -EINVAL) return XI_WAKE_BELL;
+    if (control_ready) return XI_WAKE_CONTROL;
+    if (rc == -EINTR) return XI_WAKE_SIGNAL;
+    if (rc == -ETIME) return is_deadline ? XI_WAKE_TIME : XI_WAKE_LOOK;
+    return XI_WAKE_BELL; /* a completion of something cancelled: look, then sleep again */
+}
+
+static enum xi_wake_reason sleep_futex(_Atomic uint32_t *word, uint32_t seen, int64_t deadline, int control) {
+    bool is_deadline;
+    int64_t now = xi_now(), left = slice(deadline, now, &is_deadline);
+    used = XI_BACKEND_FUTEX;
+    if (control >= 0) {
+        struct pollfd p = {.fd = control, .events = POLLIN};
+        if (poll(&p, 1, 0) > 0) return XI_WAKE_CONTROL;
+    }
+    int rc = xi_futex_wait(word, seen, now + left);
+    if (rc == -EINTR) return XI_WAKE_SIGNAL;
+    if (rc == -ETIMEDOUT) return is_deadline ? XI_WAKE_TIME : XI_WAKE_LOOK;
+    return XI_WAKE_BELL;
+}
+
+enum xi_wake_reason xi_sleep(_Atomic uint32_t *word, uint32_t seen, int64_t deadline, int control) {
+    if (xi_load_acquire(word) != seen) return XI_WAKE_BELL;
+    struct ring *r = ring_of_thread();
+    return r ? sleep_uring(r, word, seen, deadline, control) : sleep_futex(word, seen, deadline, control);
+}
