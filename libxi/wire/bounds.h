@@ -44,13 +44,31 @@ static inline bool xi_sub_u64(uint64_t a, uint64_t b, uint64_t *out) {
     return true;
 }
 
+/* The signed pair, for strides. */
+static inline bool xi_add_i64(int64_t a, int64_t b, int64_t *out) {
+    int64_t sum;
+    if (__builtin_add_overflow(a, b, &sum))
+        return false;
+    *out = sum;
+    return true;
+}
+static inline bool xi_mul_i64(int64_t a, int64_t b, int64_t *out) {
+    int64_t product;
+    if (__builtin_mul_overflow(a, b, &product))
+        return false;
+    *out = product;
+    return true;
+}
+
 /* True if [offset, offset + length) lies inside [0, size). An empty range may lie at the end. */
 static inline bool xi_range_inside(uint64_t offset, uint64_t length, uint64_t size) {
     return offset <= size && length <= size - offset;
 }
 
-/* True if `count` items of `item` bytes each fit in `size` bytes; `item` is not 0. */
-static inline bool xi_count_fits(uint64_t count, uint64_t item, uint64_t size) { return count <= size / item; }
+/* True if `count` items of `item` bytes each fit in `size` bytes. Items of no size never fit. */
+static inline bool xi_count_fits(uint64_t count, uint64_t item, uint64_t size) {
+    return item != 0 && count <= size / item;
+}
 
 /* True if `n` is a power of two. */
 static inline bool xi_is_pow2(uint64_t n) { return n != 0 && (n & (n - 1)) == 0; }
