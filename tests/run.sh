@@ -14,38 +14,40 @@
 set -u
 
 uid=$(id -u)
-export XI_NAMESPACE="t$$"
-XI_RUNTIME_DIR=$(mktemp -d /tmp/xi.XXXXXXXX) || exit 1
-export XI_RUNTIME_DIR
-export XI_BROKER="${XI_BROKER:-${XI_BUILD:?set by ctest}/bin/xi-broker}"
+namespace="t$$"
+runtime=$(mktemp -d /tmp/xi.XXXXXXXX) || exit 1
+: "${XI_BUILD:?set by ctest}"
 export PATH="$XI_BUILD/bin:$PATH" LC_ALL=C.UTF-8
 
-# Processes that were started inside this world and still run.
+# Processes that were started inside this world and still run. (Nothing that this script itself starts is: the
+# variables are set for the test alone.)
 ours() {
-    grep -lz "^XI_RUNTIME_DIR=$XI_RUNTIME_DIR\$" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3 |
-        grep -vx -e "$$" -e "$BASHPID" -e "${1:-0}"
+    grep -lzx "XI_RUNTIME_DIR=$runtime" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3
 }
 
 leftovers() {
-    find /dev/shm -maxdepth 1 -name "xi.$uid.$XI_NAMESPACE.*" -printf '%f\n' 2>/dev/null
+    find /dev/shm -maxdepth 1 -name "xi.$uid.$namespace.*" -printf '%f\n' 2>/dev/null
 }
 
 clean_up() {
     local pids
-    pids=$(ours) && kill -KILL $pids 2>/dev/null
+    pids=$(ours)
+    # shellcheck disable=SC2086 # one word a process
+    [ -z "$pids" ] || kill -KILL $pids 2>/dev/null
     leftovers | sed 's|^|/dev/shm/|' | xargs -r rm -f --
-    rm -rf -- "$XI_RUNTIME_DIR"
+    rm -rf -- "$runtime"
 }
 trap clean_up EXIT
 trap 'exit 143' TERM INT HUP
 
 # shellcheck disable=SC2086 # the prefix is several words
-${XI_TEST_PREFIX:-} "$@" </dev/null
+env XI_NAMESPACE="$namespace" XI_RUNTIME_DIR="$runtime" XI_BROKER="${XI_BROKER:-$XI_BUILD/bin/xi-broker}" \
+    ${XI_TEST_PREFIX:-} "$@" </dev/null
 status=$?
 [ $status -eq 0 ] || exit $status
 
 # A broker holds its lock for as long as it lives, so waiting for the lock is waiting for its end.
-for lock in "$XI_RUNTIME_DIR"/*.lock; do
+for lock in "$runtime"/*.lock; do
     [ -e "$lock" ] || continue
     if ! flock -w 10 "$lock" true; then
         echo "run.sh: the broker of $(basename "$lock" .lock) is still there 10 s after the test" >&2
