@@ -123,7 +123,7 @@ static inline int accept_node(xi_cursor *c, xi_value *v, const struct node *n, u
 
 /* ----------------------------------------------------- one of each form */
 
-static int next_immediate(xi_cursor *c, xi_value *v, uint64_t word, uint64_t left) {
+static inline int next_immediate(xi_cursor *c, xi_value *v, uint64_t word, uint64_t left) {
     uint32_t tag = XI_HEAD_TAG(word), bits = XI_HEAD_SIZE(word);
     if (XI_HEAD_FLAGS(word) | XI_HEAD_AUX(word))
         return corrupt("flags or aux of a none, bool or int are not 0");
@@ -258,7 +258,8 @@ static int check_head(const xi_cursor *c, uint64_t left, struct node *n) {
     return 0;
 }
 
-static int next_sized(xi_cursor *c, xi_value *v, uint64_t word, uint64_t left) {
+/* Out of line: the frame that ndarray needs must not burden an int. */
+static int __attribute__((noinline)) next_sized(xi_cursor *c, xi_value *v, uint64_t word, uint64_t left) {
     struct node n = {c->at, 0, word, 0};
     int error = check_head(c, left, &n);
     if (error)
@@ -322,7 +323,10 @@ static int validate_content(const xi_value *v) {
     switch (v->tag) {
     case XI_STR: return xi_check_text((enum xi_encoding)(v->flags & XI_F_ENCODING), v->flags, v->data, v->length);
     case XI_BIGINT: return minimal(v) ? 0 : corrupt("a big int has needless bytes");
-    case XI_NDARRAY: return xi_check_text(XI_UTF8, 0, v->u.array.dtype, v->u.array.dtype_length);
+    case XI_NDARRAY:
+        if (memchr(v->u.array.dtype, 0, v->u.array.dtype_length))
+            return corrupt("a dtype holds a NUL");
+        return xi_check_text(XI_UTF8, 0, v->u.array.dtype, v->u.array.dtype_length);
     default: return 0;
     }
 }

@@ -41,9 +41,11 @@ static inline uint64_t xi_once(const void *p) { return __atomic_load_n((const ui
 /* Unaligned ones, fetched once; whole where the machine can. */
 typedef struct __attribute__((packed, may_alias)) { uint16_t v; } xi_unaligned16;
 typedef struct __attribute__((packed, may_alias)) { uint32_t v; } xi_unaligned32;
+typedef struct __attribute__((packed, may_alias)) { uint64_t v; } xi_unaligned64;
 static inline uint32_t xi_once8(const uint8_t *p) { return *(const volatile uint8_t *)p; }
 static inline uint32_t xi_once16(const uint8_t *p) { return ((const volatile xi_unaligned16 *)(const void *)p)->v; }
 static inline uint32_t xi_once32(const uint8_t *p) { return ((const volatile xi_unaligned32 *)(const void *)p)->v; }
+static inline uint64_t xi_once64(const uint8_t *p) { return ((const volatile xi_unaligned64 *)(const void *)p)->v; }
 
 /* Bytes of one code unit, 0 for an unknown encoding. */
 static inline uint32_t xi_unit_size(uint32_t encoding) {

@@ -148,7 +148,7 @@ static inline __attribute__((always_inline)) size_t take(enum xi_encoding encodi
 static bool scan_utf8(const uint8_t *p, size_t n, bool *lone) {
     *lone = false;
     while (n > 0) {
-        if (n >= 8 && xi_is_ascii(p, 8)) {
+        if (n >= 8 && (xi_once64(p) & HIGH_BITS) == 0) {
             p += 8, n -= 8;
             continue;
         }
@@ -211,30 +211,46 @@ struct sink {
 };
 
 static inline void emit(struct sink *s, uint32_t code) {
-    uint8_t byte[4];
-    size_t length;
+    uint32_t bytes, length; /* first byte lowest */
     if (code < 0x80u) {
-        byte[0] = (uint8_t)code;
+        bytes = code;
         length = 1;
     } else if (code < 0x800u) {
-        byte[0] = (uint8_t)(0xc0u | code >> 6);
-        byte[1] = (uint8_t)(0x80u | (code & 0x3fu));
+        bytes = 0x80c0u | code >> 6 | (code & 0x3fu) << 8;
         length = 2;
     } else if (code < 0x10000u) {
-        byte[0] = (uint8_t)(0xe0u | code >> 12);
-        byte[1] = (uint8_t)(0x80u | (code >> 6 & 0x3fu));
-        byte[2] = (uint8_t)(0x80u | (code & 0x3fu));
+        bytes = 0x8080e0u | code >> 12 | (code >> 6 & 0x3fu) << 8 | (code & 0x3fu) << 16;
         length = 3;
     } else {
-        byte[0] = (uint8_t)(0xf0u | code >> 18);
-        byte[1] = (uint8_t)(0x80u | (code >> 12 & 0x3fu));
-        byte[2] = (uint8_t)(0x80u | (code >> 6 & 0x3fu));
-        byte[3] = (uint8_t)(0x80u | (code & 0x3fu));
+        bytes = 0x808080f0u | code >> 18 | (code >> 12 & 0x3fu) << 8 | (code >> 6 & 0x3fu) << 16 | (code & 0x3fu) << 24;
         length = 4;
     }
-    if (xi_range_inside(s->need, length, s->capacity))
-        memcpy(s->out + s->need, byte, length);
+    if (xi_range_inside(s->need, sizeof bytes, s->capacity))
+        memcpy(s->out + s->need, &bytes, sizeof bytes); /* the next character overwrites what is too much */
+    else if (xi_range_inside(s->need, length, s->capacity))
+        memcpy(s->out + s->need, &bytes, length);
     s->need += length;
+}
+
+/* Several ASCII units at once, where they are and there is room. Returns the bytes taken of p, or 0. */
+static inline __attribute__((always_inline)) size_t take_ascii(enum xi_encoding encoding, const uint8_t *p, size_t left,
+                                                               struct sink *s) {
+    if (left < 8 || !xi_range_inside(s->need, 8, s->capacity))
+        return 0;
+    uint64_t word = xi_once64(p);
+    if (encoding == XI_LATIN1 && (word & HIGH_BITS) == 0) {
+        memcpy(s->out + s->need, &word, 8);
+        s->need += 8;
+        return 8;
+    }
+    if ((encoding == XI_UCS2 || encoding == XI_UTF16) && (word & 0xff80ff80ff80ff80ull) == 0) {
+        word = (word | word >> 8) & 0x0000ffff0000ffffull;
+        uint32_t four = (uint32_t)(word | word >> 16);
+        memcpy(s->out + s->need, &four, 4);
+        s->need += 4;
+        return 8;
+    }
+    return 0;
 }
 
 /* What a surrogate in text is: breach of the text's own claim, not wanted by the caller, or welcome (0). */
@@ -250,9 +266,15 @@ static int judge_surrogate(uint32_t flags, bool surrogatepass) {
 static inline __attribute__((always_inline)) int transcode(enum xi_encoding encoding, const xi_value *str,
                                                            struct sink *sink, bool surrogatepass) {
     const uint8_t *p = str->data;
+    struct sink local = *sink; /* its address goes nowhere, so it stays in registers */
     for (size_t left = str->length; left > 0;) {
         uint32_t code;
-        size_t length = take(encoding, p, left, &code);
+        size_t length = take_ascii(encoding, p, left, &local);
+        if (length > 0) {
+            p += length, left -= length;
+            continue;
+        }
+        length = take(encoding, p, left, &code);
         if (length == 0)
             return broken((uint32_t)encoding);
         if (is_surrogate(code)) {
@@ -260,9 +282,10 @@ static inline __attribute__((always_inline)) int transcode(enum xi_encoding enco
             if (error)
                 return error;
         }
-        emit(sink, code);
+        emit(&local, code);
         p += length, left -= length;
     }
+    sink->need = local.need;
     return 0;
 }
 
