@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * xi-bench: what it costs to hand a value to another process, beside the least
+ * that it could cost on the same two processors in the same minute.
+ *
+ * A command names suites; a suite adds cases; all cases of one metric are run
+ * in turn, and that again for every repeat, so that what drifts (clock rates,
+ * neighbours, the host) drifts for all alike. A run between whose two raw round
+ * trips the regime changed is thrown away and made again. No figure passes or
+ * fails here: that is for whoever reads them.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "bench/report.h"
+#include "bench/suites.h"
+
+enum { MIXED_TRIES = 4, REPEAT_DEFAULT = 5, REPEAT_QUICK = 2, REPEAT_MAX = 1000 };
+
+static const struct {
+    const char *name;
+    int (*add)(struct bench_suite *s, bool xi);
+} suites[] = {
+    {"latency", latency_add}, {"throughput", throughput_add}, {"handoff", handoff_add},
+    {"wake", wake_add},       {"python", python_add},
+};
+enum { SUITES = sizeof suites / sizeof *suites };
+
+static int usage(FILE *out, int status) {
+    fprintf(out,
+            "Usage: xi-bench COMMAND [OPTION]...\n"
+            "Measures what handing a value to another process costs, beside the least it could cost here.\n\n"
+            "Commands\n"
+            "  latency      busy round trips, and delays at constant rates, with percentiles\n"
+            "  throughput   values a second one way, one by one and by sixteens; large copies\n"
+            "  handoff      large values handed over without a copy\n"
+            "  wake         round trips when both sides sleep each time\n"
+            "  python       Python objects, beside multiprocessing\n"
+            "  limits       only what all of that is compared with; needs no broker\n"
+            "  all          everything but limits alone\n\n"
+            "Options\n"
+            "  --size N       only values of N encoded bytes: 8, or a multiple of 8 from 24 on\n"
+            "  --repeat N     run everything N times, in turn (default %d)\n"
+            "  --seconds S    measure each for about S seconds a run (default 1)\n"
+            "  --json FILE    also write the figures as JSON, \"-\" for standard output\n"
+            "  --python PATH  the interpreter to measure; may be given up to 8 times (default /usr/bin/python3)\n"
+            "  --quick        a tenth of the time, %d repeats: to see that it works\n"
+            "  --help, --version\n",
+            REPEAT_DEFAULT, REPEAT_QUICK);
+    return status;
+}
+
+/* ---- options ---- */
+
+static int bad(const char *what, const char *value) {
+    fprintf(stderr, "xi-bench: %s: %s\n", what, value);
+    return -1;
+}
+
+static int set_number(const char *text, double low, double high, double *out) {
+    char *end;
+    errno = 0;
+    *out = strtod(text, &end);
+    return errno || end == text || *end || !(*out >= low && *out <= high) ? -1 : 0;
+}
+
+static int set_size(struct bench_options *o, const char *text) {
+    double value;
+    if (set_number(text, 8, 4294967288.0, &value) < 0 || !bench_size_possible((uint64_t)value) ||
+        (double)(uint64_t)value != value)
+        return bad("--size takes 8, or a multiple of 8 from 24 on, not", text);
+    o->only_size = (uint64_t)value;
+    return 0;
+}
+
+static int set_option(struct bench_options *o, int option, const char *text) {
+    double value;
+    switch (option) {
+    case 's': return set_size(o, text);
+    case 'r':
+        if (set_number(text, 1, REPEAT_MAX, &value) < 0) return bad("--repeat takes 1 to 1000, not", text);
+        o->repeat = (int)value;
+        return 0;
+    case 't':
+        if (set_number(text, 0.001, 60, &value) < 0) return bad("--seconds takes 0.001 to 60, not", text);
+        o->target_s = value;
+        return 0;
+    case 'p':
+        if (o->pythons == 8) return bad("--python may be given eight times at most; one too many", text);
+        o->python[o->pythons++] = text;
+        return 0;
+    case 'j': o->json = text; return 0;
+    case 'q': o->quick = true; return 0;
+    default: return -1;
+    }
+}
+
+static void set_defaults(struct bench_options *o) {
+    if (!o->repeat) o->repeat = o->quick ? REPEAT_QUICK : REPEAT_DEFAULT;
+    if (o->target_s == 0) o->target_s = o->quick ? 0.1 : 1.0;
+    if (!o->pythons) o->python[o->pythons++] = access("/usr/bin/python3", X_OK) == 0 ? "/usr/bin/python3" : "python3";
+}
+
+/* 0: go on; 1: done; -1: wrong. */
+static int parse(int argc, char **argv, struct bench_options *o) {
+    static const struct option options[] = {
+        {"size", required_argument, NULL, 's'},    {"repeat", required_argument, NULL, 'r'},
+        {"seconds", required_argument, NULL, 't'}, {"json", required_argument, NULL, 'j'},
+        {"python", required_argument, NULL, 'p'},  {"quick", no_argument, NULL, 'q'},
+        {"help", no_argument, NULL, 'h'},          {"version", no_argument, NULL, 'v'},
+        {NULL, 0, NULL, 0}};
+    for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
+        if (option == 'h') return usage(stdout, 1);
+        if (option == 'v') return printf("xi-bench %s\n", XI_VERSION), 1;
+        if (set_option(o, option, optarg) < 0) return fprintf(stderr, "Try: xi-bench --help\n"), -1;
+    }
+    set_defaults(o);
+    return 0;
+}
+
+/* ---- running ---- */
+
+static int add_suites(struct bench_suite *s, const char *command) {
+    bool limits = strcmp(command, "limits") == 0, all = strcmp(command, "all") == 0, known = limits || all;
+    for (int i = 0; i < SUITES; i++) {
+        bool named = strcmp(command, suites[i].name) == 0;
+        known |= named;
+        if (limits && suites[i].add == python_add) continue; /* its peers are no limits */
+        if ((named || all || limits) && suites[i].add(s, !limits) < 0) return bad("out of memory for", command);
+    }
+    if (known) return 0;
+    bad("no such command", command);
+    return fprintf(stderr, "Try: xi-bench --help\n"), -1;
+}
+
+/* A line that overwrites itself on a terminal; elsewhere one line a metric and repeat. */
+static void progress(const struct bench_case *c, int repeat, int repeats) {
+    static const char *last_metric;
+    static int last_repeat = -1;
+    if (isatty(STDERR_FILENO)) {
+        fprintf(stderr, "\r\033[K%s/%s/%s, repeat %d of %d", c->metric, c->system, c->label, repeat + 1, repeats);
+    } else if (c->metric != last_metric || repeat != last_repeat) {
+        fprintf(stderr, "xi-bench: %s, repeat %d of %d\n", c->metric, repeat + 1, repeats);
+    }
+    last_metric = c->metric;
+    last_repeat = repeat;
+}
+
+static void progress_clear(void) {
+    if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K");
+}
+
+static int run_once(const struct bench_case *c, const struct bench_options *o, struct bench_result *result) {
+    return c->external ? c->external(c, o, result) : bench_pair_run(c, o, result);
+}
+
+static void say_failure(const struct bench_case *c, const struct bench_result *result) {
+    progress_clear();
+    for (int side = 0; side < 2; side++)
+        if (result->error[side][0])
+            fprintf(stderr, "xi-bench: %s/%s/%s: %s\n", c->metric, c->system, c->label, result->error[side]);
+}
+
+/* One repeat of one case, made again while it is of no regime. -1: it failed. */
+static int run_pure(struct report *r, size_t figure, int repeat, struct bench_result *result) {
+    const struct bench_case *c = r->figures[figure].c;
+    for (int i = 1;; i++) {
+        if (run_once(c, r->options, result) < 0) {
+            if (bench_interrupted()) return -1;
+            say_failure(c, result);
+            r->figures[figure].failed = true;
+            return -1;
+        }
+        if (result->regime != BENCH_MIXED || i == MIXED_TRIES) break;
+        r->mixed++;
+        progress_clear();
+        fprintf(stderr, "xi-bench: %s/%s/%s is mixed: raw round trip %.0f ns before, %.0f after; once more\n",
+                c->metric, c->system, c->label, result->raw_before, result->raw_after);
+    }
+    return report_add(r, figure, repeat, result);
+}
+
+/* All cases of one metric in turn, and again for every repeat. A case that failed is not tried again. */
+static int run_metric(struct report *r, const char *metric, struct bench_result *result) {
+    int failures = 0;
+    for (int repeat = 0; repeat < r->options->repeat; repeat++)
+        for (size_t i = 0; i < r->count; i++) {
+            const struct report_figure *f = &r->figures[i];
+            if (strcmp(f->c->metric, metric) != 0 || f->failed) continue;
+            progress(f->c, repeat, r->options->repeat);
+            if (run_pure(r, i, repeat, result) < 0) failures++;
+            if (bench_interrupted()) return -1;
+        }
+    progress_clear();
+    return failures ? -1 : 0;
+}
+
+static bool first_of_metric(const struct bench_suite *s, size_t i) {
+    for (size_t k = 0; k < i; k++)
+        if (strcmp(s->cases[k].metric, s->cases[i].metric) == 0) return false;
+    return true;
+}
+
+static int run_all(const struct bench_suite *s, struct report *r, FILE *table) {
+    struct bench_result *result = malloc(sizeof *result);
+    int rc = result ? 0 : bad("out of memory for", "results");
+    if (result) report_head(r, table);
+    for (size_t i = 0; result && i < s->count && !bench_interrupted(); i++) {
+        if (!first_of_metric(s, i)) continue;
+        if (run_metric(r, s->cases[i].metric, result) < 0) rc = -1;
+        if (!bench_interrupted()) report_table(r, s->cases[i].metric, table);
+    }
+    free(result);
+    return rc;
+}
+
+static bool any_needs_namespace(const struct bench_suite *s) {
+    for (size_t i = 0; i < s->count; i++)
+        if (s->cases[i].needs_namespace) return true;
+    return false;
+}
+
+static int bench(const struct bench_options *o, const char *command) {
+    struct bench_suite suite = {.options = o};
+    struct report report;
+    FILE *table = o->json && strcmp(o->json, "-") == 0 ? stderr : stdout;
+    if (add_suites(&suite, command) < 0) return 2;
+    if (report_init(&report, &suite) < 0) return bad("out of memory for", command), 1;
+    bench_init();
+    int rc = any_needs_namespace(&suite) ? bench_keeper_start() : 0;
+    if (rc == 0) {
+        rc = run_all(&suite, &report, table);
+        if (!bench_interrupted() && o->json && report_json(&report, o->json) < 0) rc = -1;
+    }
+    bench_finish();
+    report_free(&report);
+    free(suite.cases);
+    if (bench_interrupted()) return fprintf(stderr, "\nxi-bench: interrupted\n"), 130;
+    return rc < 0 ? 1 : 0;
+}
+
+int main(int argc, char **argv) {
+    struct bench_options options = {0};
+    int rc = parse(argc, argv, &options);
+    if (rc != 0) return rc < 0 ? 2 : 0;
+    if (optind + 1 != argc) return usage(stderr, 2);
+    return bench(&options, argv[optind]);
+}

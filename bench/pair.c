@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The coordinator's half of the harness: where the sides run, how they are
+ * started, watched and ended, and the process that keeps the namespace.
+ *
+ * The coordinator never polls and never measures; it sleeps until a side ends,
+ * a signal arrives or ninety seconds have gone by without either. A side that
+ * fails writes its sentence into shared memory and exits; the other one, which
+ * may be spinning for it, is then killed. Sides die with the coordinator.
+ */
+#include "bench/harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct bench_place bench_place;
+
+static volatile sig_atomic_t interrupted;
+static int keeper_pid = -1, keeper_end = -1;
+static char own_folder[PATH_MAX];
+
+enum { PATIENCE_MS = 90000 };
+
+/* ---- where ---- */
+
+void bench_place_init(void) {
+    cpu_set_t set;
+    bench_place = (struct bench_place){.cpu = {-1, -1}};
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+            if (!CPU_ISSET(cpu, &set)) continue;
+            if (bench_place.allowed < 2) bench_place.cpu[bench_place.allowed] = cpu;
+            bench_place.allowed++;
+        }
+    bench_place.pinned = bench_place.allowed >= 2;
+    bench_must_yield = !bench_place.pinned;
+}
+
+static void pin(int side) {
+    if (!bench_place.pinned) return;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(bench_place.cpu[side], &set);
+    /* Its processor may have been taken away since the start; the raw figures beside every result show that. */
+    if (sched_setaffinity(0, sizeof set, &set) < 0) perror("xi-bench: cannot pin a side to its processor");
+}
+
+/* ---- life and death ---- */
+
+static void on_signal(int sig) {
+    (void)sig;
+    interrupted = 1;
+}
+
+bool bench_interrupted(void) { return interrupted != 0; }
+
+static void find_own_folder(void) {
+    ssize_t n = readlink("/proc/self/exe", own_folder, sizeof own_folder - 1);
+    own_folder[n > 0 ? n : 0] = 0;
+    char *slash = strrchr(own_folder, '/');
+    if (slash) *slash = 0;
+}
+
+const char *bench_own_folder(void) { return own_folder; }
+
+/* Everything of this run, the Python programs too, meets in a namespace of its own. */
+static void name_namespace(void) {
+    char name[32], broker[PATH_MAX + 16];
+    snprintf(name, sizeof name, "bench-%d-%llx", (int)getpid(), (unsigned long long)(bench_now() / 1000 & 0xffffffff));
+    setenv("XI_NAMESPACE", name, 1);
+    snprintf(broker, sizeof broker, "%s/xi-broker", own_folder);
+    if (!getenv("XI_BROKER") && access(broker, X_OK) == 0) setenv("XI_BROKER", broker, 1);
+}
+
+/* SIGINT and SIGTERM are noticed in bench_wait alone, where they are let in. */
+void bench_init(void) {
+    struct sigaction action = {.sa_handler = on_signal};
+    sigset_t block;
+    find_own_folder();
+    bench_place_init();
+    bench_clock_init();
+    name_namespace();
+    sigemptyset(&block);
+    sigaddset(&block, SIGINT);
+    sigaddset(&block, SIGTERM);
+    sigprocmask(SIG_BLOCK, &block, NULL);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+void bench_follow_parent(int parent) {
+    sigset_t none;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(1); /* it died before the call above */
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static int pidfd_of(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+
+/* Waits until one of the descriptors (negative ones are skipped) is readable: its index; -1: time or patience is out. */
+static int wait_any(const int *fds, int n) {
+    struct pollfd polls[2];
+    struct timespec patience = {PATIENCE_MS / 1000, 0};
+    sigset_t none;
+    sigemptyset(&none);
+    for (int i = 0; i < n; i++) polls[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
+    int rc = ppoll(polls, (nfds_t)n, &patience, &none);
+    for (int i = 0; rc > 0 && i < n; i++)
+        if (polls[i].revents) return i;
+    return -1;
+}
+
+static int reap(int pid) {
+    int status = -1;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+    return status;
+}
+
+int bench_wait(int pid) {
+    int fd = pidfd_of(pid);
+    int ended = wait_any(&fd, 1);
+    if (fd >= 0) close(fd);
+    if (ended < 0) kill(pid, SIGKILL);
+    int status = reap(pid);
+    return ended < 0 ? -1 : status;
+}
+
+/* ---- a pair ---- */
+
+/* Involuntary switches during the figure: somebody else wanted this processor. */
+static long switches(void) {
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_nivcsw : 0;
+}
+
+static int measured(struct bench_pair *p, int chunks, int rounds) {
+    struct bench_result *r = &p->shared->result;
+    double before = bench_raw_round_trip(p, chunks, rounds);
+    if (p->side == 0) r->raw_before = before;
+    long at_start = switches();
+    if (p->c->run && p->c->run(p) < 0) return -1;
+    xi_store_relaxed(&p->shared->stamp[p->side].v, (uint64_t)(switches() - at_start));
+    double after = bench_raw_round_trip(p, chunks, rounds);
+    if (r->error[p->side][0]) return -1;
+    if (p->side == 1) return 0;
+    r->raw_after = after;
+    bench_extra(p, "involuntary_switches",
+                (double)(xi_load_relaxed(&p->shared->stamp[0].v) + xi_load_relaxed(&p->shared->stamp[1].v)));
+    return 0;
+}
+
+static int side_main(struct bench_pair *p) {
+    int rounds = bench_must_yield ? 20 : 1000, chunks = p->options->quick ? 9 : 21;
+    pin(p->side);
+    bench_prefault(p->shared, sizeof *p->shared);
+    if (p->area) bench_prefault(p->area, p->c->area);
+    if (p->c->setup && p->c->setup(p) < 0) return 1;
+    bench_barrier(p);
+    if (measured(p, chunks, rounds) < 0) return 1;
+    bench_barrier(p); /* nobody leaves while the other may still need him */
+    if (p->c->teardown) p->c->teardown(p);
+    return 0;
+}
+
+static int start_side(struct bench_pair *p, int side) {
+    int parent = (int)getpid(), pid = fork();
+    if (pid != 0) return pid;
+    bench_follow_parent(parent);
+    p->side = side;
+    _exit(side_main(p));
+}
+
+/* Waits for both; when one fails the other is killed. 0, or -1 with a sentence in *r. */
+static int watch(int pids[2], struct bench_result *r) {
+    int fds[2] = {pidfd_of(pids[0]), pidfd_of(pids[1])}, failed = 0;
+    for (int left = 2; left > 0; left--) {
+        int i = wait_any(fds, 2);
+        if (i < 0 && !interrupted) snprintf(r->error[0], BENCH_TEXT, "no end after %d s: given up", PATIENCE_MS / 1000);
+        if (i < 0) break;
+        int status = reap(pids[i]);
+        close(fds[i]);
+        pids[i] = fds[i] = -1;
+        if (status == 0) continue;
+        failed = -1;
+        if (!r->error[i][0] && WIFSIGNALED(status))
+            snprintf(r->error[i], BENCH_TEXT, "side %d was killed by signal %d", i, WTERMSIG(status));
+        break;
+    }
+    for (int i = 0; i < 2; i++) {
+        if (pids[i] < 0) continue;
+        failed = -1;
+        kill(pids[i], SIGKILL);
+        reap(pids[i]);
+        close(fds[i]);
+    }
+    return failed;
+}
+
+static void *map_shared(size_t size) {
+    void *m = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    return m == MAP_FAILED ? NULL : m;
+}
+
+static int run_mapped(struct bench_pair *p, struct bench_result *out) {
+    int pids[2];
+    histogram_reset(&p->shared->result.histogram);
+    fflush(NULL);
+    for (int side = 0; side < 2; side++) {
+        pids[side] = start_side(p, side);
+        if (pids[side] >= 0) continue;
+        snprintf(out->error[0], BENCH_TEXT, "cannot start a process: %s", strerror(errno));
+        if (side == 1) {
+            kill(pids[0], SIGKILL);
+            reap(pids[0]);
+        }
+        return -1;
+    }
+    int rc = watch(pids, &p->shared->result);
+    *out = p->shared->result;
+    out->regime = bench_regime_of(out->raw_before, out->raw_after);
+    return rc;
+}
+
+int bench_pair_run(const struct bench_case *c, const struct bench_options *o, struct bench_result *out) {
+    static uint64_t serial;
+    struct bench_pair p = {.c = c, .options = o, .serial = ++serial};
+    int rc = -1;
+    memset(out, 0, sizeof *out);
+    p.shared = map_shared(sizeof *p.shared);
+    p.area = c->area ? map_shared(c->area) : NULL;
+    if (p.shared && (p.area || !c->area))
+        rc = run_mapped(&p, out);
+    else
+        snprintf(out->error[0], BENCH_TEXT, "cannot map %zu bytes of shared memory: %s", c->area, strerror(errno));
+    if (p.shared) munmap(p.shared, sizeof *p.shared);
+    if (p.area) munmap(p.area, c->area);
+    return rc;
+}
+
+int bench_raw_now(const struct bench_options *o, double *ns) {
+    static struct bench_result result;
+    static const struct bench_case nothing = {.metric = "nothing", .system = "raw"};
+    if (bench_pair_run(&nothing, o, &result) < 0) return -1;
+    *ns = (result.raw_before + result.raw_after) / 2;
+    if (result.regime == BENCH_MIXED) *ns = result.raw_after;
+    return 0;
+}
+
+enum bench_regime bench_regime_of(double before, double after) {
+    bool one_before = before < BENCH_REGIME_LIMIT_NS, one_after = after < BENCH_REGIME_LIMIT_NS;
+    if (one_before != one_after) return BENCH_MIXED;
+    return one_after ? BENCH_ONE_CORE : BENCH_TWO_CORES;
+}
+
+const char *bench_regime_name(enum bench_regime r) {
+    static const char *const names[] = {"two cores", "two threads of one core", "mixed"};
+    return names[r];
+}
+
+/* ---- the keeper ---- */
+
+/* Joins, says so (or why not) through `report`, and stays until the coordinator closes its end of `stay`. */
+static void keep(int stay, int report) {
+    xi_join_opts opts = {.name = "bench keeper"};
+    xi_interp *me = NULL;
+    char c = 0;
+    int rc = xi_join(&opts, &me);
+    const char *text = rc < 0 ? xi_error_text(rc) : "";
+    if (write(report, text, strlen(text) + 1) < 0 || rc < 0) _exit(1);
+    close(report);
+    while (read(stay, &c, 1) < 0 && errno == EINTR) {}
+    xi_leave(me);
+    _exit(0);
+}
+
+int bench_keeper_start(void) {
+    int stay[2], report[2];
+    char text[BENCH_TEXT] = "";
+    if (keeper_pid > 0) return 0;
+    if (pipe2(stay, O_CLOEXEC) < 0 || pipe2(report, O_CLOEXEC) < 0) return perror("xi-bench: pipe"), -1;
+    int parent = (int)getpid();
+    keeper_pid = fork();
+    if (keeper_pid == 0) {
+        close(stay[1]);
+        close(report[0]);
+        bench_follow_parent(parent);
+        keep(stay[0], report[1]);
+    }
+    close(stay[0]);
+    close(report[1]);
+    keeper_end = stay[1];
+    ssize_t n = keeper_pid < 0 || wait_any(&report[0], 1) < 0 ? -1 : read(report[0], text, sizeof text - 1);
+    close(report[0]);
+    if (n == 1 && !text[0]) return 0;
+    fprintf(stderr, "xi-bench: cannot join a namespace to measure in: %s\n", n > 0 ? text : "no answer from the joining process");
+    return -1;
+}
+
+void bench_finish(void) {
+    if (keeper_end >= 0) close(keeper_end);
+    if (keeper_pid > 0) bench_wait(keeper_pid);
+    keeper_pid = keeper_end = -1;
+}

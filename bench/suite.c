@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/* The list of cases: names, sizes, limits. What each measures is in the file of its command. */
+#include "bench/suites.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+bool bench_wants(const struct bench_suite *s, uint64_t size) {
+    return s->options->only_size == 0 || s->options->only_size == size;
+}
+
+void bench_size_label(char out[BENCH_LABEL], uint64_t bytes) {
+    if (bytes >= 1u << 20 && bytes % (1u << 20) == 0)
+        snprintf(out, BENCH_LABEL, "%lluMiB", (unsigned long long)(bytes >> 20));
+    else if (bytes >= 4096 && bytes % 1024 == 0)
+        snprintf(out, BENCH_LABEL, "%lluKiB", (unsigned long long)(bytes >> 10));
+    else
+        snprintf(out, BENCH_LABEL, "%llu", (unsigned long long)bytes);
+}
+
+struct bench_case *bench_add(struct bench_suite *s, const char *metric, const char *system, uint64_t bytes) {
+    if (s->count == s->capacity) {
+        size_t capacity = s->capacity ? 2 * s->capacity : 64;
+        struct bench_case *cases = realloc(s->cases, capacity * sizeof *cases);
+        if (!cases) return NULL;
+        s->cases = cases;
+        s->capacity = capacity;
+    }
+    struct bench_case *c = &s->cases[s->count++];
+    *c = (struct bench_case){.metric = metric, .system = system, .bytes = bytes};
+    bench_size_label(c->label, bytes);
+    return c;
+}
+
+void bench_limit(struct bench_case *c, const char *metric, const char *system, const char *label) {
+    snprintf(c->limit, sizeof c->limit, "%s/%s/%s", metric, system, label ? label : c->label);
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/* What each command measures: every function adds its cases to the suite; 0, or -1 when memory ran out. */
+#ifndef XI_BENCH_SUITES_H
+#define XI_BENCH_SUITES_H
+
+#include "bench/harness.h"
+
+/* `xi`: with the library's own cases; without, only what they are compared with. */
+int latency_add(struct bench_suite *s, bool xi);    /* round_trip, open_loop_RATE */
+int throughput_add(struct bench_suite *s, bool xi); /* one_way, one_way_batch16, copy */
+int handoff_add(struct bench_suite *s, bool xi);
+int wake_add(struct bench_suite *s, bool xi);       /* round_trip_asleep */
+int python_add(struct bench_suite *s, bool xi);     /* python_one_way, python_round_trip */
+
+#endif
