@@ -7,6 +7,14 @@
  * Everything is a function of mapped memory and struct xi_world, makes no
  * system call of its own, and is idempotent: the broker may be killed at any
  * instruction of it, and the next one runs it again from the start.
+ *
+ * Who calls: one thread, the broker's. So a lock that names slot 0 on entry is
+ * that of a broker that was killed, and is repaired as the dead one's is. After
+ * an adoption xi_repair_channel runs on every channel with slot 0 as the dead.
+ *
+ * Order for one or more deaths: xi_repair_channel for each dead on each of its
+ * channels; xi_repair_borrows for each; xi_repair_groups until true;
+ * xi_repair_bells for each living mailbox. Only then may the slots be reused.
  */
 #ifndef XI_BROKER_REPAIR_H
 #define XI_BROKER_REPAIR_H
@@ -20,6 +28,8 @@ struct xi_world {
     void *context;
     struct xi_release *(*release)(void *context, uint32_t segment, uint32_t granule);
     struct xi_mailbox *(*mailbox)(void *context, uint32_t slot);
+    /* Slot of the interpreter that an arena segment belongs to, also when it is gone; 0: no such segment. */
+    uint32_t (*owner_of)(void *context, uint32_t segment);
     void (*futex_wake)(void *context, xi_a32 *word, int count);
 };
 
@@ -63,6 +73,12 @@ bool xi_repair_groups(const struct xi_chan_view *view, const struct xi_dead *dea
 
 /* Rings everybody who sleeps on the channel and has something to do: after an adoption, or a suspected lost wake. */
 void xi_ring_channel(const struct xi_chan_view *view, const struct xi_world *world);
+
+/*
+ * Rings every bell of a living interpreter that was claimed (NOTIFIED): whoever claimed it may have died before it rang,
+ * and later wakers leave a claimed bell alone. For every living interpreter's mailbox, after each death and adoption.
+ */
+void xi_repair_bells(struct xi_mailbox *mailbox, const struct xi_world *world);
 
 /* True when every active group has received everything: nothing would be lost by removing the channel. */
 bool xi_channel_empty(const struct xi_chan_view *view);

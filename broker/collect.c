@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which arena segments are still named: by records that some group has yet to
+ * receive, and by what receivers hold. It asks on behalf of dead owners, whose
+ * segments may go when nothing names them.
+ *
+ * Nobody is stopped for it. A dead owner sends no more, so what may name its
+ * blocks lies between the smallest head and the tail of now, and moves one way
+ * only: out of the ring, into a borrow table, out of that. A receiver writes
+ * its borrow before it moves the head; so whoever reads all rings first and
+ * then all borrow tables meets every name at least once.
+ *
+ * Reading a ring beside its users: bytes at or after the smallest head are not
+ * overwritten while it stays there. So records are read in short runs and the
+ * heads after each; if the smallest head has overtaken the run's start, the run
+ * was read from bytes that may be somebody else's, and reading goes on from
+ * that head. Every run thus begins further on than the one before. A segment
+ * that such a run named wrongly is kept a little longer, no more.
+ *
+ * A ring that makes no sense (somebody wrote garbage) is read as words: at every
+ * eighth byte that looks like the header of a descriptor, the descriptor is
+ * taken for one.
+ */
+#include "repair_internal.h"
+
+#define RUN_RECORDS 64 /* between two looks at the heads */
+
+struct marker {
+    xi_mark_fn mark;
+    void *context;
+};
+
+static void mark_block(const struct marker *m, uint32_t segment, uint32_t granule) {
+    if (segment != 0 && segment % 2 == 0)
+        m->mark(m->context, segment, granule);
+}
+
+/* The smallest head of the active groups, UINT64_MAX without groups. False if one cannot be: see xi_lowest_head. */
+static bool smallest_head(const struct xi_chan_view *view, uint64_t tail, uint64_t *out) {
+    uint64_t active = xi_load_acquire(&view->chan->active), smallest = UINT64_MAX;
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
+        if (!(active >> g & 1))
+            continue;
+        uint64_t head = xi_load_acquire(&view->chan->groups[g].head);
+        if (!xi_position_plausible(head) || head < xi_lowest_head(view, tail))
+            return false;
+        if (head < smallest)
+            smallest = head;
+    }
+    *out = smallest;
+    return true;
+}
+
+/* Marks what a run of records from *position on names, and moves it past them. False at a record that is not valid. */
+static bool mark_run(const struct xi_chan_view *view, uint64_t *position, uint64_t tail, const struct marker *m) {
+    struct xi_record record;
+    for (int n = 0; n < RUN_RECORDS && *position < tail; n++) {
+        if (!xi_record_read(view, *position, tail, &record))
+            return false;
+        if (XI_REC_KIND(record.header) == XI_REC_BLOCK) {
+            struct xi_block_name block = xi_block_read(view, *position);
+            mark_block(m, block.segment, block.granule);
+        }
+        *position = record.next;
+    }
+    return true;
+}
+
+/* False if the ring makes no sense; some of it has been marked then. */
+static bool mark_records(const struct xi_chan_view *view, const struct marker *m) {
+    uint64_t tail = xi_load_acquire(&view->chan->tail), position, now;
+    if (!xi_position_plausible(tail) || !smallest_head(view, tail, &position))
+        return false;
+    while (position < tail) {
+        uint64_t next = position;
+        bool valid = mark_run(view, &next, tail, m);
+        if (!smallest_head(view, tail, &now))
+            return false;
+        if (now <= position && !valid)
+            return false;
+        position = now > position ? now : next;
+    }
+    return true;
+}
+
+/* A record that is due lies where it lies, so reading every place that can be one misses none. */
+static void mark_words(const struct xi_chan_view *view, const struct marker *m) {
+    for (uint64_t offset = 0; offset < view->capacity; offset += 8) {
+        uint64_t header = xi_load_acquire(xi_ring_at(view, offset));
+        if (XI_REC_KIND(header) != XI_REC_BLOCK || XI_REC_LENGTH(header) != sizeof(struct xi_descriptor))
+            continue;
+        struct xi_block_name block = xi_block_read(view, offset);
+        mark_block(m, block.segment, block.granule);
+    }
+}
+
+void xi_mark_channel(const struct xi_chan_view *view, xi_mark_fn mark, void *context) {
+    const struct marker m = {mark, context};
+    if (!mark_records(view, &m))
+        mark_words(view, &m);
+}
+
+/*
+ * An entry that is freed and taken again while it is read may be missed, or read half: then its record was still in
+ * a ring when the rings were read.
+ */
+void xi_mark_borrows(const struct xi_borrow_view *borrows, size_t chunks, xi_mark_fn mark, void *context) {
+    const struct marker m = {mark, context};
+    for (size_t c = 0; c < chunks; c++) {
+        for (size_t i = 0; i < borrows[c].count; i++) {
+            struct xi_borrow *b = &borrows[c].entries[i];
+            if (xi_load_acquire(&b->key) == 0)
+                continue;
+            uint64_t where = xi_load_acquire(&b->block);
+            mark_block(&m, (uint32_t)(where >> 32), (uint32_t)where);
+        }
+    }
+}
+
+bool xi_channel_empty(const struct xi_chan_view *view) {
+    struct xi_chan *chan = view->chan;
+    uint64_t active = xi_load_full(&chan->active), tail = xi_load_full(&chan->tail);
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
+        if (!(active >> g & 1))
+            continue;
+        uint64_t head = xi_load_full(&chan->groups[g].head);
+        if (head < tail || xi_load_full(xi_ring_at(view, head)) != 0)
+            return false;
+    }
+    return true;
+}

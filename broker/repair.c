@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Repair of channels and borrows after a death. libxi/wire/layout.h gives the
+ * order of stores; this is what each place to be killed looks like, and what
+ * is done about it.
+ *
+ *   sending     header at the tail 0: nothing was sent. Not 0: follow the chain
+ *               of headers to the first 0; that is the tail, and the last
+ *               record's bits tell its number.
+ *   receiving   head not moved: nothing was received; borrow entries at or past
+ *               the head are dropped. head_seq is stored before the head, so the
+ *               record at the head tells whether it ran ahead; with none there
+ *               it is right. Head moved: only the lock is left over.
+ *   join, end   `active` decides. Bit set: the group is there. Bit clear: it is
+ *               not; if it was ending, its records are released (again).
+ *   releasing   the bit may be set or not: it is set (again) while the
+ *               generation matches, the owner is told (again), the entry goes.
+ *
+ * The producers' lock is kept until all that it guards is done, and is taken
+ * before any group's: killed anywhere, the next run finds it still held by the
+ * dead and does the same again. A lock that nobody holds is taken for slot 0,
+ * and only where the state that it guards is one that no order of stores
+ * leaves: then somebody wrote garbage.
+ *
+ * Garbage is brought to a state that is consistent, and from which no value is
+ * read that was not sent whole. A tail that contradicts every head is found
+ * again by following the records from a head. A head that contradicts the tail
+ * moves to the tail, and group.corrupt counts it; blocks that were named in
+ * between stay with their owner until it ends. Every loop is bounded by the
+ * ring's size or a constant.
+ */
+#include "repair_internal.h"
+
+struct repair {
+    const struct xi_chan_view *view;
+    struct xi_chan *chan;
+    const struct xi_dead *dead;
+    const struct xi_world *world;
+};
+
+/* ------------------------------------------------------------------ locks */
+
+/* Words that no living process stores are nobody's, as are those of a killed broker: this one holds no lock on entry. */
+static bool holder_is_gone(const struct repair *r, uint32_t word) {
+    uint32_t slot = XI_LOCK_SLOT(word);
+    bool valid = (word & ~(XI_LOCK_WAITERS | 0xffffu)) == 0 && slot < XI_MAX_INTERPS;
+    return !valid || slot == 0 || slot == r->dead->slot;
+}
+
+/* True if the lock is the dead one's, and so ours; or if something is `wrong` and the lock was free. */
+static bool seize(const struct repair *r, xi_a32 *lock, bool wrong) {
+    uint32_t word = xi_load_full(lock);
+    if (word != 0)
+        return holder_is_gone(r, word);
+    return wrong && xi_do_cas32(lock, 0, XI_LOCK_OF(0));
+}
+
+static void unlock(const struct xi_world *world, xi_a32 *lock) {
+    XI_REPAIR_STEP();
+    (void)xi_exchange_full(lock, 0u);
+    xi_do_wake(world, lock, INT_MAX);
+}
+
+/* Somebody killed between freeing a lock and waking its waiters leaves no trace, so they are woken whatever it says. */
+static void wake_locks(const struct repair *r) {
+    xi_do_wake(r->world, &r->chan->lock, INT_MAX);
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
+        struct xi_group *group = &r->chan->groups[g];
+        if (xi_load_acquire(&group->state) != XI_GROUP_FREE || xi_load_acquire(&group->lock) != 0)
+            xi_do_wake(r->world, &group->lock, INT_MAX);
+    }
+}
+
+/* --------------------------------------------------------------- releases */
+
+static void set_release_bit(const struct xi_world *world, const struct xi_block_name *block, uint32_t group) {
+    struct xi_release *release = world->release(world->context, block->segment, block->granule);
+    if (release == NULL || group >= XI_MAX_GROUPS || block->generation == 0 || block->generation > XI_GENERATION_MAX)
+        return;
+    xi_a64 *word = &release->word[XI_RELEASE_WORD(group)];
+    uint64_t value = xi_load_full(word), bit = XI_RELEASE_BIT(group);
+    /* Each of the 16 bits is set once while the generation lasts; whoever flips them for longer keeps its own block. */
+    for (int tries = 0; tries < 64 && value >> 16 == block->generation && !(value & bit); tries++)
+        if (xi_do_cas64(word, &value, value | bit))
+            return;
+}
+
+/* A block with a free function has come back: its owner must look. */
+static void tell_owner(const struct xi_world *world, uint32_t segment) {
+    uint32_t slot = world->owner_of(world->context, segment);
+    struct xi_mailbox *mailbox = slot != 0 ? world->mailbox(world->context, slot) : NULL;
+    if (mailbox == NULL)
+        return;
+    XI_REPAIR_STEP();
+    xi_store_full(&mailbox->reclaim, 1u);
+    uint32_t bell = xi_load_full(&mailbox->reclaim_bell);
+    if (bell != 0 && bell <= XI_BELLS_USABLE)
+        (void)xi_ring_bell(mailbox, bell - 1, world);
+}
+
+/* ------------------------------------------------------------- the records */
+
+struct chain {
+    uint64_t end;     /* position after the last valid record */
+    uint64_t records;
+    uint16_t last;    /* number bits of the last record */
+    bool clean;       /* a zero header follows, as must be */
+};
+
+/* Follows valid records with consecutive numbers from `from`; none, nor the header after it, reaches beyond `limit`. */
+static struct chain follow(const struct xi_chan_view *view, uint64_t from, uint64_t limit) {
+    struct chain chain = {.end = from};
+    struct xi_record record;
+    while (xi_record_read(view, chain.end, limit - 8, &record)) {
+        if (chain.records > 0 && XI_REC_SEQ(record.header) != (uint16_t)(chain.last + 1))
+            break;
+        chain.last = XI_REC_SEQ(record.header);
+        chain.end = record.next;
+        chain.records++;
+    }
+    chain.clean = xi_load_acquire(xi_ring_at(view, chain.end)) == 0;
+    return chain;
+}
+
+/* True if a group with this head may be, given the tail; `exact`: no living producer is ahead of the tail. */
+static bool head_explained(const struct xi_chan_view *view, uint64_t head, uint64_t tail, bool exact) {
+    struct xi_record record;
+    if (!xi_position_plausible(head) || head < xi_lowest_head(view, tail))
+        return false;
+    if (head >= tail)
+        return head <= (exact ? tail : tail + view->capacity);
+    return xi_record_read(view, head, tail, &record);
+}
+
+/* The smallest head of the active groups, of those that lie in the ring before `tail`; the tail if there is none. */
+static uint64_t smallest_head(const struct xi_chan_view *view, uint64_t tail) {
+    uint64_t smallest = tail, lowest = xi_lowest_head(view, tail);
+    uint64_t active = xi_load_acquire(&view->chan->active);
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
+        uint64_t head = xi_load_acquire(&view->chan->groups[g].head);
+        if ((active >> g & 1) && xi_position_plausible(head) && head >= lowest && head < smallest)
+            smallest = head;
+    }
+    return smallest;
+}
+
+/* --------------------------------------------- the tail, under the producers' lock */
+
+/* True if some active group's head lies where it can with this tail, or no group says anything. */
+static bool tail_explained(const struct xi_chan_view *view, uint64_t tail) {
+    if (!xi_position_plausible(tail))
+        return false;
+    uint64_t active = xi_load_acquire(&view->chan->active);
+    uint64_t lowest = xi_lowest_head(view, tail), highest = tail + view->capacity;
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
+        uint64_t head = xi_load_acquire(&view->chan->groups[g].head);
+        if ((active >> g & 1) && xi_position_plausible(head) && head >= lowest && head <= highest)
+            return true;
+    }
+    return active == 0;
+}
+
+/* What a group's head says of the tail. */
+struct witness {
+    struct chain chain;
+    bool agrees; /* the numbers stored agree with the records: not by chance */
+};
+
+static struct witness ask_group(const struct xi_chan_view *view, uint32_t g) {
+    struct xi_group *group = &view->chan->groups[g];
+    uint64_t head = xi_load_acquire(&group->head), sent = xi_load_acquire(&view->chan->tail_seq);
+    bool active = xi_load_acquire(&view->chan->active) >> g & 1;
+    if (!active || !xi_position_plausible(head))
+        return (struct witness){.agrees = false};
+    struct chain chain = follow(view, head, head + view->capacity);
+    bool agrees = chain.records > 0 ? chain.last == (uint16_t)sent : xi_load_acquire(&group->head_seq) == sent;
+    return (struct witness){chain, agrees && chain.clean};
+}
+
+static bool says_more(const struct witness *a, const struct witness *b) {
+    if (a->agrees != b->agrees)
+        return a->agrees;
+    if (a->chain.records != b->chain.records)
+        return a->chain.records > b->chain.records;
+    return a->chain.end > b->chain.end;
+}
+
+/*
+ * No head agrees with the stored tail: one of them is garbage. Records that lead from a head to the number last sent
+ * prove that head right; if they end where the stored tail lies in the ring, only the head is some laps off. Positions
+ * do not go back without need: borrow entries are judged by them.
+ */
+static uint64_t find_tail(const struct xi_chan_view *view, uint64_t stored) {
+    struct witness best = {.agrees = false};
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
+        struct witness other = ask_group(view, g);
+        if (says_more(&other, &best))
+            best = other;
+    }
+    uint64_t end = best.chain.end;
+    if (!xi_position_plausible(stored))
+        return end;
+    if (!best.agrees)
+        return stored;
+    if (best.chain.records == 0)
+        return stored > end ? stored : end;
+    return (stored - end) % view->capacity == 0 ? stored : end;
+}
+
+static uint64_t largest_number(const struct xi_chan_view *view) {
+    uint64_t active = xi_load_acquire(&view->chan->active), largest = 0;
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
+        uint64_t number = xi_load_acquire(&view->chan->groups[g].head_seq);
+        if ((active >> g & 1) && xi_number_plausible(number) && number > largest)
+            largest = number;
+    }
+    return largest;
+}
+
+static void repair_tail(const struct repair *r) {
+    const struct xi_chan_view *view = r->view;
+    struct xi_chan *chan = r->chan;
+    uint64_t stored = xi_load_acquire(&chan->tail), stored_number = xi_load_acquire(&chan->tail_seq);
+    uint64_t tail = tail_explained(view, stored) ? stored : find_tail(view, stored);
+    uint64_t number = xi_number_plausible(stored_number) ? stored_number : largest_number(view);
+    struct chain chain = follow(view, tail, smallest_head(view, tail) + view->capacity);
+    if (!chain.clean) /* no order of stores leaves anything but 0 after the last record */
+        xi_put64(xi_ring_at(view, chain.end), 0);
+    if (chain.records > 0) /* a batch is at most 32,768 records, so 16 bits tell which */
+        number += (uint16_t)(chain.last - (uint16_t)number);
+    if (number != stored_number)
+        xi_put64(&chan->tail_seq, number);
+    if (chain.end != stored)
+        xi_put64(&chan->tail, chain.end);
+}
+
+static void repair_min_head(const struct repair *r) {
+    uint64_t smallest = smallest_head(r->view, xi_load_acquire(&r->chan->tail));
+    if (xi_load_acquire(&r->chan->min_head) != smallest)
+        xi_put64(&r->chan->min_head, smallest);
+}
+
+/* --------------------------------------------------- a head, under its lock */
+
+/* What the head can be compared with: the tail, and whether it is exact (no living producer holds the lock). */
+struct tail_view {
+    uint64_t tail, number;
+    bool exact;
+};
+
+static struct tail_view look_at_tail(const struct repair *r, bool producers_ours) {
+    /* The lock first: when it is free, whoever sent what the dead one received has stored its tail before freeing it. */
+    bool is_free = xi_load_full(&r->chan->lock) == 0;
+    struct tail_view t = {.exact = producers_ours || is_free};
+    t.number = xi_load_acquire(&r->chan->tail_seq);
+    t.tail = xi_load_acquire(&r->chan->tail);
+    return t;
+}
+
+/* With the head right, the record there (numbers differ by at most one batch) or an exact tail tells the number. */
+static void repair_head_number(const struct repair *r, struct xi_group *group, const struct tail_view *t) {
+    uint64_t head = xi_load_acquire(&group->head), stored = xi_load_acquire(&group->head_seq), number = stored;
+    struct xi_record record;
+    if (xi_record_read(r->view, head, head + r->view->capacity, &record)) {
+        uint64_t base = xi_number_plausible(stored) || !xi_number_plausible(t->number) ? stored : t->number;
+        int16_t ahead = (int16_t)(uint16_t)(XI_REC_SEQ(record.header) - (uint16_t)(base + 1));
+        number = base + (uint64_t)(int64_t)ahead;
+    } else if (t->exact && head == t->tail) {
+        number = t->number;
+    }
+    if (number != stored)
+        xi_put64(&group->head_seq, number);
+}
+
+static void repair_head(const struct repair *r, struct xi_group *group, const struct tail_view *t) {
+    if (!xi_position_plausible(t->tail))
+        return; /* a living producer's lock guards garbage: its death will be the time to judge */
+    if (head_explained(r->view, xi_load_acquire(&group->head), t->tail, t->exact)) {
+        repair_head_number(r, group, t);
+        return;
+    }
+    xi_put64(&group->head_seq, t->number);
+    xi_put64(&group->head, t->tail);
+    xi_put64(&group->corrupt, xi_load_relaxed(&group->corrupt) + 1);
+}
+
+/* Borrow entries of a receive that the dead one had begun in this group and not finished never happened. */
+static void judge_borrows(const struct repair *r, uint32_t g) {
+    uint64_t head = xi_load_acquire(&r->chan->groups[g].head);
+    for (size_t c = 0; c < r->dead->borrow_chunks; c++) {
+        const struct xi_borrow_view *chunk = &r->dead->borrows[c];
+        for (size_t i = 0; i < chunk->count; i++) {
+            struct xi_borrow *b = &chunk->entries[i];
+            uint64_t key = xi_load_acquire(&b->key);
+            if (key != 0 && XI_BORROW_GROUP(key) == g && xi_load_acquire(&b->chan_seg) == r->view->segment &&
+                xi_load_acquire(&b->position) >= head)
+                xi_put64(&b->key, 0);
+        }
+    }
+}
+
+static void repair_group(const struct repair *r, uint32_t g, bool producers_ours) {
+    struct xi_group *group = &r->chan->groups[g];
+    struct tail_view t = look_at_tail(r, producers_ours);
+    bool active = xi_load_acquire(&r->chan->active) >> g & 1;
+    bool wrong = active && !head_explained(r->view, xi_load_acquire(&group->head), t.tail, t.exact);
+    if (!seize(r, &group->lock, wrong))
+        return;
+    t = look_at_tail(r, producers_ours); /* again: until now the head may have moved, and the tail before it */
+    if (active || xi_load_acquire(&group->state) != XI_GROUP_FREE)
+        repair_head(r, group, &t);
+    judge_borrows(r, g);
+    unlock(r->world, &group->lock);
+}
+
+/* ------------------------------------- joins and ends, under the producers' lock */
+
+/* Releases, for this group, every block between its head and the tail. */
+static void drain(const struct xi_chan_view *view, uint32_t g, const struct xi_world *world) {
+    uint64_t tail = xi_load_acquire(&view->chan->tail);
+    uint64_t position = xi_load_acquire(&view->chan->groups[g].head);
+    struct xi_record record;
+    if (!xi_position_plausible(tail) || !xi_position_plausible(position) || position < xi_lowest_head(view, tail))
+        return;
+    for (; position < tail && xi_record_read(view, position, tail, &record); position = record.next) {
+        if (XI_REC_KIND(record.header) != XI_REC_BLOCK)
+            continue;
+        struct xi_block_name block = xi_block_read(view, position);
+        set_release_bit(world, &block, g);
+        if (XI_REC_FLAGS(record.header) & XI_REC_F_FREE)
+            tell_owner(world, block.segment);
+    }
+}
+
+static void end_group(const struct xi_chan_view *view, uint32_t g, const struct xi_world *world) {
+    uint64_t bit = (uint64_t)1 << g;
+    struct xi_group *group = &view->chan->groups[g];
+    if (xi_load_acquire(&view->chan->active) & bit)
+        (void)xi_do_and(&view->chan->active, ~bit);
+    xi_put32(&group->state, XI_GROUP_ENDING);
+    drain(view, g, world);
+    xi_put32(&group->state, XI_GROUP_FREE);
+}
+
+/* True if join and end have left bit and state as they are between two operations. */
+static bool group_settled(struct xi_chan *chan, uint32_t g) {
+    bool active = xi_load_acquire(&chan->active) >> g & 1;
+    uint32_t state = xi_load_acquire(&chan->groups[g].state);
+    return active ? state == XI_GROUP_ACTIVE : state == XI_GROUP_FREE;
+}
+
+/*
+ * Bit clear: an end that is not finished, or a join, to which nothing has been sent (head == tail, so draining does
+ * nothing). Bit set and not ACTIVE: garbage; where nobody can be receiving the group goes.
+ */
+static void settle_group(const struct repair *r, uint32_t g) {
+    struct xi_group *group = &r->chan->groups[g];
+    bool active = xi_load_acquire(&r->chan->active) >> g & 1;
+    uint32_t state = xi_load_acquire(&group->state);
+    if (active && state != XI_GROUP_FREE && state != XI_GROUP_ENDING)
+        xi_put32(&group->state, XI_GROUP_ACTIVE); /* garbage; the bit decides */
+    else
+        end_group(r->view, g, r->world);
+}
+
+/* ------------------------------------------------------------- the channel */
+
+/* True if something that the producers' lock guards is as no operation leaves it. Racy: looked at again under the lock. */
+static bool producers_wrong(const struct xi_chan_view *view) {
+    struct xi_chan *chan = view->chan;
+    uint64_t min_head = xi_load_acquire(&chan->min_head), tail = xi_load_acquire(&chan->tail);
+    if (!tail_explained(view, tail) || !xi_number_plausible(xi_load_acquire(&chan->tail_seq)) ||
+        xi_load_acquire(xi_ring_at(view, tail)) != 0)
+        return true;
+    if (!xi_position_plausible(min_head) || min_head > smallest_head(view, tail))
+        return true;
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
+        if (!group_settled(chan, g))
+            return true;
+    return false;
+}
+
+void xi_repair_channel(const struct xi_chan_view *view, const struct xi_dead *dead, const struct xi_world *world) {
+    const struct repair r = {view, view->chan, dead, world};
+    bool producers = seize(&r, &view->chan->lock, producers_wrong(view));
+    if (producers)
+        repair_tail(&r);
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
+        repair_group(&r, g, producers);
+    if (producers) {
+        for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
+            if (!group_settled(view->chan, g))
+                settle_group(&r, g);
+        repair_min_head(&r);
+        unlock(world, &view->chan->lock);
+    }
+    xi_forget_waiters(view, dead);
+    wake_locks(&r);
+    xi_ring_channel(view, world);
+}
+
+/* ------------------------------------------------------- groups that end with it */
+
+static bool ends_with(struct xi_chan *chan, uint32_t g, const struct xi_dead *dead) {
+    struct xi_group *group = &chan->groups[g];
+    return (xi_load_acquire(&chan->active) >> g & 1) && dead->slot != 0 &&
+           xi_load_acquire(&group->owner) == dead->slot && xi_load_acquire(&group->owner_id) == (uint64_t)dead->id;
+}
+
+/* Under the producers' lock. False if a living process is receiving in the group. */
+static bool end_owned(const struct xi_chan_view *view, uint32_t g, const struct xi_world *world) {
+    xi_a32 *lock = &view->chan->groups[g].lock;
+    if (!xi_do_cas32(lock, 0, XI_LOCK_OF(0)))
+        return false;
+    end_group(view, g, world);
+    unlock(world, lock);
+    return true;
+}
+
+bool xi_repair_groups(const struct xi_chan_view *view, const struct xi_dead *dead, const struct xi_world *world) {
+    struct xi_chan *chan = view->chan;
+    uint64_t due = 0;
+    bool done = true;
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
+        if (ends_with(chan, g, dead))
+            due |= (uint64_t)1 << g;
+    if (due == 0)
+        return true;
+    if (!xi_do_cas32(&chan->lock, 0, XI_LOCK_OF(0)))
+        return false;
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
+        if ((due >> g & 1) && ends_with(chan, g, dead) && !end_owned(view, g, world))
+            done = false;
+    unlock(world, &chan->lock);
+    xi_ring_channel(view, world); /* producers that waited for the groups that are gone */
+    return done;
+}
+
+/* ----------------------------------------------------------------- borrows */
+
+void xi_repair_borrows(const struct xi_dead *dead, const struct xi_world *world) {
+    for (size_t c = 0; c < dead->borrow_chunks; c++) {
+        for (size_t i = 0; i < dead->borrows[c].count; i++) {
+            struct xi_borrow *b = &dead->borrows[c].entries[i];
+            uint64_t key = xi_load_acquire(&b->key);
+            if (key == 0)
+                continue;
+            uint64_t where = xi_load_acquire(&b->block);
+            struct xi_block_name block = {(uint32_t)(where >> 32), (uint32_t)where, XI_BORROW_GENERATION(key)};
+            set_release_bit(world, &block, XI_BORROW_GROUP(key));
+            tell_owner(world, block.segment); /* whether it has a free function is not written here */
+            xi_put64(&b->key, 0);
+        }
+    }
+}

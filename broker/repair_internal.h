@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of repair share: reading a channel that may hold anything, and
+ * storing into it in steps that a test can stop between.
+ *
+ * Every store and wake of repair goes through the xi_put_ and xi_do_ functions
+ * below. Each begins with XI_REPAIR_STEP(), which is nothing, but for the test
+ * that kills repair before its k-th step and runs it again.
+ */
+#ifndef XI_BROKER_REPAIR_INTERNAL_H
+#define XI_BROKER_REPAIR_INTERNAL_H
+
+#include <limits.h>
+
+#include "repair.h"
+#include "wire/bounds.h"
+#include "wire/order.h"
+
+#ifndef XI_REPAIR_STEP
+#define XI_REPAIR_STEP() ((void)0)
+#endif
+
+/* Positions and numbers of values beyond this have been written by nobody who counts from 0. */
+#define XI_COUNT_MAX ((uint64_t)1 << 62)
+
+/* ---- stores, each a step */
+
+static inline void xi_put32(xi_a32 *p, uint32_t v) {
+    XI_REPAIR_STEP();
+    xi_store_release(p, v);
+}
+static inline void xi_put64(xi_a64 *p, uint64_t v) {
+    XI_REPAIR_STEP();
+    xi_store_release(p, v);
+}
+static inline bool xi_do_cas32(xi_a32 *p, uint32_t expected, uint32_t desired) {
+    XI_REPAIR_STEP();
+    return xi_cas32_full(p, &expected, desired);
+}
+static inline bool xi_do_cas64(xi_a64 *p, uint64_t *expected, uint64_t desired) {
+    XI_REPAIR_STEP();
+    return xi_cas64_full(p, expected, desired);
+}
+static inline uint64_t xi_do_and(xi_a64 *p, uint64_t v) {
+    XI_REPAIR_STEP();
+    return xi_and_full(p, v);
+}
+static inline void xi_do_or(xi_a64 *p, uint64_t v) {
+    XI_REPAIR_STEP();
+    (void)xi_or_full(p, v);
+}
+static inline void xi_do_wake(const struct xi_world *world, xi_a32 *word, int count) {
+    XI_REPAIR_STEP();
+    world->futex_wake(world->context, word, count);
+}
+
+/* ---- reading a channel */
+
+/* A position, or a number of a value, that somebody who follows the rules can have stored. */
+static inline bool xi_position_plausible(uint64_t position) { return position < XI_COUNT_MAX && position % 8 == 0; }
+static inline bool xi_number_plausible(uint64_t number) { return number < XI_COUNT_MAX; }
+
+/* The word of the ring at a position; inside the first mapping and aligned, whatever the position. */
+static inline xi_a64 *xi_ring_at(const struct xi_chan_view *view, uint64_t position) {
+    return (xi_a64 *)(void *)(view->ring + (position & (view->capacity - 8)));
+}
+
+/* The smallest head that a group can have: with the header at the tail the ring is full. */
+static inline uint64_t xi_lowest_head(const struct xi_chan_view *view, uint64_t tail) {
+    return tail > view->capacity - 8 ? tail - (view->capacity - 8) : 0;
+}
+
+struct xi_record {
+    uint64_t header;
+    uint64_t position; /* of the header */
+    uint64_t next;     /* position after the payload */
+};
+
+/* True if a valid record lies at `position` (which is plausible) and ends at `limit` at the latest. */
+static inline bool xi_record_read(const struct xi_chan_view *view, uint64_t position, uint64_t limit,
+                                  struct xi_record *out) {
+    uint64_t header = xi_load_acquire(xi_ring_at(view, position));
+    uint64_t length = XI_REC_LENGTH(header);
+    uint32_t kind = XI_REC_KIND(header);
+    if (length < 8 || length % 8 != 0 || length > view->capacity - 16)
+        return false;
+    if (kind != XI_REC_INLINE && !(kind == XI_REC_BLOCK && length == sizeof(struct xi_descriptor)))
+        return false;
+    if (position + 8 + length > limit)
+        return false;
+    *out = (struct xi_record){header, position, position + 8 + length};
+    return true;
+}
+
+struct xi_block_name {
+    uint32_t segment, granule;
+    uint64_t generation;
+};
+
+/* The block that a record of kind BLOCK names. Acquire: what is loaded afterwards is loaded later. */
+static inline struct xi_block_name xi_block_read(const struct xi_chan_view *view, uint64_t position) {
+    uint64_t where = xi_load_acquire(xi_ring_at(view, position + 8));
+    uint64_t generation = xi_load_acquire(xi_ring_at(view, position + 16));
+    return (struct xi_block_name){(uint32_t)where, (uint32_t)(where >> 32), generation};
+}
+static_assert(offsetof(struct xi_descriptor, segment) == 0 && offsetof(struct xi_descriptor, granule) == 4 &&
+                  offsetof(struct xi_descriptor, generation) == 8,
+              "xi_block_read takes the descriptor apart");
+
+/* ---- repair_ring.c */
+
+/* Rings one doorbell. True if a thread that was asleep has been told by this call. */
+bool xi_ring_bell(struct xi_mailbox *mailbox, uint32_t bell, const struct xi_world *world);
+/* Takes the waiter entries of the dead one, and those that name nobody, out of the masks and frees them. */
+void xi_forget_waiters(const struct xi_chan_view *view, const struct xi_dead *dead);
+
+#endif
