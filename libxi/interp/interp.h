@@ -59,7 +59,7 @@ struct xi_frees {
         void *context;
         char name[32];
     } fn[XI_FREE_FUNCTIONS];
-    uint32_t count;
+    _Atomic uint32_t count;
     struct xi_due *due; /* a ring buffer that grows */
     size_t due_head, due_count, due_capacity;
     atomic_size_t pending; /* due_count, to be looked at without the mutex */
@@ -71,16 +71,14 @@ struct xi_interp {
     uint32_t slot, flags;
     uint32_t life;                 /* of the process; a forked child has another (see xi_alive) */
     atomic_uint references;        /* the joiner's, one per channel handle, one per borrowed message */
-    _Atomic bool leaving;
+    _Atomic bool leaving, left;
     atomic_int ending;             /* XI_E_ENDING or XI_E_BROKER once told so */
     uid_t uid;
     char ns[32], name[32], language[32];
     uint64_t epoch;
     int64_t spin_ns;
-    struct xi_map registry_map, own_map, mailbox_map;
-    size_t registry_mapped;        /* address space; the part backed is found by fstat */
-    int registry_fd;
-    const struct xi_registry *registry;
+    struct xi_map own_map, mailbox_map;
+    const struct xi_registry *registry; /* the observer's mapping */
     struct xi_own *own;
     struct xi_mailbox *mailbox;
     struct xi_control control;
@@ -96,9 +94,7 @@ struct xi_interp {
         uint32_t count;
     } *refs;
     size_t refs_count;
-    uint32_t broker_life;          /* the broker that this connection is to */
     xi_observer *observer;
-    _Atomic(struct xi_map_entry *) mailboxes[XI_MAX_INTERPS]; /* of peers, by slot; kept until leave */
     atomic_uint waiting;           /* calls of this interpreter that are asleep */
 };
 
@@ -114,15 +110,17 @@ void xi_interp_drop(struct xi_interp *me); /* frees it with the last */
 /* 0 or why a wait must end: XI_E_LEFT, XI_E_ENDING, XI_E_BROKER. */
 int xi_interp_stopped(struct xi_interp *me);
 
-/* control.c */
+/* control.c: calls lock control.mutex; xi_control_connect and xi_control_exchange want it held. */
 int xi_control_connect(struct xi_interp *me, bool first);
 /* One request and its reply. Descriptors received beyond `want` are closed; fds[] is -1 where none came. May block. */
 int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want);
 void xi_request_init(struct xi_request *r, enum xi_op op);
 /* Takes what has arrived without blocking: events, or the broker's death (then it connects anew). */
 void xi_control_drain(struct xi_interp *me);
+/* Sends without waiting, for the answer or for anything else. False: it could not be sent now. */
+bool xi_control_post(struct xi_interp *me, struct xi_request *request);
 void xi_control_close(struct xi_interp *me);
-/* Re-opens handles and references at a new broker; called by the connection. channel.c and interp.c */
+/* Declares open handles to a new broker (channel.c) with control.mutex held. */
 int xi_declare_channels(struct xi_interp *me);
 int xi_control_exchange(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want);
 
@@ -136,16 +134,19 @@ void xi_borrow_drop(struct xi_interp *me, uint32_t index);
 /* free.c */
 int xi_frees_init(struct xi_interp *me);
 void xi_frees_deinit(struct xi_interp *me);
-void xi_free_enqueue(struct xi_interp *me, uint32_t index, uint64_t argument);
+/* False when there is no memory for it: the block stays where it is, to be looked at again. */
+bool xi_free_enqueue(struct xi_interp *me, uint32_t index, uint64_t argument);
 /* Runs what is due, unless XI_JOIN_MANUAL_FREE. Cheap when nothing is. */
 void xi_free_poll(struct xi_interp *me);
 bool xi_free_due(struct xi_interp *me);
 
-/* observe.c */
-void xi_observe_interp(struct xi_interp *me);
+/* observe.c: maps the registry behind `fd`, which it takes over, also on error. */
+int xi_observe_fd(const char *ns, uid_t uid, int fd, xi_observer **out);
+const struct xi_registry *xi_observer_registry(const xi_observer *o);
 
-/* The mailbox of a peer, mapped on first need; NULL if there is none such. */
-struct xi_mailbox *xi_mailbox_of(struct xi_interp *me, uint32_t slot);
+/* The mailbox of a peer, mapped on first need; NULL if there is none such. *e goes to xi_mailbox_put() after use. */
+struct xi_mailbox *xi_mailbox_get(struct xi_interp *me, uint32_t slot, struct xi_map_entry **e);
+void xi_mailbox_put(struct xi_map_entry *e);
 /* After completing a release: tells the owner of the block that a free function may be due. */
 void xi_tell_owner(struct xi_interp *me, uint32_t owner_slot);
 

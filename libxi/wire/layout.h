@@ -310,29 +310,32 @@ static_assert(sizeof(struct xi_descriptor) == 32, "");
  *     (`min_head` caches it)
  *   2 payload; 3 the header after it = 0
  *   4 header (release): THE SEND
- *   5 tail_seq = this value's number; 6 tail (release) = position of the next header
+ *   5 tail_seq (release) = this value's number; 6 tail (release) = position of the next header
  *   7 unlock (exchange: also the full barrier before looking for sleepers)
- * A batch repeats 2-4 and does 5-6 once at its end (at most 32,768 records).
+ * A batch repeats 2-4 and does 5-6 once at its end, at the latest after 32,767
+ * records, and before it would write at stored tail + capacity: receivers follow
+ * headers, so heads may pass the stored tail while a producer holds the lock.
  * Repair of a dead holder: while the header at tail is not 0, walk; the last
  * record's 16 number bits give tail_seq (smallest >= the stored one that has
  * them); then tail; then unlock and wake all.
  *
  * Receive, under `lock` of the group: header at head (acquire); 0: empty.
  *   1 inline: copy out; block: borrow entry
- *   2 head (release) = position after the record: THE RECEIVE
- *   3 head_seq; 4 unlock (exchange)
- * A batch does 1 for each and 2-3 once.
- * Repair of a dead holder: judge its borrow entries of this group (above);
- * head_seq = number of the record at head - 1 by its 16 bits (largest <=
- * tail_seq that has them), or tail_seq when head == tail; unlock and wake all.
+ *   2 head_seq (relaxed) = number of this value
+ *   3 head (release) = position after the record: THE RECEIVE
+ *   4 unlock (exchange)
+ * A batch does 1 for each (32,767 at most) and 2-3 once.
+ * Repair of a dead holder: judge its borrow entries of this group (above); if
+ * the header at head is not 0, head_seq = that record's number - 1 by its 16
+ * bits (nearest to the stored one); unlock and wake all.
  *
  * Group join, under the producers' lock: pick a slot with state FREE; fill it
  * (head = tail, head_seq = tail_seq); state = ACTIVE; set the bit in `active`:
  * that is the join. Group end, under the producers' lock: clear the bit: that is
  * the end; state = ENDING; release the blocks of every record from head to tail
  * for this group; state = FREE. Repair of the producers' lock brings both to
- * their end: a slot whose bit is clear and that is ENDING is drained again
- * (idempotent), one that is ACTIVE becomes FREE.
+ * their end: a slot whose bit is clear and that is not FREE is drained (again;
+ * for an unfinished join there is nothing between head and tail), then FREE.
  *
  * Locks are taken in the order producers, group; none is held while blocking.
  */

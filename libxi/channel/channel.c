@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/* Handles: opening, closing, freeing, and declaring them to a new broker. */
+#include "channel.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../wire/names.h"
+
+static int check_open(const xi_interp *me, const char *name, const xi_open_opts *o) {
+    if (!me) return xi_fail(XI_E_INVAL, "xi_open needs an interpreter: xi_join() first");
+    if (!xi_alive(me)) return xi_fail_forked();
+    if (!xi_channel_name_valid(name, XI_NAME_MAX))
+        return xi_fail(XI_E_INVAL, "a channel's name is 1 to %d bytes of UTF-8 without control characters", XI_NAME_MAX);
+    if (o->mode > XI_BROADCAST) return xi_fail(XI_E_INVAL, "mode %u is neither XI_QUEUE nor XI_BROADCAST", o->mode);
+    if (o->flags & ~(XI_OPEN_SEND | XI_OPEN_RECV | XI_OPEN_EXISTING) ||
+        (o->flags & (XI_OPEN_SEND | XI_OPEN_RECV)) == (XI_OPEN_SEND | XI_OPEN_RECV))
+        return xi_fail(XI_E_INVAL, "flags 0x%x: XI_OPEN_SEND or XI_OPEN_RECV, not both, and XI_OPEN_EXISTING", o->flags);
+    if (o->capacity > XI_CAPACITY_MAX)
+        return xi_fail(XI_E_TOOBIG, "a capacity of %llu bytes is more than %llu", (unsigned long long)o->capacity,
+                       (unsigned long long)XI_CAPACITY_MAX);
+    return 0;
+}
+
+static void list_add(struct xi_interp *me, struct xi_channel *ch) {
+    pthread_mutex_lock(&me->channels_mutex);
+    ch->next = me->channels;
+    me->channels = ch;
+    pthread_mutex_unlock(&me->channels_mutex);
+}
+
+static void list_remove(struct xi_interp *me, struct xi_channel *ch) {
+    pthread_mutex_lock(&me->channels_mutex);
+    struct xi_channel **p = &me->channels;
+    while (*p && *p != ch) p = &(*p)->next;
+    if (*p) *p = ch->next;
+    pthread_mutex_unlock(&me->channels_mutex);
+}
+
+/* Fills the handle from the mapping: checked copies of the static fields, which are not read again. */
+static void use_mapping(struct xi_channel *ch, const struct xi_reply *r) {
+    struct xi_chan *c = ch->entry->map.base;
+    ch->chan = c;
+    ch->capacity = ch->entry->map.size - XI_RING_OFFSET; /* as xi_map_channel checked it */
+    ch->mask = ch->capacity - 1;
+    ch->ring = (uint8_t *)c + XI_RING_OFFSET;
+    ch->inline_max = XI_INLINE_MAX(ch->capacity);
+    ch->segment = (uint32_t)r->b;
+    ch->id = r->a;
+    ch->mode = (uint32_t)r->c;
+    ch->lock_word = XI_LOCK_OF(ch->interp->slot);
+    xi_spin_init(&ch->send_spin, ch->interp->spin_ns);
+    xi_spin_init(&ch->receive_spin, ch->interp->spin_ns);
+}
+
+static void post_close(struct xi_interp *me, uint64_t id) {
+    struct xi_request req;
+    struct xi_reply reply;
+    xi_request_init(&req, XI_OP_CLOSE);
+    req.a = id;
+    (void)xi_control_call(me, &req, &reply, NULL, 0); /* no broker: the next one is told of the handles that are left */
+}
+
+static int open_at_broker(struct xi_channel *ch, const xi_open_opts *o) {
+    struct xi_request req;
+    struct xi_reply r;
+    int fd;
+    xi_request_init(&req, XI_OP_OPEN);
+    memcpy(req.name, ch->name, sizeof req.name);
+    req.a = o->mode;
+    req.b = o->capacity;
+    req.c = o->flags;
+    int rc = xi_control_call(ch->interp, &req, &r, &fd, 1);
+    if (rc) return rc;
+    rc = fd < 0 ? xi_fail(XI_E_BROKER, "the broker answered without a descriptor")
+                : xi_maps_channel(ch->interp, (uint32_t)r.b, fd, &ch->entry);
+    if (fd >= 0) close(fd);
+    if (rc) {
+        post_close(ch->interp, r.a);
+        return rc;
+    }
+    use_mapping(ch, &r);
+    return 0;
+}
+
+int xi_open(xi_interp *me, const char *name, const xi_open_opts *opts, xi_channel **out) {
+    static const xi_open_opts none;
+    const xi_open_opts *o = opts ? opts : &none;
+    if (!out) return xi_fail(XI_E_INVAL, "xi_open needs a place for the handle");
+    int rc = check_open(me, name, o);
+    if (rc) return rc;
+    struct xi_channel *ch = calloc(1, sizeof *ch);
+    if (!ch) return xi_fail(XI_E_NOMEM, "no memory for a channel handle");
+    ch->interp = me;
+    ch->can_send = !(o->flags & XI_OPEN_RECV);
+    ch->group_index = XI_NO_GROUP;
+    memcpy(ch->name, name, strlen(name));
+    rc = open_at_broker(ch, o);
+    if (rc) {
+        free(ch);
+        return rc;
+    }
+    xi_interp_hold(me);
+    list_add(me, ch);
+    if (!(o->flags & XI_OPEN_SEND)) rc = xi_group_join(ch, o->group);
+    if (rc) {
+        (void)xi_channel_free(ch);
+        return rc;
+    }
+    *out = ch;
+    return 0;
+}
+
+/* Sends home whoever sleeps on this handle, and waits until they have gone. */
+static void send_home(struct xi_channel *ch) {
+    struct xi_interp *me = ch->interp;
+    pthread_mutex_lock(&me->channels_mutex);
+    atomic_store(&ch->freeing, true);
+    if (atomic_load(&ch->waiting))
+        for (uint32_t i = 0; i < XI_BELLS_USABLE; i++) (void)xi_bell_ring(&me->mailbox->bells[i]); /* others sleep again */
+    while (atomic_load(&ch->waiting)) pthread_cond_wait(&me->idle, &me->channels_mutex);
+    pthread_mutex_unlock(&me->channels_mutex);
+}
+
+int xi_channel_free(xi_channel *ch) {
+    if (!ch) return 0;
+    struct xi_interp *me = ch->interp;
+    if (xi_alive(me) && !atomic_load(&me->left)) {
+        send_home(ch);
+        if (ch->group_is_own) xi_group_end(ch);
+        xi_channel_flush(ch);
+        list_remove(me, ch);
+        post_close(me, ch->id);
+        xi_maps_put(ch->entry);
+    }
+    free(ch);
+    xi_interp_drop(me);
+    return 0;
+}
+
+void xi_channels_detach(struct xi_interp *me) {
+    pthread_mutex_lock(&me->channels_mutex);
+    for (struct xi_channel *ch = me->channels; ch; ch = ch->next) {
+        atomic_store(&ch->freeing, true);
+        xi_channel_flush(ch);
+        xi_maps_put(ch->entry);
+        ch->entry = NULL;
+        ch->chan = NULL;
+    }
+    me->channels = NULL;
+    pthread_mutex_unlock(&me->channels_mutex);
+}
+
+int xi_declare_channels(struct xi_interp *me) {
+    struct xi_request req;
+    struct xi_reply r;
+    int rc = 0;
+    pthread_mutex_lock(&me->channels_mutex);
+    for (struct xi_channel *ch = me->channels; ch && rc == 0; ch = ch->next) {
+        xi_request_init(&req, XI_OP_OPEN);
+        memcpy(req.name, ch->name, sizeof req.name);
+        req.a = ch->mode;
+        req.c = XI_OPEN_EXISTING | XI_WIRE_ADOPT;
+        rc = xi_control_exchange(me, &req, &r, NULL, 0);
+        if (rc == 0 && r.a != ch->id) rc = xi_fail(XI_E_MISMATCH, "channel \"%s\" is another one now", ch->name);
+    }
+    pthread_mutex_unlock(&me->channels_mutex);
+    return rc;
+}
+
+int xi_close(xi_channel *ch) {
+    int rc = xi_channel_check(ch);
+    if (rc == 0) rc = xi_lock(ch, &ch->chan->lock, -1);
+    if (rc) return rc;
+    xi_store_full(&ch->chan->closed, 1);
+    xi_unlock(&ch->chan->lock);
+    xi_wake_everybody(ch);
+    return 0;
+}
+
+void xi_channel_flush(struct xi_channel *ch) {
+    struct xi_counters *c = &ch->interp->own->counters;
+    uint64_t sent = xi_load_relaxed(&ch->sent), received = xi_load_relaxed(&ch->received);
+    xi_add_relaxed(&c->sent, sent - ch->sent_told);
+    xi_add_relaxed(&c->received, received - ch->received_told);
+    ch->sent_told = sent;
+    ch->received_told = received;
+}
+
+void xi_channels_flush(struct xi_interp *me) {
+    pthread_mutex_lock(&me->channels_mutex);
+    for (struct xi_channel *ch = me->channels; ch; ch = ch->next) xi_channel_flush(ch);
+    pthread_mutex_unlock(&me->channels_mutex);
+}
+
+int xi_channel_stat(xi_channel *ch, xi_channel_info *out) {
+    int rc = xi_channel_check(ch);
+    if (rc) return rc;
+    memset(out, 0, sizeof *out);
+    out->id = ch->id;
+    memcpy(out->name, ch->name, sizeof out->name);
+    out->mode = ch->mode;
+    out->capacity = ch->capacity;
+    xi_channel_read_stat(ch->chan, ch->capacity, out);
+    return 0;
+}
+
+const char *xi_channel_name(const xi_channel *ch) { return ch->name; }
+xi_interp *xi_channel_interp(const xi_channel *ch) { return ch->interp; }
+size_t xi_inline_max(const xi_channel *ch) { return ch->inline_max; }

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A handle to a channel, and the steps that the public calls are made of. The
+ * algorithms and the orders of stores are stated in wire/layout.h.
+ */
+#ifndef XI_CHANNEL_CHANNEL_H
+#define XI_CHANNEL_CHANNEL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "../interp/interp.h"
+#include "../wait/sleep.h"
+
+#define XI_NO_GROUP UINT32_MAX
+
+struct xi_channel {
+    struct xi_interp *interp;
+    struct xi_chan *chan;
+    uint8_t *ring;        /* mapped twice in a row */
+    uint64_t mask;        /* capacity - 1 */
+    uint64_t capacity;
+    uint32_t inline_max;
+    uint32_t lock_word;   /* what this interpreter writes into locks */
+    struct xi_group *group;
+    uint32_t group_index; /* XI_NO_GROUP: sends only */
+    uint32_t segment;     /* number of the channel's segment */
+    bool group_is_own;    /* ends with this handle */
+    bool can_send;
+    uint32_t mode;
+    uint64_t id;
+    struct xi_map_entry *entry;
+    struct xi_spin send_spin, receive_spin;
+    /* Values through this handle, under the producers' or the group's lock; told to the counters now and then. */
+    _Atomic uint64_t sent, received;
+    uint64_t sent_told, received_told;
+    _Atomic bool freeing;
+    atomic_uint waiting;  /* calls asleep on this handle */
+    struct xi_channel *next;
+    char name[80];
+};
+
+/* lock.c. Errors of taking: TIMEOUT, INTR, CORRUPT (names nobody alive), LEFT. */
+int xi_lock_slow(struct xi_channel *ch, xi_a32 *lock, int64_t deadline);
+void xi_unlock_wake(xi_a32 *lock);
+
+static inline int xi_lock(struct xi_channel *ch, xi_a32 *lock, int64_t deadline) {
+    uint32_t free_ = 0;
+    /* Acquire: pairs with the exchange that unlocked, and with repair's. */
+    if (__builtin_expect(atomic_compare_exchange_strong_explicit(lock, &free_, ch->lock_word, memory_order_acquire,
+                                                                 memory_order_relaxed), 1))
+        return 0;
+    return xi_lock_slow(ch, lock, deadline);
+}
+
+/* Full barrier: what was published under the lock is visible before the caller looks for sleepers. */
+static inline void xi_unlock(xi_a32 *lock) {
+    if (__builtin_expect(xi_exchange_full(lock, 0) & XI_LOCK_WAITERS, 0)) xi_unlock_wake(lock);
+}
+
+/* log.c: the ring itself. */
+static inline _Atomic uint64_t *xi_header_at(const struct xi_channel *ch, uint64_t position) {
+    return (_Atomic uint64_t *)(void *)(ch->ring + (position & ch->mask & ~(uint64_t)7));
+}
+
+/* Payloads are multiples of 8; most are short, where a call to memcpy costs more than the copy. */
+static inline void copy_words(void *to, const void *from, size_t n) {
+    if (n <= 64) {
+        uint64_t *t = to;
+        const uint64_t *f = from;
+        for (size_t i = 0; i < n / 8; i++) t[i] = f[i];
+    } else {
+        memcpy(to, from, n);
+    }
+}
+
+/* A record about to be written: either bytes, or a block. */
+struct xi_record {
+    const void *payload;
+    uint32_t length;
+    uint32_t kind, flags;
+};
+/*
+ * Appends up to n records under the producers' lock, which the caller holds.
+ * Returns how many, 0 when there is no room for the first, or CORRUPT, CLOSED.
+ * `sending`, where not NULL, is the block that the single record names: marked
+ * sent just before the header that publishes it.
+ */
+struct xi_sending {
+    struct xi_block *block;
+    uint32_t free_index;
+    uint64_t free_argument;
+};
+int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, const struct xi_sending *sending);
+/* True if a record of `length` would fit now, or the channel is closed: a look without the lock. */
+bool xi_log_has_room(struct xi_channel *ch, uint32_t length);
+/* True if the group may have something to receive: a look without the lock. */
+bool xi_log_has_value(struct xi_channel *ch);
+
+/* park.c: sleepers of the channel's sides. */
+/* Rings up to n of the consumers of every group, after n values were published and the lock was released. */
+void xi_wake_consumers_slow(struct xi_channel *ch, uint64_t n);
+void xi_wake_producers_slow(struct xi_channel *ch);
+void xi_wake_everybody(struct xi_channel *ch);
+/* One more consumer of this group, if there is something left: by one that goes without having received. */
+void xi_pass_on(struct xi_channel *ch, uint32_t side);
+static inline void xi_wake_consumers(struct xi_channel *ch, uint64_t n) {
+    /* Pairs with the parker, which sets its bit here and then looks at the ring again. */
+    if (__builtin_expect(xi_load_full(&ch->chan->parked_groups) != 0, 0)) xi_wake_consumers_slow(ch, n);
+}
+static inline void xi_wake_producers(struct xi_channel *ch) {
+    if (__builtin_expect(xi_load_full(&ch->chan->parked_producers) != 0, 0)) xi_wake_producers_slow(ch);
+}
+/*
+ * Waits until the side may have something to do: spins, then sleeps. `length`:
+ * of the record that a producer wants to place. 0, or TIMEOUT, INTR, LEFT,
+ * ENDING, BROKER, LIMIT.
+ */
+int xi_wait_side(struct xi_channel *ch, uint32_t side, uint32_t length, int64_t deadline);
+
+/* Around a sleep, so that whoever frees the handle or leaves waits for it. */
+void xi_wait_enter(struct xi_channel *ch);
+void xi_wait_exit(struct xi_channel *ch);
+
+/* group.c */
+int xi_group_join(struct xi_channel *ch, const char *name);
+void xi_group_end(struct xi_channel *ch);
+
+/* borrowed.c. Ends what the message holds but keeps its memory; memory for n bytes of its own. */
+void xi_msg_reset(xi_msg *m);
+int xi_msg_room(xi_msg *m, size_t n, void **where);
+/* Sets the group's bit; true if this call did, false if it was set or the block has another life. */
+bool xi_release_bit(struct xi_map_entry *e, uint32_t granule, uint64_t generation, uint32_t group);
+
+/* channel.c */
+void xi_channel_flush(struct xi_channel *ch);
+void xi_channels_flush(struct xi_interp *me);
+/* At leave: forgets every handle's mapping; the handles stay to be freed by their owners. */
+void xi_channels_detach(struct xi_interp *me);
+/* 0, or FORKED, LEFT: may this handle be used? */
+static inline int xi_channel_check(const struct xi_channel *ch) {
+    if (__builtin_expect(!xi_alive(ch->interp), 0)) return xi_fail_forked();
+    if (__builtin_expect(atomic_load_explicit(&ch->freeing, memory_order_relaxed), 0))
+        return xi_fail(XI_E_LEFT, "this handle of channel \"%s\" was closed", ch->name);
+    return 0;
+}
+/* observe.c */
+void xi_channel_read_stat(struct xi_chan *c, uint64_t capacity, xi_channel_info *info);
+
+#endif

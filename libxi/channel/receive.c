@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Receiving: the stores of a receive in the order that wire/layout.h gives
+ * ("Receive"), and everything that must be found out before the first of them.
+ *
+ * A block's segment is mapped and a borrow entry taken before the group's lock,
+ * since both may need a system call; under the lock the record is looked at
+ * again. A record that no correct sender writes is skipped and counted: the call
+ * that met it returns XI_E_CORRUPT, the channel goes on.
+ */
+#include <string.h>
+
+#include "../wire/bounds.h"
+#include "channel.h"
+
+#define BATCH_MAX 32767u
+
+/* What the next record is, as far as its header and (checked under the lock) position tell. */
+struct next {
+    uint64_t head, header;
+    struct xi_descriptor d;
+};
+
+/* A block that is ready to be borrowed once its record proves to be still the next. */
+struct prepared {
+    struct xi_map_entry *entry;
+    uint32_t borrow; /* index + 1 */
+    struct xi_descriptor d;
+    bool refused;    /* the descriptor cannot be: skip the record */
+};
+
+/* 1 there is a record, 0 none, XI_E_CLOSED none and never again. */
+static inline int peek(struct xi_channel *ch, struct next *n) {
+    n->head = xi_load_acquire(&ch->group->head);
+    /* Pairs with publish() in log.c: a header that is there has its payload behind it. */
+    n->header = xi_load_acquire(xi_header_at(ch, n->head));
+    if (__builtin_expect(n->header != 0, 1)) return 1;
+    if (__builtin_expect(xi_load_acquire(&ch->chan->closed) == 0, 1)) return 0;
+    /* Closed: a send may have come before the close and after our look. */
+    n->header = xi_load_acquire(xi_header_at(ch, xi_load_acquire(&ch->group->head)));
+    return n->header ? 1 : xi_fail(XI_E_CLOSED, "channel \"%s\" is closed, and everything in it was received", ch->name);
+}
+
+static inline bool header_valid(const struct xi_channel *ch, uint64_t h) {
+    uint32_t length = XI_REC_LENGTH(h), kind = XI_REC_KIND(h);
+    if (length < 8 || length % 8 != 0) return false;
+    return kind == XI_REC_INLINE ? length <= ch->inline_max : kind == XI_REC_BLOCK && length == sizeof(struct xi_descriptor);
+}
+
+/* 2 and 3 of "Receive". */
+static inline void commit(struct xi_channel *ch, uint64_t seq, uint64_t head) {
+    xi_store_relaxed(&ch->group->head_seq, seq);
+    xi_store_release(&ch->group->head, head); /* THE RECEIVE. Pairs with the sender's look for space. */
+}
+
+/* Under the group's lock. Steps over what cannot be read: one record if its length can be trusted, else to the tail. */
+static int skip_corrupt(struct xi_channel *ch, uint64_t head, uint64_t h) {
+    struct xi_group *g = ch->group;
+    uint32_t length = XI_REC_LENGTH(h);
+    uint64_t tail = xi_load_acquire(&ch->chan->tail), next = head + 8 + length;
+    if (length < 8 || length % 8 || !xi_is_aligned(head, 8) || length + 16 > ch->capacity || tail - next > ch->capacity)
+        next = tail & ~(uint64_t)7;
+    uint64_t seq = next == (tail & ~(uint64_t)7) ? xi_load_relaxed(&ch->chan->tail_seq) : xi_load_relaxed(&g->head_seq) + 1;
+    xi_bump(&g->corrupt, 1);
+    xi_add_relaxed(&ch->interp->own->counters.corrupt, 1);
+    commit(ch, seq, next);
+    return xi_fail(XI_E_CORRUPT, "channel \"%s\" held a record at %llu that cannot be (header %016llx); it was skipped",
+                   ch->name, (unsigned long long)head, (unsigned long long)h);
+}
+
+static inline int take_inline(struct xi_channel *ch, xi_msg *m, uint64_t head, uint64_t h) {
+    uint32_t length = XI_REC_LENGTH(h);
+    void *where;
+    int rc = xi_msg_room(m, length, &where);
+    if (rc) return rc;
+    copy_words(where, ch->ring + (head & ch->mask) + 8, length);
+    m->data = where;
+    m->size = length;
+    return 0;
+}
+
+/* ---------------------------------------------------------------- blocks */
+
+static void read_descriptor(const struct xi_channel *ch, uint64_t head, struct xi_descriptor *d) {
+    const _Atomic uint64_t *p = (const _Atomic uint64_t *)(const void *)(ch->ring + (head & ch->mask & ~(uint64_t)7) + 8);
+    uint64_t w[4];
+    for (int i = 0; i < 4; i++) w[i] = xi_load_relaxed(&p[i]); /* once: another process may be writing */
+    memcpy(d, w, sizeof *d);
+}
+
+static bool descriptor_valid(const struct xi_descriptor *d, const struct xi_map *map) {
+    uint64_t begin = (uint64_t)d->granule * XI_GRANULE;
+    return begin >= XI_PAGE && d->size >= 8 && d->size % 8 == 0 && xi_range_inside(begin, d->size, map->size) &&
+           d->generation != 0 && d->generation <= XI_GENERATION_MAX;
+}
+
+static void unprepare(struct xi_channel *ch, struct prepared *p) {
+    if (p->entry) xi_maps_put(p->entry);
+    if (p->borrow) xi_borrow_drop(ch->interp, p->borrow - 1);
+    *p = (struct prepared){0};
+}
+
+/* Maps the segment and takes a borrow entry. An error is one of this process; a bad descriptor is `refused`. */
+static int prepare(struct xi_channel *ch, const struct next *n, struct prepared *p) {
+    uint32_t index;
+    *p = (struct prepared){.d = n->d};
+    if (n->d.segment == 0 || n->d.segment & 1) {
+        p->refused = true;
+        return 0;
+    }
+    int rc = xi_maps_arena(ch->interp, n->d.segment, &p->entry);
+    if (rc == XI_E_NOENT || rc == XI_E_CORRUPT) {
+        p->refused = true; /* or the record was received by another meanwhile, and the segment is gone: see take_block */
+        return 0;
+    }
+    if (rc) return rc;
+    p->refused = !descriptor_valid(&n->d, &p->entry->map);
+    rc = xi_borrow_take(ch->interp, &index);
+    if (rc) {
+        unprepare(ch, p);
+        return rc;
+    }
+    p->borrow = index + 1;
+    return 0;
+}
+
+/* Under the group's lock, for the record that was prepared. */
+static void take_block(struct xi_channel *ch, xi_msg *m, const struct next *n, struct prepared *p) {
+    struct xi_borrow *b = xi_borrow_at(ch->interp, p->borrow - 1);
+    xi_store_relaxed(&b->block, (uint64_t)n->d.segment << 32 | n->d.granule);
+    xi_store_relaxed(&b->position, n->head);
+    xi_store_relaxed(&b->chan_seg, ch->segment);
+    /* Release, so that an entry with a key is whole. Repair reads it after our death, collection after the head. */
+    xi_store_release(&b->key, XI_BORROW_KEY(n->d.generation, ch->group_index));
+    commit(ch, xi_load_relaxed(&ch->group->head_seq) + 1, n->head + 8 + sizeof n->d);
+    m->block_ = (xi_handle){n->d.segment, n->d.granule, n->d.generation};
+    m->borrow_ = p->borrow;
+    m->group_ = ch->group_index | XI_REC_FLAGS(n->header) << 8;
+    m->holder_ = ch->interp;
+    m->map_ = p->entry;
+    m->data = (const uint8_t *)p->entry->map.base + (size_t)n->d.granule * XI_GRANULE;
+    m->size = n->d.size;
+    xi_interp_hold(ch->interp);
+    p->entry = NULL;
+    p->borrow = 0;
+}
+
+/* 1 received, 0 the record is not the one that was prepared (any more), or an error. */
+static int receive_block(struct xi_channel *ch, xi_msg *m, struct next *n, int64_t deadline) {
+    struct prepared p;
+    read_descriptor(ch, n->head, &n->d);
+    int rc = prepare(ch, n, &p);
+    if (rc) return rc;
+    rc = xi_lock(ch, &ch->group->lock, deadline);
+    if (rc == 0) {
+        struct next now = {.head = xi_load_relaxed(&ch->group->head)};
+        now.header = xi_load_acquire(xi_header_at(ch, now.head));
+        read_descriptor(ch, now.head, &now.d);
+        if (now.head != n->head || now.header != n->header || memcmp(&now.d, &p.d, sizeof p.d) != 0) {
+            rc = 0;
+        } else if (p.refused) {
+            rc = skip_corrupt(ch, now.head, now.header);
+        } else {
+            take_block(ch, m, &now, &p);
+            xi_bump(&ch->received, 1);
+            rc = 1;
+        }
+        xi_unlock(&ch->group->lock);
+    }
+    unprepare(ch, &p);
+    if (rc == 1 || rc == XI_E_CORRUPT) xi_wake_producers(ch);
+    return rc;
+}
+
+/* ---------------------------------------------------------------- inline */
+
+/* Takes inline values from the head on, up to n: how many, 0 if the next is none (any more), or an error. */
+static int64_t receive_inline(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t deadline) {
+    struct xi_group *g = ch->group;
+    int rc = xi_lock(ch, &g->lock, deadline);
+    if (__builtin_expect(rc != 0, 0)) return rc;
+    uint64_t start = xi_load_relaxed(&g->head), head = start, seq = xi_load_relaxed(&g->head_seq);
+    size_t done = 0;
+    if (n > BATCH_MAX) n = BATCH_MAX;
+    for (; done < n; done++) {
+        uint64_t h = xi_load_acquire(xi_header_at(ch, head));
+        if (h == 0) break;
+        if (__builtin_expect(!header_valid(ch, h) || !xi_is_aligned(head, 8), 0)) {
+            if (done == 0) rc = skip_corrupt(ch, head, h);
+            break;
+        }
+        if (XI_REC_KIND(h) != XI_REC_INLINE) break;
+        if (head + 8 + XI_REC_LENGTH(h) - start > ch->capacity) break; /* a ring of garbage would go round for ever */
+        rc = take_inline(ch, &msgs[done], head, h);
+        if (__builtin_expect(rc != 0, 0)) break;
+        head += 8 + XI_REC_LENGTH(h);
+    }
+    if (done) {
+        commit(ch, seq + done, head);
+        xi_bump(&ch->received, done);
+    }
+    xi_unlock(&g->lock);
+    if (done || rc == XI_E_CORRUPT) xi_wake_producers(ch);
+    return done ? (int64_t)done : rc;
+}
+
+/* --------------------------------------------------------- the public calls */
+
+static int check_receiver(const struct xi_channel *ch) {
+    if (__builtin_expect(ch->group_index == XI_NO_GROUP, 0))
+        return xi_fail(XI_E_INVAL, "this handle of channel \"%s\" was opened to send only", ch->name);
+    return xi_channel_check(ch);
+}
+
+/* What is there now, up to n: how many, or XI_E_AGAIN, XI_E_CLOSED, ... */
+static int64_t receive_now(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t deadline) {
+    struct next next;
+    for (;;) {
+        int rc = peek(ch, &next);
+        if (rc < 0) return rc;
+        if (rc == 0) return XI_E_AGAIN;
+        int64_t done = XI_REC_KIND(next.header) == XI_REC_BLOCK && header_valid(ch, next.header)
+                           ? receive_block(ch, msgs, &next, deadline)
+                           : receive_inline(ch, msgs, n, deadline);
+        if (__builtin_expect(done != 0, 1)) return done;
+    }
+}
+
+static int64_t receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
+    int64_t done = receive_now(ch, msgs, n, -1);
+    if (__builtin_expect(done != XI_E_AGAIN, 1)) return done;
+    if (timeout == XI_TRY) return xi_fail(XI_E_AGAIN, "channel \"%s\" has nothing to receive", ch->name);
+    int64_t deadline = xi_deadline(timeout);
+    for (;;) {
+        int rc = xi_wait_side(ch, XI_SIDE_GROUP(ch->group_index), 0, deadline);
+        if (rc == XI_E_TIMEOUT) return xi_fail(rc, "nothing came through channel \"%s\" in time", ch->name);
+        if (rc) return rc;
+        done = receive_now(ch, msgs, n, deadline);
+        if (done == XI_E_AGAIN) continue; /* another consumer was faster */
+        if (done > 0) xi_pass_on(ch, XI_SIDE_GROUP(ch->group_index));
+        return done;
+    }
+}
+
+int xi_recv(xi_channel *ch, xi_msg *msg, int64_t timeout) {
+    int rc = check_receiver(ch);
+    if (__builtin_expect(rc != 0, 0)) return rc;
+    xi_msg_reset(msg);
+    xi_free_poll(ch->interp);
+    int64_t done = receive(ch, msg, 1, timeout);
+    return done < 0 ? (int)done : 0;
+}
+
+int64_t xi_recv_many(xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
+    int rc = check_receiver(ch);
+    if (rc) return rc;
+    for (size_t i = 0; i < n; i++) xi_msg_reset(&msgs[i]);
+    xi_free_poll(ch->interp);
+    if (n == 0) return 0;
+    int64_t done = receive(ch, msgs, n, timeout);
+    if (done <= 0) return done;
+    for (size_t got = (size_t)done; got < n; got += (size_t)done) {
+        done = receive_now(ch, msgs + got, n - got, -1);
+        if (done <= 0) return (int64_t)got; /* the error, if it is one, comes again with the next call */
+    }
+    return (int64_t)n;
+}

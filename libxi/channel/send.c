@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sending: a small value is copied into the ring, a large one into a block of the
+ * arena (or built there by the caller, as a loan), whose descriptor is the record.
+ */
+#include <string.h>
+
+#include "channel.h"
+
+#define BATCH 64
+
+static int check_sender(const struct xi_channel *ch) {
+    if (__builtin_expect(!ch->can_send, 0))
+        return xi_fail(XI_E_INVAL, "this handle of channel \"%s\" was opened to receive only", ch->name);
+    return xi_channel_check(ch);
+}
+
+static int check_value(const void *value, size_t size) {
+    if (__builtin_expect(value && size >= 8 && size % 8 == 0, 1)) return 0;
+    return xi_fail(XI_E_INVAL, "an encoded value has 8 bytes at least and a multiple of 8, not %zu%s", size,
+                   value ? "" : ", and is not at NULL");
+}
+
+/* One attempt for up to n records: how many, 0 for no room, or an error. */
+static int64_t append(struct xi_channel *ch, const struct xi_record *r, size_t n, const struct xi_sending *s,
+                      int64_t deadline) {
+    int rc = xi_lock(ch, &ch->chan->lock, deadline);
+    if (__builtin_expect(rc != 0, 0)) return rc;
+    int64_t done = xi_log_append(ch, r, n, s);
+    xi_unlock(&ch->chan->lock);
+    if (done > 0) xi_wake_consumers(ch, (uint64_t)done);
+    return done;
+}
+
+/* No room: waits for it, until the deadline. */
+static int wait_for_room(struct xi_channel *ch, uint32_t length, int64_t timeout, int64_t *deadline) {
+    if (timeout == XI_TRY) return xi_fail(XI_E_AGAIN, "channel \"%s\" is full", ch->name);
+    if (*deadline == XI_TRY) *deadline = xi_deadline(timeout);
+    int rc = xi_wait_side(ch, XI_SIDE_PRODUCERS, length, *deadline);
+    if (rc == XI_E_TIMEOUT)
+        return xi_fail(rc, "channel \"%s\" was full all the time: its slowest group does not keep up", ch->name);
+    return rc;
+}
+
+static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, size_t n, const struct xi_sending *s,
+                            int64_t timeout) {
+    /* A lock is waited for without limit by a call that may not block: its holder is not waiting for anything. */
+    int64_t deadline = XI_TRY;
+    bool waited = false;
+    xi_free_poll(ch->interp);
+    for (;;) {
+        int64_t done = append(ch, r, n, s, deadline == XI_TRY ? -1 : deadline);
+        if (__builtin_expect(done != 0, 1)) {
+            if (waited && done > 0) xi_pass_on(ch, XI_SIDE_PRODUCERS);
+            return done;
+        }
+        int rc = wait_for_room(ch, r[0].length, timeout, &deadline);
+        if (rc) return rc;
+        waited = true;
+    }
+}
+
+static int send_block(struct xi_channel *ch, struct xi_block *b, size_t size, uint32_t free_index, uint64_t argument,
+                      int64_t timeout) {
+    struct xi_descriptor d = {b->segment->number, b->granule, b->generation, size, ch->interp->slot, 0};
+    struct xi_record r = {&d, sizeof d, XI_REC_BLOCK, free_index ? XI_REC_F_FREE : 0};
+    struct xi_sending s = {b, free_index, argument};
+    int64_t done = send_records(ch, &r, 1, &s, timeout);
+    if (done < 0) return (int)done;
+    /* Nobody listens: nobody else will tell us that it is free. */
+    if (free_index && xi_load_relaxed(&ch->chan->active) == 0) xi_tell_owner(ch->interp, ch->interp->slot);
+    return 0;
+}
+
+static int send_copy_in_block(struct xi_channel *ch, const void *value, size_t size, uint32_t free_index,
+                              uint64_t argument, int64_t timeout) {
+    struct xi_block *b;
+    int rc = xi_arena_alloc(ch->interp, size, &b);
+    if (rc) return rc;
+    memcpy(xi_block_data(b), value, size);
+    rc = send_block(ch, b, size, free_index, argument, timeout);
+    if (rc) xi_arena_free(ch->interp, b);
+    return rc;
+}
+
+static int check_free_index(struct xi_interp *me, uint32_t index) {
+    if (index <= me->frees.count) return 0;
+    return xi_fail(XI_E_NOENT, "free function %u is not registered in this interpreter", index);
+}
+
+int xi_send(xi_channel *ch, const void *value, size_t size, int64_t timeout) {
+    int rc = check_sender(ch);
+    if (rc == 0) rc = check_value(value, size);
+    if (__builtin_expect(rc != 0, 0)) return rc;
+    if (size > ch->inline_max) return send_copy_in_block(ch, value, size, 0, 0, timeout);
+    struct xi_record r = {value, (uint32_t)size, XI_REC_INLINE, 0};
+    int64_t done = send_records(ch, &r, 1, NULL, timeout);
+    return done < 0 ? (int)done : 0;
+}
+
+int xi_send_ex(xi_channel *ch, const void *value, size_t size, const xi_send_opts *opts) {
+    int64_t timeout = opts ? opts->timeout : XI_FOREVER;
+    if (!opts || !opts->free_index) return xi_send(ch, value, size, timeout);
+    int rc = check_sender(ch);
+    if (rc == 0) rc = check_value(value, size);
+    if (rc == 0) rc = check_free_index(ch->interp, opts->free_index);
+    /* In a block, however small: release words are what tells that every group is done with it. */
+    return rc ? rc : send_copy_in_block(ch, value, size, opts->free_index, opts->free_argument, timeout);
+}
+
+int xi_send_int(xi_channel *ch, int64_t v, int64_t timeout) {
+    _Alignas(8) uint8_t buffer[16];
+    if (v == (int32_t)v) {
+        uint64_t w = XI_INT32 | (uint64_t)(uint32_t)(int32_t)v << 32;
+        memcpy(buffer, &w, 8);
+        return xi_send(ch, buffer, 8, timeout);
+    }
+    uint64_t head = XI_INT64 | (uint64_t)16 << 32;
+    memcpy(buffer, &head, 8);
+    memcpy(buffer + 8, &v, 8);
+    return xi_send(ch, buffer, 16, timeout);
+}
+
+/* The longest run of inline values from the first on, up to BATCH. */
+static size_t gather(struct xi_channel *ch, const void *const *values, const size_t *sizes, size_t n, struct xi_record *r) {
+    size_t k = 0;
+    for (; k < n && k < BATCH && sizes[k] <= ch->inline_max; k++)
+        r[k] = (struct xi_record){values[k], (uint32_t)sizes[k], XI_REC_INLINE, 0};
+    return k;
+}
+
+int64_t xi_send_many(xi_channel *ch, const void *const *values, const size_t *sizes, size_t n, int64_t timeout) {
+    struct xi_record r[BATCH];
+    size_t sent = 0;
+    int rc = check_sender(ch);
+    for (size_t i = 0; rc == 0 && i < n; i++) rc = check_value(values[i], sizes[i]);
+    if (rc) return rc;
+    int64_t deadline = timeout > 0 ? xi_deadline(timeout) : timeout;
+    while (sent < n) {
+        size_t k = gather(ch, values + sent, sizes + sent, n - sent, r);
+        int64_t left = deadline > 0 ? (deadline > xi_now() ? deadline - xi_now() : XI_TRY) : deadline, done;
+        if (left < 0) left = XI_FOREVER;
+        if (k) {
+            done = send_records(ch, r, k, NULL, left);
+        } else {
+            rc = send_copy_in_block(ch, values[sent], sizes[sent], 0, 0, left);
+            done = rc ? rc : 1;
+        }
+        if (done < 0) return sent ? (int64_t)sent : done == XI_E_AGAIN && timeout > 0 ? XI_E_TIMEOUT : done;
+        sent += (size_t)done;
+    }
+    return (int64_t)sent;
+}
+
+/* ----------------------------------------------------------------- loans */
+
+int xi_loan_get(xi_interp *me, size_t size, xi_loan *out) {
+    if (!me || !out) return xi_fail(XI_E_INVAL, "xi_loan_get needs an interpreter and a place for the loan");
+    if (!xi_alive(me)) return xi_fail_forked();
+    struct xi_block *b;
+    int rc = xi_arena_alloc(me, size ? size : 1, &b);
+    if (rc) return rc;
+    *out = (xi_loan){xi_block_data(b), b->size, {b->segment->number, b->granule, b->generation}, b, me};
+    return 0;
+}
+
+void xi_loan_drop(xi_loan *loan) {
+    if (loan->block_ && xi_alive(loan->owner_)) xi_arena_free(loan->owner_, loan->block_);
+    *loan = (xi_loan){0};
+}
+
+int xi_loan_attach(xi_loan *root, xi_loan *child) {
+    if (!root->block_ || !child->block_ || root->owner_ != child->owner_ || root->block_ == child->block_)
+        return xi_fail(XI_E_INVAL, "xi_loan_attach needs two different loans of one interpreter");
+    if (!xi_alive(root->owner_)) return xi_fail_forked();
+    xi_arena_attach(root->owner_, root->block_, child->block_);
+    *child = (xi_loan){0};
+    return 0;
+}
+
+int xi_send_loan(xi_channel *ch, xi_loan *loan, size_t size, const xi_send_opts *opts) {
+    int rc = check_sender(ch);
+    if (rc == 0) rc = check_value(loan->data, size);
+    if (rc == 0 && opts) rc = check_free_index(ch->interp, opts->free_index);
+    if (rc) return rc;
+    if (loan->owner_ != ch->interp)
+        return xi_fail(XI_E_INVAL, "the loan is of another interpreter than the handle of channel \"%s\"", ch->name);
+    if (size > loan->size) return xi_fail(XI_E_TOOBIG, "a value of %zu bytes is not in a loan of %zu", size, loan->size);
+    rc = send_block(ch, loan->block_, size, opts ? opts->free_index : 0, opts ? opts->free_argument : 0,
+                    opts ? opts->timeout : XI_FOREVER);
+    if (rc == 0) *loan = (xi_loan){0};
+    return rc;
+}

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The connection to the broker: one request at a time, events in between, and
+ * what to do when there is no broker: start one, or after its death start
+ * another and declare to it what this interpreter has open.
+ *
+ * Nothing on the data path needs it. A call that is interrupted while the broker
+ * does not answer gives the connection up: connecting again declares exactly the
+ * handles that this side knows of, so an answer that nobody waited for is undone.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../wait/sleep.h"
+#include "../wire/names.h"
+#include "interp.h"
+
+extern char **environ;
+
+#define PATIENCE_NS 10000000000ll /* for a broker to come up */
+#define READY_FD 3
+
+void xi_request_init(struct xi_request *r, enum xi_op op) {
+    memset(r, 0, sizeof *r);
+    r->magic = XI_WIRE_MAGIC;
+    r->version = XI_WIRE_VERSION;
+    r->op = (uint16_t)op;
+}
+
+/* ------------------------------------------------------------ packets */
+
+static void close_all(int *fds, unsigned n) {
+    for (unsigned i = 0; i < n; i++)
+        if (fds[i] >= 0) close(fds[i]);
+}
+
+/* One packet: 1 got, 0 the broker is gone, -errno. fds (XI_WIRE_FDS of them) are -1 or open. */
+static int packet_receive(int fd, struct xi_reply *reply, int *fds, int flags) {
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(XI_WIRE_FDS * sizeof(int))];
+    } control;
+    struct iovec iov = {reply, sizeof *reply};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    for (unsigned i = 0; i < XI_WIRE_FDS; i++) fds[i] = -1;
+    ssize_t n = recvmsg(fd, &msg, flags | MSG_CMSG_CLOEXEC);
+    if (n < 0) return errno == ECONNRESET ? 0 : -errno;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c))
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
+            size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+            memcpy(fds, CMSG_DATA(c), (count < XI_WIRE_FDS ? count : XI_WIRE_FDS) * sizeof(int));
+        }
+    if (n == 0) return 0;
+    if (n != (ssize_t)sizeof *reply || reply->magic != XI_WIRE_MAGIC || reply->version != XI_WIRE_VERSION) {
+        close_all(fds, XI_WIRE_FDS);
+        return -EPROTO;
+    }
+    reply->text[sizeof reply->text - 1] = 0;
+    return 1;
+}
+
+static void lost(struct xi_interp *me) {
+    int fd = atomic_exchange(&me->control.fd, -1);
+    if (fd >= 0) close(fd);
+}
+
+static void event(struct xi_interp *me, const struct xi_reply *r) {
+    if (r->op == XI_EV_END) atomic_store(&me->ending, XI_E_ENDING);
+    if (r->op == XI_EV_SHUTDOWN) atomic_store(&me->ending, XI_E_BROKER);
+}
+
+static int gave_up(struct xi_interp *me) {
+    lost(me);
+    return xi_fail(XI_E_INTR, "interrupted while waiting for the broker's answer; nothing was done");
+}
+
+/* Waits for a packet to read. After a signal, only a second more. */
+static int await(struct xi_interp *me, int fd, int64_t *until) {
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    for (;;) {
+        int64_t left = *until < 0 ? 1000000000 : *until - xi_now();
+        if (left <= 0) return gave_up(me);
+        int n = poll(&p, 1, (int)(left / 1000000) + 1);
+        if (n > 0) return 0;
+        if (n < 0 && errno == EINTR && *until < 0) *until = xi_now() + 1000000000;
+        if (n < 0 && errno != EINTR) return xi_fail_errno(errno, "waiting for the broker");
+        if (n == 0 && *until < 0) continue;
+    }
+}
+
+int xi_control_exchange(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds,
+                        unsigned want) {
+    int fd = atomic_load(&me->control.fd), got[XI_WIRE_FDS];
+    int64_t until = -1;
+    me->control.serial = me->control.serial % (UINT32_MAX - 1) + 1;
+    request->serial = me->control.serial;
+    ssize_t n;
+    do n = send(fd, request, sizeof *request, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    if (n != (ssize_t)sizeof *request) {
+        lost(me);
+        return xi_fail(XI_E_BROKER, "the connection to the broker of namespace \"%s\" broke", me->ns);
+    }
+    for (;;) {
+        int rc = await(me, fd, &until);
+        if (rc) return rc;
+        rc = packet_receive(fd, reply, got, MSG_DONTWAIT);
+        if (rc == -EAGAIN || rc == -EINTR) continue;
+        if (rc <= 0) {
+            lost(me);
+            return xi_fail(XI_E_BROKER, "the broker of namespace \"%s\" is gone", me->ns);
+        }
+        if (reply->serial == request->serial) break;
+        if (reply->serial == 0) event(me, reply);
+        close_all(got, XI_WIRE_FDS);
+    }
+    for (unsigned i = 0; i < want; i++) fds[i] = reply->status ? -1 : got[i];
+    for (unsigned i = reply->status ? 0 : want; i < XI_WIRE_FDS; i++)
+        if (got[i] >= 0) close(got[i]);
+    if (reply->status == 0) return 0;
+    if (reply->status > 0 || reply->status < XI_E_LEFT) return xi_fail(XI_E_BROKER, "the broker answered nonsense");
+    return xi_fail(reply->status, "%s", reply->text[0] ? reply->text : "refused by the broker");
+}
+
+/* ------------------------------------------------- starting a broker */
+
+/* Fills paths at which xi-broker may lie: $XI_BROKER, beside this library or program, in the bin beside its folder. */
+static unsigned broker_paths(char paths[4][512]) {
+    unsigned n = 0;
+    const char *env = getenv("XI_BROKER");
+    if (env && env[0]) {
+        snprintf(paths[n++], 512, "%s", env);
+        return n;
+    }
+    Dl_info info;
+    char self[512];
+    if (dladdr((void *)(uintptr_t)&xi_join, &info) && info.dli_fname && realpath(info.dli_fname, self) == NULL) self[0] = 0;
+    ssize_t len = self[0] ? (ssize_t)strlen(self) : readlink("/proc/self/exe", self, sizeof self - 1);
+    if (len > 0) {
+        self[len] = 0;
+        char *slash = strrchr(self, '/');
+        if (slash) *slash = 0;
+        static const char *const near[] = {"%s/xi-broker", "%s/../bin/xi-broker", "%s/../../bin/xi-broker"};
+        for (unsigned i = 0; i < 3; i++) {
+            int w = i == 0   ? snprintf(paths[n], 512, near[0], self)
+                    : i == 1 ? snprintf(paths[n], 512, near[1], self)
+                             : snprintf(paths[n], 512, near[2], self);
+            if (w > 0 && w < 512 && access(paths[n], X_OK) == 0) n++;
+        }
+    }
+    snprintf(paths[n++], 512, "xi-broker"); /* on $PATH */
+    return n;
+}
+
+static int spawn_broker(const char *ns, int ready, pid_t *pid, char *tried, size_t tried_size) {
+    char paths[4][512], ns_copy[32], fd_text[8];
+    snprintf(ns_copy, sizeof ns_copy, "%s", ns);
+    snprintf(fd_text, sizeof fd_text, "%d", READY_FD);
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attr;
+    sigset_t none, all;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, ready, READY_FD);
+    posix_spawn_file_actions_addclosefrom_np(&actions, READY_FD + 1); /* the host's descriptors are not the broker's */
+    posix_spawnattr_init(&attr);
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setsigdefault(&attr, &all);
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
+    int err = ENOENT;
+    unsigned n = broker_paths(paths);
+    tried[0] = 0;
+    for (unsigned i = 0; i < n && err; i++) {
+        char *argv[] = {paths[i], "--namespace", ns_copy, "--auto", "--ready-fd", fd_text, NULL};
+        err = posix_spawnp(pid, paths[i], &actions, &attr, argv, environ);
+        if (err) snprintf(tried, tried_size, "%.200s: %s", paths[i], strerror(err));
+    }
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attr);
+    return err ? XI_E_BROKER : 0;
+}
+
+/* Reads what the new broker says of itself: "ready", or "busy" when another was faster. Both are good. */
+static int await_ready(int fd, char *said, size_t size) {
+    size_t n = 0;
+    int64_t until = xi_now() + PATIENCE_NS;
+    while (n + 1 < size) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        int64_t left = until - xi_now();
+        int rc = left > 0 ? poll(&p, 1, (int)(left / 1000000) + 1) : 0;
+        if (rc < 0 && errno == EINTR) continue;
+        if (rc <= 0) break;
+        ssize_t got = read(fd, said + n, size - 1 - n);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) break;
+        n += (size_t)got;
+        if (memchr(said, '\n', n)) break;
+    }
+    said[n] = 0;
+    if (strncmp(said, "ready", 5) == 0 || strncmp(said, "busy", 4) == 0) return 0;
+    said[strcspn(said, "\n")] = 0;
+    return XI_E_BROKER;
+}
+
+static int start_broker(struct xi_interp *me) {
+    int ends[2];
+    char said[200], tried[300];
+    pid_t pid;
+    if (pipe2(ends, O_CLOEXEC) != 0) return xi_fail_errno(errno, "cannot start a broker");
+    int rc = spawn_broker(me->ns, ends[1], &pid, tried, sizeof tried);
+    close(ends[1]);
+    if (rc) {
+        close(ends[0]);
+        return xi_fail(XI_E_BROKER, "no broker runs for namespace \"%s\" and xi-broker cannot be started (%s): install "
+                       "it, or name it in XI_BROKER", me->ns, tried);
+    }
+    rc = await_ready(ends[0], said, sizeof said);
+    close(ends[0]);
+    (void)waitpid(pid, NULL, WNOHANG); /* it goes on by itself; what started it has ended */
+    if (rc) return xi_fail(XI_E_BROKER, "the broker of namespace \"%s\" did not come up: %s", me->ns,
+                           said[0] ? said : "it ended without a word; run xi broker to see why");
+    return 0;
+}
+
+static int connect_once(struct xi_interp *me) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int rc = xi_socket_path(a.sun_path, sizeof a.sun_path, me->ns);
+    if (rc) return rc;
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0) return xi_fail_errno(errno, "cannot make a socket");
+    do rc = connect(fd, (struct sockaddr *)&a, sizeof a);
+    while (rc != 0 && errno == EINTR);
+    if (rc == 0) {
+        atomic_store(&me->control.fd, fd);
+        return 0;
+    }
+    int err = errno;
+    close(fd);
+    if (err == ENOENT || err == ECONNREFUSED || err == EAGAIN) return XI_E_AGAIN;
+    return xi_fail(XI_E_BROKER, "cannot connect to the broker at %s: %s", a.sun_path, strerror(err));
+}
+
+static int connect_or_start(struct xi_interp *me) {
+    int64_t until = xi_now() + PATIENCE_NS;
+    for (int wait_ms = 1;; wait_ms = wait_ms < 50 ? wait_ms * 2 : 50) {
+        int rc = connect_once(me);
+        if (rc != XI_E_AGAIN) return rc;
+        if (me->flags & XI_JOIN_NO_START)
+            return xi_fail(XI_E_BROKER, "no broker runs for namespace \"%s\": start one with: xi broker -n %s", me->ns, me->ns);
+        if (xi_now() > until)
+            return xi_fail(XI_E_BROKER, "a broker of namespace \"%s\" holds its lock but does not listen; see xi doctor", me->ns);
+        rc = start_broker(me);
+        if (rc) return rc;
+        /* "busy": another broker holds the lock and is about to listen, or to leave. There is no event for either. */
+        if (connect_once(me) == 0) return 0;
+        (void)poll(NULL, 0, wait_ms);
+    }
+}
+
+static int declare(struct xi_interp *me) {
+    struct xi_request req;
+    struct xi_reply reply;
+    for (size_t i = 0; i < me->refs_count; i++)
+        for (uint32_t k = 0; k < me->refs[i].count; k++) {
+            xi_request_init(&req, XI_OP_REF);
+            req.a = (uint64_t)me->refs[i].id;
+            req.c = XI_WIRE_ADOPT;
+            int rc = xi_control_exchange(me, &req, &reply, NULL, 0);
+            if (rc == XI_E_BROKER || rc == XI_E_INTR) return rc; /* NOENT: it died meanwhile */
+        }
+    return xi_declare_channels(me);
+}
+
+int xi_control_connect(struct xi_interp *me, bool first) {
+    int rc = connect_or_start(me);
+    if (rc || first) return rc;
+    struct xi_request req;
+    struct xi_reply reply;
+    xi_request_init(&req, XI_OP_JOIN);
+    req.a = me->flags;
+    req.b = (uint64_t)me->id;
+    memcpy(req.name, me->name, sizeof me->name);
+    memcpy(req.text, me->language, sizeof me->language);
+    rc = xi_control_exchange(me, &req, &reply, NULL, 0);
+    if (rc == 0 && (reply.a != (uint64_t)me->id || reply.b != me->slot))
+        rc = xi_fail(XI_E_BROKER, "the new broker of namespace \"%s\" does not know this interpreter", me->ns);
+    if (rc == 0) rc = declare(me);
+    if (rc && rc != XI_E_INTR) {
+        lost(me);
+        if (rc == XI_E_NOENT || rc == XI_E_MISMATCH) { /* a namespace made anew: ours is no more */
+            atomic_store(&me->ending, XI_E_BROKER);
+            return xi_fail(XI_E_BROKER, "the namespace \"%s\" was removed; leave and join again", me->ns);
+        }
+    }
+    return rc;
+}
+
+static int usable(struct xi_interp *me) {
+    if (atomic_load(&me->ending) == XI_E_BROKER || atomic_load(&me->left))
+        return xi_fail(XI_E_BROKER, "the namespace \"%s\" was shut down; leave and join again", me->ns);
+    return atomic_load(&me->control.fd) >= 0 ? 0 : xi_control_connect(me, false);
+}
+
+int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want) {
+    if (!xi_alive(me)) return xi_fail_forked();
+    for (unsigned i = 0; i < want; i++) fds[i] = -1;
+    pthread_mutex_lock(&me->control.mutex);
+    int rc = XI_E_BROKER;
+    for (int attempt = 0; attempt < 3; attempt++) { /* a broker may die under a request: the next one gets it */
+        rc = usable(me);
+        if (rc == 0) rc = xi_control_exchange(me, request, reply, fds, want);
+        if (rc != XI_E_BROKER || atomic_load(&me->ending) == XI_E_BROKER) break;
+        if (request->op == XI_OP_LEAVE) break;
+    }
+    pthread_mutex_unlock(&me->control.mutex);
+    return rc;
+}
+
+bool xi_control_post(struct xi_interp *me, struct xi_request *request) {
+    if (pthread_mutex_trylock(&me->control.mutex) != 0) return false;
+    request->serial = UINT32_MAX; /* never awaited: its reply is thrown away when read */
+    int fd = atomic_load(&me->control.fd);
+    bool sent = fd >= 0 && send(fd, request, sizeof *request, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sizeof *request;
+    pthread_mutex_unlock(&me->control.mutex);
+    return sent;
+}
+
+void xi_control_drain(struct xi_interp *me) {
+    if (pthread_mutex_trylock(&me->control.mutex) != 0) return; /* whoever has it reads events too */
+    int fd = atomic_load(&me->control.fd), fds[XI_WIRE_FDS];
+    struct xi_reply r;
+    int rc = 0;
+    while (fd >= 0 && (rc = packet_receive(fd, &r, fds, MSG_DONTWAIT)) == 1) {
+        if (r.serial == 0) event(me, &r);
+        close_all(fds, XI_WIRE_FDS);
+    }
+    if (fd >= 0 && rc != -EAGAIN && rc != -EINTR) lost(me);
+    if (atomic_load(&me->control.fd) < 0) (void)usable(me); /* what it could not do, the next look tries again */
+    pthread_mutex_unlock(&me->control.mutex);
+}
+
+void xi_control_close(struct xi_interp *me) { lost(me); }

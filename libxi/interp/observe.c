@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Looking at a namespace from outside: the registry and the channels' own
+ * counters, read from shared memory. Nothing is asked of the broker, which may
+ * be stopped or gone, and nothing read is trusted.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../channel/channel.h"
+#include "../wire/names.h"
+#include "../wire/segment.h"
+#include "interp.h"
+
+struct xi_observer {
+    char ns[32];
+    uid_t uid;
+    int fd;
+    uint64_t epoch;
+    const struct xi_registry *registry;
+    size_t mapped;
+};
+
+int xi_observe_fd(const char *ns, uid_t uid, int fd, xi_observer **out) {
+    struct xi_segment head;
+    struct stat st;
+    struct xi_observer *o = calloc(1, sizeof *o);
+    int rc = 0;
+    if (!o) {
+        rc = xi_fail(XI_E_NOMEM, "no memory for an observer");
+    } else if (pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head || fstat(fd, &st) != 0 ||
+               head.magic != XI_LAYOUT_MAGIC || head.kind != XI_SEG_REGISTRY ||
+               st.st_size < (off_t)sizeof(struct xi_registry)) {
+        rc = xi_fail(XI_E_CORRUPT, "the registry of namespace \"%s\" is not one; xi doctor removes leftovers", ns);
+    } else if (head.version != XI_LAYOUT_VERSION) {
+        rc = xi_fail(XI_E_MISMATCH, "namespace \"%s\" has layout version %u, this library %u: use one version of xidata",
+                     ns, head.version, XI_LAYOUT_VERSION);
+    }
+    if (rc == 0) {
+        /* Room for all it may grow to; what is behind its end is never touched (see channels_backed). */
+        o->mapped = XI_REGISTRY_SIZE(XI_MAX_CHANNELS);
+        void *base = mmap(NULL, o->mapped, PROT_READ, MAP_SHARED, fd, 0);
+        if (base == MAP_FAILED) rc = xi_fail_errno(errno, "cannot map the registry");
+        else o->registry = base;
+    }
+    if (rc) {
+        free(o);
+        close(fd);
+        return rc;
+    }
+    madvise((void *)(uintptr_t)o->registry, o->mapped, MADV_DONTFORK);
+    memcpy(o->ns, ns, strnlen(ns, sizeof o->ns - 1));
+    o->uid = uid;
+    o->fd = fd;
+    o->epoch = head.epoch;
+    *out = o;
+    return 0;
+}
+
+int xi_observe(const char *ns, xi_observer **out) {
+    char name[XI_SHM_NAME_MAX];
+    int fd;
+    if (!ns) ns = xi_ns_default();
+    if (!xi_ns_valid(ns))
+        return xi_fail(XI_E_INVAL, "namespace \"%.40s\": use 1 to 31 of A-Z a-z 0-9 _ . -, not beginning with a dot", ns);
+    xi_shm_registry_name(name, getuid(), ns);
+    int rc = xi_segment_open(name, false, &fd);
+    if (rc == XI_E_NOENT) return xi_fail(XI_E_NOENT, "there is no namespace \"%s\": nobody has joined it", ns);
+    return rc ? rc : xi_observe_fd(ns, getuid(), fd, out);
+}
+
+void xi_observer_free(xi_observer *o) {
+    if (!o) return;
+    munmap((void *)(uintptr_t)o->registry, o->mapped); /* in a forked child: a no-op, it was not inherited */
+    close(o->fd);
+    free(o);
+}
+
+const struct xi_registry *xi_observer_registry(const xi_observer *o) { return o->registry; }
+int32_t xi_observer_broker_pid(const xi_observer *o) { return o->registry->broker_pid; }
+
+/* Entries of channels[] that may be touched: what the broker says, and what the file really has. */
+static uint32_t channels_backed(const xi_observer *o) {
+    struct stat st;
+    uint32_t said = xi_load_acquire(&((struct xi_registry *)(uintptr_t)o->registry)->channel_limit);
+    if (said > XI_MAX_CHANNELS) said = XI_MAX_CHANNELS;
+    if (fstat(o->fd, &st) != 0 || st.st_size < (off_t)sizeof(struct xi_registry)) return 0;
+    uint64_t real = ((uint64_t)st.st_size - sizeof(struct xi_registry)) / sizeof(struct xi_chan_entry);
+    return said < real ? said : (uint32_t)real;
+}
+
+static int open_named(const xi_observer *o, uint32_t number, uint32_t kind, struct xi_map *map) {
+    char name[XI_SHM_NAME_MAX];
+    struct xi_expect expect = {kind, number, o->epoch};
+    int fd;
+    xi_shm_segment_name(name, o->uid, o->ns, o->epoch, number);
+    int rc = xi_segment_open(name, false, &fd);
+    if (rc) return rc;
+    rc = xi_segment_map(fd, false, false, &expect, map);
+    close(fd);
+    return rc;
+}
+
+static void copy_text(char *to, const char *from, size_t n) {
+    memcpy(to, from, n);
+    to[n - 1] = 0;
+}
+
+static void add_counters(const xi_observer *o, uint32_t own_seg, xi_interp_info *info) {
+    struct xi_map map;
+    if (open_named(o, own_seg, XI_SEG_OWN, &map) != 0) return; /* it left just now, or its segments have no names */
+    if (map.size >= sizeof(struct xi_own)) {
+        struct xi_counters *c = &((struct xi_own *)map.base)->counters;
+        info->blocks = xi_load_relaxed(&c->blocks);
+        info->sent = xi_load_relaxed(&c->sent);
+        info->received = xi_load_relaxed(&c->received);
+        info->parks = xi_load_relaxed(&c->parks);
+        info->wakes = xi_load_relaxed(&c->wakes);
+        info->borrows = xi_load_relaxed(&c->borrows);
+        uint32_t b = xi_load_relaxed(&c->wait_backend);
+        copy_text(info->wait, b == 1 ? "uring\0        " : b == 2 ? "futex\0        " : "none yet\0     ", 13);
+    }
+    xi_unmap(&map);
+}
+
+static bool read_slot(const xi_observer *o, uint32_t i, xi_interp_info *info, uint32_t *own_seg) {
+    struct xi_slot *s = (struct xi_slot *)(uintptr_t)&o->registry->slots[i];
+    /* As layout.h says of readers: state, copy, then state and id again. */
+    if (xi_load_acquire(&s->state) != XI_SLOT_LIVE) return false;
+    memset(info, 0, sizeof *info);
+    info->id = atomic_load_explicit(&s->id, memory_order_acquire);
+    info->slot = i;
+    info->pid = s->pid;
+    info->flags = s->flags;
+    info->id_refcount = xi_load_relaxed(&s->id_refcount);
+    info->arena_bytes = xi_load_relaxed(&s->arena_bytes);
+    info->joined_ns = s->joined_ns;
+    *own_seg = s->own_seg;
+    copy_text(info->name, s->name, sizeof info->name);
+    copy_text(info->language, s->language, sizeof info->language);
+    return xi_load_acquire(&s->state) == XI_SLOT_LIVE && atomic_load_explicit(&s->id, memory_order_acquire) == info->id;
+}
+
+int64_t xi_list_interps(xi_observer *o, xi_interp_info *out, size_t capacity) {
+    size_t n = 0;
+    for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
+        xi_interp_info info;
+        uint32_t own_seg;
+        if (!read_slot(o, i, &info, &own_seg)) continue;
+        if (n < capacity) {
+            add_counters(o, own_seg, &info);
+            out[n] = info;
+        }
+        n++;
+    }
+    return (int64_t)n;
+}
+
+static uint32_t count_bits(struct xi_mask *m) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < XI_MASK_WORDS; i++) n += (uint32_t)__builtin_popcountll(xi_load_relaxed(&m->word[i]));
+    return n;
+}
+
+void xi_channel_read_stat(struct xi_chan *c, uint64_t capacity, xi_channel_info *info) {
+    uint64_t tail = xi_load_acquire(&c->tail), seq = xi_load_relaxed(&c->tail_seq);
+    uint64_t active = xi_load_relaxed(&c->active);
+    info->closed = xi_load_relaxed(&c->closed) != 0;
+    info->sent = seq;
+    info->waiting = count_bits(&c->parked_senders);
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
+        if (!(active >> g & 1)) continue;
+        uint64_t used = tail - xi_load_relaxed(&c->groups[g].head), head_seq = xi_load_relaxed(&c->groups[g].head_seq);
+        /* A head may pass the tail as stored while a batch is under way: then nothing is used, not 2^64. */
+        if (used <= capacity && used > info->used) info->used = used;
+        if (head_seq <= seq && seq - head_seq > info->depth) info->depth = seq - head_seq;
+        info->received += head_seq - xi_load_relaxed(&c->groups[g].start_seq);
+        info->groups++;
+        info->waiting += count_bits(&c->groups[g].parked);
+    }
+}
+
+static bool read_channel(const xi_observer *o, uint32_t i, xi_channel_info *info, uint32_t *segment) {
+    struct xi_chan_entry *e = (struct xi_chan_entry *)(uintptr_t)&o->registry->channels[i];
+    memset(info, 0, sizeof *info);
+    info->id = xi_load_acquire(&e->id);
+    if (!info->id) return false;
+    copy_text(info->name, e->name, sizeof info->name);
+    info->mode = e->mode;
+    info->capacity = e->capacity;
+    info->handles = xi_load_relaxed(&e->handles);
+    *segment = e->segment;
+    return xi_load_acquire(&e->id) == info->id;
+}
+
+int64_t xi_list_channels(xi_observer *o, xi_channel_info *out, size_t capacity) {
+    size_t n = 0;
+    uint32_t limit = channels_backed(o);
+    for (uint32_t i = 0; i < limit; i++) {
+        xi_channel_info info;
+        uint32_t segment;
+        struct xi_map map;
+        if (!read_channel(o, i, &info, &segment)) continue;
+        if (n < capacity) {
+            if (open_named(o, segment, XI_SEG_CHANNEL, &map) == 0) {
+                if (map.size >= sizeof(struct xi_chan)) xi_channel_read_stat(map.base, info.capacity, &info);
+                xi_unmap(&map);
+            }
+            out[n] = info;
+        }
+        n++;
+    }
+    return (int64_t)n;
+}
