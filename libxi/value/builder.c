@@ -263,15 +263,14 @@ int xi_put_buffer(xi_builder *b, const xi_buffer_ref *ref, uint32_t flags) {
         return error;
     if (!xi_add_u64(ref->offset, ref->length, &end) || ref->block.generation >> 48 != 0)
         return stick(b, xi_fail(XI_E_INVAL, "buffer: offset and length, or the block's generation, are impossible"));
-    error = claim(b, 48, &at);
+    error = claim(b, 40, &at);
     if (error || !at)
         return error;
-    store(at, XI_HEAD(XI_BUFFER, flags, 0, 48));
+    store(at, XI_HEAD(XI_BUFFER, flags, 0, 40));
     store(at + 8, (uint64_t)ref->block.segment | (uint64_t)ref->block.granule << 32);
     store(at + 16, ref->block.generation);
     store(at + 24, ref->offset);
     store(at + 32, ref->length);
-    store(at + 40, 0);
     return 0;
 }
 

@@ -46,7 +46,7 @@ static const struct rule {
     [XI_FROZENSET] = {COUNTED, XI_F_LONG, 0, 16},
     [XI_DICT] = {COUNTED, XI_F_LONG, 0, 16},
     [XI_EXT] = {EXT, XI_F_LONG, UINT16_MAX, 16},
-    [XI_BUFFER] = {BUFFER, XI_F_MUTABLE, 0, 48},
+    [XI_BUFFER] = {BUFFER, XI_F_MUTABLE, 0, 40},
     [XI_NDARRAY] = {NDARRAY, XI_F_FORTRAN | XI_F_LONG, XI_NDIM_MAX, 32},
     [XI_PICKLE] = {COUNTED, XI_F_LONG, 0, 24},
 };
@@ -198,8 +198,8 @@ static int next_ext(xi_cursor *c, xi_value *v, const struct node *n) {
 
 static int next_buffer(xi_cursor *c, xi_value *v, const struct node *n) {
     uint64_t place = xi_once(n->at + 8), generation = xi_once(n->at + 16), end;
-    uint64_t offset = xi_once(n->at + 24), length = xi_once(n->at + 32), reserved = xi_once(n->at + 40);
-    if (n->size != 48 || reserved != 0 || generation >> 48 != 0 || !xi_add_u64(offset, length, &end))
+    uint64_t offset = xi_once(n->at + 24), length = xi_once(n->at + 32);
+    if (n->size != rules[XI_BUFFER].least || generation >> 48 != 0 || !xi_add_u64(offset, length, &end))
         return corrupt("a buffer reference is impossible");
     accept(c, v, n->word, n->size);
     v->u.buffer = (xi_buffer_ref){{(uint32_t)place, (uint32_t)(place >> 32), generation}, offset, length};
