@@ -116,6 +116,8 @@ struct bench_shared {
     struct bench_raw_line raw[2];  /* raw[s] is written by side s */
     struct bench_line agreed;      /* a number side 0 decided for both */
     struct bench_line stamp[2];    /* a time each side tells the other */
+    struct bench_line waiting[2];  /* the number of the message that each side is about to sleep for */
+    struct bench_line leg;         /* how long side 1's leg of a round trip took */
     struct bench_result result;
 };
 
@@ -138,6 +140,7 @@ extern struct bench_place bench_place;
 uint64_t bench_now(void);  /* CLOCK_MONOTONIC, ns: the same on every processor */
 void bench_clock_init(void);
 const char *bench_clock_name(void);
+extern unsigned bench_microsecond; /* how many bench_relax() make about one */
 extern double bench_tick_ns; /* nanoseconds of one tick */
 /* Ticks of the processor's own constant-rate counter, for timing single operations. */
 static inline uint64_t bench_tick(void) {

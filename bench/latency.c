@@ -104,7 +104,7 @@ static int say_at(struct bench_pair *p, uint64_t intended, uint64_t seq) {
     while (bench_now() < intended) bench_relax();
     if (p->c->needs_namespace) return xi_say(p, l, (size_t)p->c->bytes, seq);
     bench_stamp(l->record, BENCH_RAW_BYTES, seq);
-    ring_put(p->area, l->record, BENCH_RAW_BYTES);
+    ring_put(p->area, l->record, BENCH_RAW_BYTES, 1);
     return 0;
 }
 
@@ -117,7 +117,7 @@ static int hear_one(struct bench_pair *p, uint64_t seq, uint64_t skip) {
         if (xi_hear(p, l, (size_t)p->c->bytes, seq) < 0) return -1;
         value = l->xi.msg.data;
     } else {
-        ring_take(p->area, l->copy, BENCH_RAW_BYTES);
+        ring_take(p->area, l->copy, BENCH_RAW_BYTES, 1);
         bench_used(l->copy);
         if (!bench_stamped(l->copy, BENCH_RAW_BYTES, seq)) return bench_fail(p, "the ring delivered wrong bytes");
     }

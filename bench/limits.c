@@ -102,14 +102,14 @@ static inline __attribute__((always_inline)) bool rounds_sized(struct bench_pair
     for (uint64_t i = 0; i < rounds; i++, seq++) {
         if (p->side == 0) {
             bench_stamp(record, size, seq);
-            ring_put(out, record, size);
+            ring_put(out, record, size, 1);
         }
-        ring_take(in, copy, size);
+        ring_take(in, copy, size, 1);
         bench_used(copy);
         right &= bench_stamped(copy, size, seq);
         if (p->side == 1) {
             bench_stamp(record, size, seq);
-            ring_put(out, record, size);
+            ring_put(out, record, size, 1);
         }
     }
     return right;
@@ -125,9 +125,9 @@ bool ring_rounds(struct bench_pair *p, struct ring *out, struct ring *in, void *
 
 /* As many as there is room for, at most `most`, published by one store. */
 static inline __attribute__((always_inline)) uint64_t put_some(struct ring *r, void *record, size_t size, uint64_t seq,
-                                                               uint64_t most) {
+                                                               uint64_t most, unsigned pauses) {
     uint64_t slots = ring_slots(size), tail = xi_load_relaxed(&r->tail);
-    uint64_t n = ring_room(r, tail, slots);
+    uint64_t n = ring_room(r, tail, slots, pauses);
     if (n > most) n = most;
     for (uint64_t i = 0; i < n; i++) {
         bench_stamp(record, size, seq + i);
@@ -138,9 +138,9 @@ static inline __attribute__((always_inline)) uint64_t put_some(struct ring *r, v
 }
 
 static inline __attribute__((always_inline)) uint64_t take_some(struct ring *r, void *copy, size_t size, uint64_t seq,
-                                                                uint64_t most, bool *right) {
+                                                                uint64_t most, unsigned pauses, bool *right) {
     uint64_t slots = ring_slots(size), head = xi_load_relaxed(&r->head);
-    uint64_t n = ring_ready(r, head);
+    uint64_t n = ring_ready(r, head, pauses);
     if (n > most) n = most;
     for (uint64_t i = 0; i < n; i++) {
         memcpy(copy, r->slots + ((head + i) & (slots - 1)) * size, size);
@@ -152,41 +152,43 @@ static inline __attribute__((always_inline)) uint64_t take_some(struct ring *r, 
 }
 
 static inline __attribute__((always_inline)) bool produce_sized(struct ring *r, void *record, size_t size, uint64_t seq,
-                                                                uint64_t n, unsigned batch) {
+                                                                uint64_t n, struct ring_pace pace) {
     for (uint64_t done = 0; done < n;) {
-        if (batch > 1) {
-            done += put_some(r, record, size, seq + done, n - done < batch ? n - done : batch);
+        if (pace.batch > 1) {
+            uint64_t most = n - done < pace.batch ? n - done : pace.batch;
+            done += put_some(r, record, size, seq + done, most, pace.pauses);
             continue;
         }
         bench_stamp(record, size, seq + done++);
-        ring_put(r, record, size);
+        ring_put(r, record, size, pace.pauses);
     }
     return true;
 }
 
 static inline __attribute__((always_inline)) bool consume_sized(struct ring *r, void *copy, size_t size, uint64_t seq,
-                                                                uint64_t n, unsigned batch) {
+                                                                uint64_t n, struct ring_pace pace) {
     bool right = true;
     for (uint64_t done = 0; done < n;) {
-        if (batch > 1) {
-            done += take_some(r, copy, size, seq + done, n - done < batch ? n - done : batch, &right);
+        if (pace.batch > 1) {
+            uint64_t most = n - done < pace.batch ? n - done : pace.batch;
+            done += take_some(r, copy, size, seq + done, most, pace.pauses, &right);
             continue;
         }
-        ring_take(r, copy, size);
+        ring_take(r, copy, size, pace.pauses);
         bench_used(copy);
         right &= bench_stamped(copy, size, seq + done++);
     }
     return right;
 }
 
-bool ring_produce(struct ring *r, void *record, size_t size, uint64_t seq, uint64_t n, unsigned batch) {
-#define PRODUCE(constant) return produce_sized(r, record, constant, seq, n, batch)
+bool ring_produce(struct ring *r, void *record, size_t size, uint64_t seq, uint64_t n, struct ring_pace pace) {
+#define PRODUCE(constant) return produce_sized(r, record, constant, seq, n, pace)
     RING_BY_SIZE(size, PRODUCE)
 #undef PRODUCE
 }
 
-bool ring_consume(struct ring *r, void *copy, size_t size, uint64_t seq, uint64_t n, unsigned batch) {
-#define CONSUME(constant) return consume_sized(r, copy, constant, seq, n, batch)
+bool ring_consume(struct ring *r, void *copy, size_t size, uint64_t seq, uint64_t n, struct ring_pace pace) {
+#define CONSUME(constant) return consume_sized(r, copy, constant, seq, n, pace)
     RING_BY_SIZE(size, CONSUME)
 #undef CONSUME
 }
@@ -253,64 +255,105 @@ int limits_add_double_buffer(struct bench_suite *s, uint64_t bytes) {
 
 /* ---- asleep ---- */
 
+enum { SETTLE_NS = 5000 };
+
+/* Tells when it was sent, through shared memory, so that messages need no room for it. */
+static int asleep_speak(struct bench_pair *p, const struct bench_asleep *a, uint64_t seq) {
+    while (xi_load_acquire(&p->shared->waiting[!p->side].v) != seq) bench_relax();
+    uint64_t settled = bench_now() + SETTLE_NS;
+    while (bench_now() < settled) bench_relax();
+    xi_store_release(&p->shared->stamp[p->side].v, bench_now());
+    return a->speak(p, seq);
+}
+
+static int asleep_listen(struct bench_pair *p, const struct bench_asleep *a, uint64_t seq, uint64_t *ns) {
+    xi_store_release(&p->shared->waiting[p->side].v, seq);
+    if (a->listen(p, seq) < 0) return -1;
+    uint64_t now = bench_now();
+    *ns = now - xi_load_acquire(&p->shared->stamp[!p->side].v);
+    return 0;
+}
+
+/* One round; side 0 learns how long both legs took together. */
+static int asleep_round(struct bench_pair *p, const struct bench_asleep *a, uint64_t seq, uint64_t *ns) {
+    uint64_t leg = 0;
+    if (p->side == 1) {
+        if (asleep_listen(p, a, seq, &leg) < 0) return -1;
+        xi_store_relaxed(&p->shared->leg.v, leg); /* before the stamp of the next leg, which side 0 acquires */
+        return asleep_speak(p, a, seq);
+    }
+    if (asleep_speak(p, a, seq) < 0 || asleep_listen(p, a, seq, &leg) < 0) return -1;
+    *ns = leg + xi_load_relaxed(&p->shared->leg.v);
+    return 0;
+}
+
+int bench_measure_asleep(struct bench_pair *p, const struct bench_asleep *a, uint64_t *rounds) {
+    struct bench_result *r = &p->shared->result;
+    const uint64_t warm = 100;
+    uint64_t seq = 1, ns = 0, start = bench_now();
+    for (; seq <= warm; seq++)
+        if (asleep_round(p, a, seq, &ns) < 0) return -1;
+    uint64_t n = bench_agree(p, bench_scale(warm, bench_now() - start, p->options->target_s, warm, 1000000));
+    double *each = bench_private(p, (size_t)n * sizeof *each);
+    if (!each) return -1;
+    start = bench_now();
+    for (uint64_t i = 0; i < n; i++, seq++) {
+        if (asleep_round(p, a, seq, &ns) < 0) return -1;
+        each[i] = (double)ns;
+        if (p->side == 0) histogram_record(&r->histogram, ns);
+    }
+    *rounds = warm + n;
+    bench_barrier(p);
+    if (p->side == 1) return 0;
+    r->ns = bench_median(each, (size_t)n);
+    r->ops = n;
+    r->seconds = (double)(bench_now() - start) / 1e9;
+    return 0;
+}
+
 /* One word and one message each way. */
 struct sleeper {
     _Alignas(128) bench_a32 word;
     _Alignas(64) uint8_t message[BENCH_RAW_BYTES];
 };
 
-static long futex(bench_a32 *word, int op, uint32_t value) { return syscall(SYS_futex, word, op, value, NULL, NULL, 0); }
-
-/* Sleeps until the word is `seq`; returns how often it slept. */
-static uint64_t sleep_until(bench_a32 *word, uint32_t seq) {
-    uint64_t slept = 0;
-    for (uint32_t now; (now = xi_load_acquire(word)) != seq;)
-        if (futex(word, FUTEX_WAIT, now) == 0) slept++;
-    return slept;
-}
-
-static void ring_bell(bench_a32 *word, uint32_t seq) {
-    xi_store_release(word, seq);
-    futex(word, FUTEX_WAKE, 1);
-}
-
 struct asleep {
     uint64_t slept;
     uint8_t record[BENCH_RAW_BYTES], copy[BENCH_RAW_BYTES];
 };
 
+static long futex(bench_a32 *word, int op, uint32_t value) { return syscall(SYS_futex, word, op, value, NULL, NULL, 0); }
+
 /* param 1: the message is copied in and out; 0: the bare words. */
-static int asleep_rounds(struct bench_pair *p, uint64_t seq, uint64_t n) {
-    struct sleeper *line = p->area, *mine = &line[p->side], *theirs = &line[!p->side];
+static int futex_speak(struct bench_pair *p, uint64_t seq) {
+    struct sleeper *mine = (struct sleeper *)p->area + p->side;
     struct asleep *s = p->state;
-    for (uint64_t i = seq; i < seq + n; i++) {
-        for (int turn = 0; turn < 2; turn++) {
-            if (turn == p->side) { /* side 0 speaks first, side 1 second */
-                if (p->c->param) {
-                    bench_stamp(s->record, sizeof s->record, i);
-                    memcpy(mine->message, s->record, sizeof s->record);
-                }
-                ring_bell(&mine->word, (uint32_t)i);
-                continue;
-            }
-            s->slept += sleep_until(&theirs->word, (uint32_t)i);
-            if (!p->c->param) continue;
-            memcpy(s->copy, theirs->message, sizeof s->copy);
-            bench_used(s->copy);
-            if (!bench_stamped(s->copy, sizeof s->copy, i)) return bench_fail(p, "futex(2) woke to wrong bytes");
-        }
+    if (p->c->param) {
+        bench_stamp(s->record, sizeof s->record, seq);
+        memcpy(mine->message, s->record, sizeof s->record);
     }
+    xi_store_release(&mine->word, (uint32_t)seq); /* pairs with the acquire in futex_listen */
+    futex(&mine->word, FUTEX_WAKE, 1);
     return 0;
 }
 
-static int asleep_run(struct bench_pair *p) {
-    p->state = bench_private(p, sizeof(struct asleep));
-    if (!p->state || bench_measure_rounds(p, asleep_rounds, 100, 1.0) < 0) return -1;
-    if (p->side == 1) return 0;
-    /* warm-up and both passes: what all of it slept, for each round trip of all */
-    struct bench_result *r = &p->shared->result;
-    double rounds = 800.0 + 2.0 * (double)r->ops;
-    bench_extra(p, "parks_per_op", (double)((struct asleep *)p->state)->slept / rounds);
+static int futex_listen(struct bench_pair *p, uint64_t seq) {
+    struct sleeper *theirs = (struct sleeper *)p->area + !p->side;
+    struct asleep *s = p->state;
+    for (uint32_t now; (now = xi_load_acquire(&theirs->word)) != (uint32_t)seq;)
+        if (futex(&theirs->word, FUTEX_WAIT, now) == 0) s->slept++;
+    if (!p->c->param) return 0;
+    memcpy(s->copy, theirs->message, sizeof s->copy);
+    bench_used(s->copy);
+    return bench_stamped(s->copy, sizeof s->copy, seq) ? 0 : bench_fail(p, "futex(2) woke to wrong bytes");
+}
+
+static int futex_run(struct bench_pair *p) {
+    static const struct bench_asleep by_futex = {futex_speak, futex_listen};
+    uint64_t rounds = 0;
+    struct asleep *s = p->state = bench_private(p, sizeof *s);
+    if (!s || bench_measure_asleep(p, &by_futex, &rounds) < 0) return -1;
+    if (p->side == 0) bench_extra(p, "parks_per_op", (double)s->slept / (double)rounds);
     return 0;
 }
 
@@ -320,7 +363,7 @@ int limits_add_asleep(struct bench_suite *s) {
         if (!c) return -1;
         c->area = 2 * sizeof(struct sleeper);
         c->param = message;
-        c->run = asleep_run;
+        c->run = futex_run;
     }
     return 0;
 }

@@ -8,7 +8,10 @@
  * records of one fixed size known to the compiler, a power of two of slots in
  * 64 KiB, each side's index in a line of its own, each side working from a
  * cached copy of the other's index and looking again only when that copy says
- * full or empty. It has no locks, no variable lengths, no sleepers, no groups,
+ * full or empty. A stream's sides wait about a microsecond before they look
+ * again (`ring`): a consumer on its producer's heels takes away the very line
+ * that is being written, and one that looks at once (`ring_eager`) has several
+ * times less throughput; in a round trip they look at once. It has no locks, no variable lengths, no sleepers, no groups,
  * no second producer, and loses everything when anybody dies.
  */
 #ifndef XI_BENCH_LIMITS_H
@@ -35,37 +38,39 @@ static inline uint64_t ring_slots(size_t size) {
 }
 
 /* Room for at least one record, looked up if the cached copy says there is none: how many there is room for. */
-static inline uint64_t ring_room(struct ring *r, uint64_t tail, uint64_t slots) {
+static inline uint64_t ring_room(struct ring *r, uint64_t tail, uint64_t slots, unsigned pauses) {
     uint64_t room = slots - (tail - r->head_seen);
     while (room == 0) {
         r->head_seen = xi_load_acquire(&r->head); /* pairs with the release in ring_taken */
         room = slots - (tail - r->head_seen);
-        if (room == 0) bench_relax();
+        for (unsigned i = 0; room == 0 && i < pauses; i++) bench_relax();
     }
     return room;
 }
 
-static inline uint64_t ring_ready(struct ring *r, uint64_t head) {
+static inline uint64_t ring_ready(struct ring *r, uint64_t head, unsigned pauses) {
     uint64_t ready = r->tail_seen - head;
     while (ready == 0) {
         r->tail_seen = xi_load_acquire(&r->tail); /* pairs with the release in ring_put */
         ready = r->tail_seen - head;
-        if (ready == 0) bench_relax();
+        for (unsigned i = 0; ready == 0 && i < pauses; i++) bench_relax();
     }
     return ready;
 }
 
 /* `size` is a constant wherever this is inlined for one of the usual sizes. */
-static inline __attribute__((always_inline)) void ring_put(struct ring *r, const void *record, size_t size) {
+static inline __attribute__((always_inline)) void ring_put(struct ring *r, const void *record, size_t size,
+                                                           unsigned pauses) {
     uint64_t slots = ring_slots(size), tail = xi_load_relaxed(&r->tail);
-    ring_room(r, tail, slots);
+    ring_room(r, tail, slots, pauses);
     memcpy(r->slots + (tail & (slots - 1)) * size, record, size);
     xi_store_release(&r->tail, tail + 1);
 }
 
-static inline __attribute__((always_inline)) void ring_take(struct ring *r, void *record, size_t size) {
+static inline __attribute__((always_inline)) void ring_take(struct ring *r, void *record, size_t size,
+                                                            unsigned pauses) {
     uint64_t slots = ring_slots(size), head = xi_load_relaxed(&r->head);
-    ring_ready(r, head);
+    ring_ready(r, head, pauses);
     memcpy(record, r->slots + (head & (slots - 1)) * size, size);
     xi_store_release(&r->head, head + 1);
 }
@@ -83,14 +88,31 @@ static inline __attribute__((always_inline)) void ring_take(struct ring *r, void
 /* One record each way, `rounds` times, from number `seq` on, for the round trip over two rings. False: wrong content. */
 bool ring_rounds(struct bench_pair *p, struct ring *out, struct ring *in, void *record, void *copy, uint64_t seq,
                  uint64_t rounds);
-/* A stream of `n` records numbered from `seq`; `batch` records are published, or taken, at once. */
-bool ring_produce(struct ring *r, void *record, size_t size, uint64_t seq, uint64_t n, unsigned batch);
-bool ring_consume(struct ring *r, void *copy, size_t size, uint64_t seq, uint64_t n, unsigned batch);
+/* How a stream goes: records published, or taken, at once; pauses before a side that had to wait looks again. */
+struct ring_pace {
+    unsigned batch, pauses;
+};
+/* A stream of `n` records numbered from `seq`. */
+bool ring_produce(struct ring *r, void *record, size_t size, uint64_t seq, uint64_t n, struct ring_pace pace);
+bool ring_consume(struct ring *r, void *copy, size_t size, uint64_t seq, uint64_t n, struct ring_pace pace);
 
 /* Cases: METRIC/SYSTEM/LABEL of limits. Used by the suites, and alone by `xi-bench limits`. */
 int limits_add_raw(struct bench_suite *s, const char *metric);            /* METRIC/raw/64: one cache line */
 int limits_add_double_buffer(struct bench_suite *s, uint64_t bytes);      /* copy/memcpy/SIZE */
 int limits_add_asleep(struct bench_suite *s);                             /* round_trip_asleep/{raw,futex}/64 */
+
+/*
+ * A round trip asleep is the sum of its two legs, each from just before the send to the moment the woken side has the
+ * message in hand, and each sent only when its receiver is sure to sleep: it has said that it is about to, and then
+ * the sender has been busy for 5 us more. (Sent as soon as possible, a ping-pong meant to sleep can settle into a
+ * rhythm in which each side finds the message there on its way to sleep, and never does.)
+ */
+struct bench_asleep {
+    int (*speak)(struct bench_pair *p, uint64_t seq);
+    int (*listen)(struct bench_pair *p, uint64_t seq);
+};
+/* *rounds: how many there were, warm-up included. */
+int bench_measure_asleep(struct bench_pair *p, const struct bench_asleep *a, uint64_t *rounds);
 
 /*
  * A busy round trip is measured in chunks, the figure being the median chunk, exactly as the raw one is, and then

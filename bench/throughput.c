@@ -172,9 +172,10 @@ static int ring_setup(struct bench_pair *p) { return stream_new(p, 1) ? 0 : -1; 
 static int ring_pass(struct bench_pair *p, uint64_t seq, uint64_t n) {
     struct stream *s = p->state;
     size_t size = (size_t)p->c->bytes;
-    unsigned batch = (unsigned)p->c->param;
-    bool right = p->side == 0 ? ring_produce(p->area, s->records, size, seq, n, batch)
-                              : ring_consume(p->area, s->copy, size, seq, n, batch);
+    bool eager = strcmp(p->c->system, "ring_eager") == 0;
+    struct ring_pace pace = {.batch = (unsigned)p->c->param, .pauses = eager ? 1 : bench_microsecond};
+    bool right = p->side == 0 ? ring_produce(p->area, s->records, size, seq, n, pace)
+                              : ring_consume(p->area, s->copy, size, seq, n, pace);
     return right ? 0 : bench_fail(p, "the textbook ring delivered wrong bytes");
 }
 
@@ -240,10 +241,11 @@ static void copy_teardown(struct bench_pair *p) { bench_xi_close(&((struct strea
 /* ---- the cases ---- */
 
 static int add_one_way(struct bench_suite *s, bool xi, uint64_t size, int batch) {
+    static const char *const systems[] = {"xi", "ring", "ring_eager"};
     const char *metric = batch > 1 ? "one_way_batch16" : "one_way";
-    for (int system = xi ? 0 : 1; system < 2; system++) {
-        if (system == 1 && ring_slots((size_t)size) == 0) continue; /* larger than its buffer can hold two of */
-        struct bench_case *c = bench_add(s, metric, system == 0 ? "xi" : "ring", size);
+    for (int system = xi ? 0 : 1; system < (batch > 1 ? 2 : 3); system++) {
+        if (system > 0 && ring_slots((size_t)size) == 0) continue; /* larger than its buffer can hold two of */
+        struct bench_case *c = bench_add(s, metric, systems[system], size);
         if (!c) return -1;
         if (system == 0) bench_limit(c, metric, "ring", NULL);
         c->param = batch;
