@@ -131,6 +131,7 @@ static int add_suites(struct bench_suite *s, const char *command) {
         if (limits && suites[i].add == python_add) continue; /* its peers are no limits */
         if ((named || all || limits) && suites[i].add(s, !limits) < 0) return bad("out of memory for", command);
     }
+    if (known && s->count == 0) return bad("nothing of the size given with --size is measured by", command);
     if (known) return 0;
     bad("no such command", command);
     return fprintf(stderr, "Try: xi-bench --help\n"), -1;

@@ -103,7 +103,7 @@ void bench_follow_parent(int parent) {
     sigset_t none;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(1); /* it died before the call above */
-    signal(SIGINT, SIG_DFL);
+    signal(SIGINT, SIG_IGN); /* Ctrl-C reaches all of a terminal's processes: what follows is the coordinator's */
     signal(SIGTERM, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);

@@ -129,6 +129,7 @@ static int add_case(struct bench_suite *s, const char *metric, const char *peer,
 }
 
 int python_add(struct bench_suite *s, bool xi) {
+    if (s->options->only_size) return 0; /* objects have no size of that kind */
     for (int metric = 0; metric < METRICS; metric++)
         for (int python = 0; python < s->options->pythons; python++)
             for (int shape = 0; shape < SHAPES; shape++)

@@ -53,6 +53,7 @@ static int wake_run(struct bench_pair *p) {
 }
 
 int wake_add(struct bench_suite *s, bool xi) {
+    if (!bench_wants(s, BENCH_RAW_BYTES)) return 0;
     if (xi) {
         struct bench_case *c = bench_add(s, "round_trip_asleep", "xi", BENCH_RAW_BYTES);
         if (!c) return -1;
