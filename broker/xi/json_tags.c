@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "json_private.h"
+#include "wire/bounds.h"
 
 struct tag {
     const char *name;
@@ -414,7 +415,7 @@ static int array_emit(struct json_emit *e, size_t i, struct array *a) {
 bool json_natural_strides(uint32_t ndim, const int64_t *shape, uint64_t bytes, bool fortran, int64_t *strides) {
     int64_t items = 1;
     for (uint32_t k = 0; k < ndim; k++)
-        if (__builtin_mul_overflow(items, shape[k], &items)) return false;
+        if (!xi_mul_i64(items, shape[k], &items)) return false;
     if (items <= 0 || bytes > INT64_MAX || (int64_t)bytes % items != 0) return ndim == 0;
     int64_t step = (int64_t)bytes / items;
     for (uint32_t k = 0; k < ndim; k++) {

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/* Joining a namespace and opening one channel of it, for send, recv and close. */
+#include <stdio.h>
+
+#include "xi.h"
+
+struct deadline deadline_in(int64_t timeout) {
+    struct deadline d = {timeout, 0};
+    if (timeout > 0 && __builtin_add_overflow(now_ns(), timeout, &d.end)) d.timeout = XI_FOREVER;
+    return d;
+}
+
+int64_t deadline_left(const struct deadline *d) {
+    if (d->timeout <= 0) return d->timeout;
+    int64_t left = d->end - now_ns();
+    return left > 0 ? left : XI_TRY;
+}
+
+static int refuse(int rc, const char *what, const char *name) {
+    if (rc == XI_E_INTR && stop_signal()) return 128 + stop_signal();
+    char shown[128];
+    say("cannot %s \"%s\": %s", what, printable(name, shown, sizeof shown), xi_error_text(rc));
+    return XI_EXIT_FAILED;
+}
+
+int session_open(struct session *s, const struct session_opts *opts) {
+    *s = (struct session){NULL, NULL, opts->channel};
+    const char *ns = namespace_or_default(opts->ns);
+    if (!ns) return XI_EXIT_USAGE;
+    xi_join_opts join = {.ns = ns, .name = opts->as, .language = "xi " XI_VERSION, .flags = opts->join_flags};
+    int rc;
+    do rc = xi_join(&join, &s->me);
+    while (rc == XI_E_INTR && !stop_signal());
+    if (rc) return refuse(rc, "join namespace", ns);
+    do rc = xi_open(s->me, opts->channel, &opts->open, &s->channel);
+    while (rc == XI_E_INTR && !stop_signal());
+    if (rc == 0) return XI_EXIT_OK;
+    int status = refuse(rc, "open channel", opts->channel);
+    session_close(s);
+    return status;
+}
+
+void session_close(struct session *s) {
+    xi_channel_free(s->channel);
+    if (s->me) xi_leave(s->me);
+    s->channel = NULL;
+    s->me = NULL;
+}

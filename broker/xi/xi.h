@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the subcommands of xi share: messages, options, an interruptible
+ * session, and a look at /dev/shm.
+ *
+ * A message goes to standard error and begins with the command's name; it says
+ * what was wrong and what to do. Exit statuses: 0 done, 1 the operation failed or
+ * timed out, 2 the command line is wrong, 128 + N ended by signal N.
+ */
+#ifndef XI_COMMAND_H
+#define XI_COMMAND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "xidata.h"
+
+enum { XI_EXIT_OK = 0, XI_EXIT_FAILED = 1, XI_EXIT_USAGE = 2 };
+
+struct command {
+    const char *name, *summary;
+    const char *usage; /* all of --help */
+    int (*run)(int argc, char **argv);
+};
+extern const struct command command_broker, command_ls, command_send, command_recv, command_close, command_run,
+    command_doctor;
+
+/* ---- messages (main.c) ---- */
+
+/* "xi send: ..." on standard error. */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same, with where the help is; returns XI_EXIT_USAGE. */
+int say_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* After getopt_long() returned '?' or ':' (with opterr 0): names the culprit. Returns XI_EXIT_USAGE. */
+int say_bad_option(int argc, char **argv, int got);
+/* Prints the usage of the running command to standard output; returns XI_EXIT_OK. */
+int print_help(void);
+
+/* ---- options (options.c) ---- */
+
+enum { OPTION_NS = 1000, OPTION_HELP, OPTION_JSON, OPTION_WATCH, OPTION_RATE, OPTION_MODE, OPTION_TEXT, OPTION_BYTES,
+       OPTION_GROUP, OPTION_RAW, OPTION_KEEP_GOING, OPTION_GRACE, OPTION_FIX, OPTION_FORCE };
+
+/* "2", "0.5", "200ms", "3s", "1m", "forever" to nanoseconds (XI_FOREVER). */
+bool parse_duration(const char *text, int64_t *ns);
+/* A whole number within the limits. */
+bool parse_count(const char *text, uint64_t low, uint64_t high, uint64_t *out);
+bool parse_mode(const char *text, uint32_t *mode);
+/* The optional argument of a long option, also when it is the next word and looks like a number. NULL: none. */
+const char *optional_number(int argc, char **argv);
+/* $XI_NAMESPACE or "default" for NULL; NULL after a message if it is not a valid name. */
+const char *namespace_or_default(const char *ns);
+/* Text from another process, for a terminal: what is no printable UTF-8 becomes '?'. `out` has `capacity` bytes. */
+const char *printable(const char *text, char *out, size_t capacity);
+/* "64 KiB"; `out` has 24 bytes. */
+const char *human_bytes(uint64_t bytes, char *out);
+/* Characters of valid UTF-8. */
+size_t text_width(const char *utf8);
+/* All of it to a descriptor. False with errno set. */
+bool write_all(int fd, const void *data, size_t n);
+int64_t now_ns(void); /* CLOCK_MONOTONIC */
+
+/* ---- stopping (stop.c) ---- */
+
+/* From now on SIGINT, SIGTERM and SIGHUP make blocking calls return and stop_signal() tell; a second one kills. */
+void stop_install(void);
+/* 0, or the signal. */
+int stop_signal(void);
+
+/* ---- a joined interpreter with one channel (session.c) ---- */
+
+struct session {
+    xi_interp *me;
+    xi_channel *channel;
+    const char *name; /* of the channel */
+};
+struct session_opts {
+    const char *ns;
+    const char *channel;
+    const char *as;       /* the interpreter's name */
+    uint32_t join_flags;
+    xi_open_opts open;
+};
+/* XI_EXIT_OK, or an exit status after a message. */
+int session_open(struct session *s, const struct session_opts *opts);
+void session_close(struct session *s);
+
+/* A wait that signals may interrupt and that then goes on for what is left. */
+struct deadline {
+    int64_t timeout, end;
+};
+struct deadline deadline_in(int64_t timeout);
+int64_t deadline_left(const struct deadline *d); /* as a timeout for the next call */
+
+/* ---- shared memory of this host (shm.c) ---- */
+
+struct shm_file {
+    char name[96];
+    uid_t uid;
+    char ns[32];
+    uint64_t epoch;
+    uint32_t number;
+    bool registry;
+    uint64_t bytes; /* of memory that it takes */
+};
+/* Every segment in /dev/shm, by user, namespace and name. Negative errno on failure. *out is from malloc(). */
+int shm_scan(struct shm_file **out, size_t *count);
+
+struct shm_namespace {
+    bool readable;        /* its registry could be read */
+    char problem[160];    /* if not: why */
+    uint64_t epoch;
+    int32_t broker_pid;
+    bool broker_alive;
+    uint32_t interps_alive, interps_dead; /* in the registry, and whether their processes are there */
+};
+/* Reads a namespace's registry, and /proc for who is alive. False: it has none. */
+bool shm_namespace_look(uid_t uid, const char *ns, struct shm_namespace *out);
+/* True if the process runs and is the one that started at that time (field 22 of /proc/PID/stat; 0: any). */
+bool process_alive(int32_t pid, uint64_t start_time);
+
+/* ---- table (table.c) ---- */
+
+struct table {
+    size_t columns;
+    const char *align; /* a character a column: 'l' or 'r' */
+    char **cells;      /* row by row, the head first */
+    size_t count, room;
+    bool failed;
+};
+void table_add(struct table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+struct json_out;
+/* Appends the table to `out`, and frees it. */
+void table_finish(struct table *t, struct json_out *out);
+
+#endif
