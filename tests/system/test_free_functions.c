@@ -28,9 +28,9 @@ static void count_run(void *context, uint64_t argument) {
 struct consumer {
     uint32_t mode;
     int group;
-    int64_t kill_after;        /* kills itself with this many received, the last still borrowed; 0: never */
-    const struct gate *ready;  /* lifted when the channel is open */
-    const struct gate *after;  /* starts when whoever holds the other end has died; NULL: at once */
+    int64_t kill_after;       /* kills itself with this many received, the last still borrowed; 0: never */
+    const struct gate *ready; /* lifted when the channel is open */
+    const struct gate *after; /* starts when whoever holds the other end has died; NULL: at once */
 };
 
 static xi_channel *open_as(xi_interp *me, uint32_t mode, int group, uint32_t flags) {

@@ -239,7 +239,8 @@ static void fresh_channel(const char *after) {
             continue;
         }
         for (int i = 0; i < 2; i++)
-            if (atomic_load(&control->victim[i].good) < 2 * CALLS) new_victim(i, after, "could not use a fresh channel");
+            if (atomic_load(&control->victim[i].good) < 2 * CALLS)
+                new_victim(i, after, "could not use a fresh channel");
     }
     fail("after %s no channel could be used any more", after);
 }
@@ -336,12 +337,15 @@ static void attack_channel(void) {
 
 /* Records that are wrong in one way each, at the head itself, where the receiver looks next. */
 static void attack_records(void) {
-    static const uint64_t headers[] = {
-        XI_REC(0, XI_REC_INLINE, 0, 1),          XI_REC(4, XI_REC_INLINE, 0, 1),
-        XI_REC(0xfffffff8, XI_REC_INLINE, 0, 1), XI_REC(RING - 8, XI_REC_INLINE, 0, 1),
-        XI_REC(1 << 20, XI_REC_BLOCK, 0, 1),     XI_REC(8, XI_REC_BLOCK, 0xff, 1),
-        XI_REC(24, 0, 0, 1),                     XI_REC(24, 0xff, 0xff, 0xffff),
-        XI_REC(32, XI_REC_BLOCK, XI_REC_F_FREE, 1)};
+    static const uint64_t headers[] = {XI_REC(0, XI_REC_INLINE, 0, 1),
+                                       XI_REC(4, XI_REC_INLINE, 0, 1),
+                                       XI_REC(0xfffffff8, XI_REC_INLINE, 0, 1),
+                                       XI_REC(RING - 8, XI_REC_INLINE, 0, 1),
+                                       XI_REC(1 << 20, XI_REC_BLOCK, 0, 1),
+                                       XI_REC(8, XI_REC_BLOCK, 0xff, 1),
+                                       XI_REC(24, 0, 0, 1),
+                                       XI_REC(24, 0xff, 0xff, 0xffff),
+                                       XI_REC(32, XI_REC_BLOCK, XI_REC_F_FREE, 1)};
     for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++) {
         struct target t;
         fresh_channel("records");
@@ -435,9 +439,7 @@ static pid_t broker_now(void) {
 static void attack_registry(void) {
     static const size_t slot1 = offsetof(struct xi_registry, slots) + sizeof(struct xi_slot);
     static const size_t chan0 = sizeof(struct xi_registry);
-    static const struct {
-        size_t from, to;
-    } ranges[] = {{0, 192}, {slot1, slot1 + 128}, {chan0, chan0 + 128}};
+    static const struct { size_t from, to; } ranges[] = {{0, 192}, {slot1, slot1 + 128}, {chan0, chan0 + 128}};
     int number = 0;
     for (size_t v = 0; v < EXTREMES; v += 2) {
         for (size_t r = 0; r < sizeof ranges / sizeof ranges[0]; r++) {

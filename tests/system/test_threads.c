@@ -25,8 +25,8 @@ struct scene {
     uint64_t capacity;
     uint32_t join_flags;
     bool batches;
-    pthread_barrier_t opened; /* all have the channel open */
-    pthread_barrier_t sent;   /* producers and the closer: everything is sent */
+    pthread_barrier_t opened;  /* all have the channel open */
+    pthread_barrier_t sent;    /* producers and the closer: everything is sent */
     pthread_barrier_t drained; /* the same: everything is received */
     _Atomic int64_t freed;
     /* consumer c of group g is the only writer of seen[g][c] */
@@ -188,11 +188,18 @@ static void visitors(void) {
 int main(void) {
     static struct scene scenes[] = {
         {.channel = "queue", .mode = XI_QUEUE, .groups = 1},
-        {.channel = "tight queue, asleep", .mode = XI_QUEUE, .groups = 1, .capacity = XI_CAPACITY_MIN,
+        {.channel = "tight queue, asleep",
+         .mode = XI_QUEUE,
+         .groups = 1,
+         .capacity = XI_CAPACITY_MIN,
          .join_flags = XI_JOIN_NO_SPIN},
         {.channel = "broadcast", .mode = XI_BROADCAST, .groups = GROUPS},
-        {.channel = "tight broadcast, asleep, batches", .mode = XI_BROADCAST, .groups = GROUPS,
-         .capacity = XI_CAPACITY_MIN, .join_flags = XI_JOIN_NO_SPIN, .batches = true},
+        {.channel = "tight broadcast, asleep, batches",
+         .mode = XI_BROADCAST,
+         .groups = GROUPS,
+         .capacity = XI_CAPACITY_MIN,
+         .join_flags = XI_JOIN_NO_SPIN,
+         .batches = true},
     };
     for (size_t i = 0; i < sizeof scenes / sizeof scenes[0]; i++) play(&scenes[i]);
     visitors();
