@@ -44,10 +44,10 @@ static int usage(FILE *out, int status) {
             "Options\n"
             "  --size N       only values of N encoded bytes: 8, or a multiple of 8 from 24 on\n"
             "  --repeat N     run everything N times, in turn (default %d)\n"
-            "  --seconds S    measure each for about S seconds a run (default 1)\n"
+            "  --seconds S    measure each for about S seconds a run (default 0.25)\n"
             "  --json FILE    also write the figures as JSON, \"-\" for standard output\n"
             "  --python PATH  the interpreter to measure; may be given up to 8 times (default /usr/bin/python3)\n"
-            "  --quick        a tenth of the time, %d repeats: to see that it works\n"
+            "  --quick        a fifth of the time, %d repeats: to see that it works\n"
             "  --help, --version\n",
             REPEAT_DEFAULT, REPEAT_QUICK);
     return status;
@@ -100,7 +100,7 @@ static int set_option(struct bench_options *o, int option, const char *text) {
 
 static void set_defaults(struct bench_options *o) {
     if (!o->repeat) o->repeat = o->quick ? REPEAT_QUICK : REPEAT_DEFAULT;
-    if (o->target_s == 0) o->target_s = o->quick ? 0.1 : 1.0;
+    if (o->target_s == 0) o->target_s = o->quick ? 0.05 : 0.25;
     if (!o->pythons) o->python[o->pythons++] = access("/usr/bin/python3", X_OK) == 0 ? "/usr/bin/python3" : "python3";
 }
 
