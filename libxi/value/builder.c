@@ -89,11 +89,12 @@ static inline int put_integer(xi_builder *b, int64_t v) {
 
 /*
  * Claims and heads a str, bytes or bigint of `n` bytes; the padding is zeroed, the n bytes are the caller's to fill.
- * *where is NULL when counting.
+ * *where is NULL when counting and on error.
  */
 static int put_space(xi_builder *b, uint32_t tag, uint32_t flags, size_t n, uint8_t **where) {
     uint64_t padding = xi_padding(n, 8), head = 8, size;
     uint8_t *at;
+    *where = NULL;
     if (__builtin_expect(n > UNLIMITED - 32, 0))
         return b->error ? b->error : no_room(b, n);
     size = head + n + padding;
@@ -105,9 +106,9 @@ static int put_space(xi_builder *b, uint32_t tag, uint32_t flags, size_t n, uint
     int error = claim(b, size, &at);
     if (error)
         return error;
-    *where = at ? at + head : NULL;
     if (!at)
         return 0;
+    *where = at + head;
     if (padding)
         store(at + size - 8, 0);
     store(at, XI_HEAD(tag, flags, padding, head == 8 ? size : 0));
@@ -293,19 +294,20 @@ int xi_put_value(xi_builder *b, const void *value, size_t size) {
 /* ---------------------------------------------------------- containers */
 
 /*
- * Opens a container: header, LONG word if asked for, then `extra` bytes for the caller at *at (NULL when counting),
- * then `children` values.
+ * Opens a container: header, LONG word if asked for, then `extra` bytes for the caller at *at (NULL when counting and
+ * on error), then `children` values.
  */
 static int open_level(xi_builder *b, uint32_t tag, uint32_t flags, uint32_t aux, uint64_t extra, uint64_t children,
                       uint8_t **at) {
     bool is_long = (b->flags & XI_BUILD_LONG) != 0;
     uint64_t head = is_long ? 16 : 8;
     size_t start = b->length;
+    *at = NULL;
     if (b->error)
         return b->error;
     if (b->depth == XI_DEPTH_MAX)
-        return stick(b, xi_fail(XI_E_DEPTH, "the value is nested more than %d levels deep: send it flatter, or in parts",
-                                XI_DEPTH_MAX));
+        return stick(b, xi_fail(XI_E_DEPTH, "the value is nested more than %d levels deep: send it flatter, or in "
+                                            "parts", XI_DEPTH_MAX));
     if (!xi_count_fits(children, 8, b->capacity - b->length))
         return no_room(b, children); /* cannot fit, however small the children */
     int error = claim(b, head + extra, at);

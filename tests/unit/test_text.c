@@ -34,8 +34,10 @@ static void assert_utf8(enum xi_encoding encoding, uint32_t flags, const void *t
     ck_assert_int_eq(out[length], 0);
 }
 
-#define ACCEPTS(encoding, flags, text) ck_assert_int_eq(xi_check_text(encoding, flags, text, sizeof(text)), 0)
-#define REFUSES(encoding, flags, text) ck_assert_int_eq(xi_check_text(encoding, flags, text, sizeof(text)), XI_E_CORRUPT)
+#define GIVES(result, encoding, flags, text)                                                                           \
+    ck_assert_int_eq(xi_check_text(encoding, flags, text, sizeof(text)), result)
+#define ACCEPTS(encoding, flags, text) GIVES(0, encoding, flags, text)
+#define REFUSES(encoding, flags, text) GIVES(XI_E_CORRUPT, encoding, flags, text)
 #define UTF8(...) ((const uint8_t[]){__VA_ARGS__})
 #define UNITS16(...) ((const uint16_t[]){__VA_ARGS__})
 #define UNITS32(...) ((const uint32_t[]){__VA_ARGS__})

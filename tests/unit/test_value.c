@@ -457,7 +457,8 @@ END_TEST
 
 START_TEST(bytes_beyond_four_gibibytes_take_the_long_form_by_themselves) {
     size_t n = ((size_t)1 << 32) + 3, capacity = n + 64;
-    void *where, *huge = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    int kind = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *where, *huge = mmap(NULL, capacity, PROT_READ | PROT_WRITE, kind, -1, 0);
     xi_cursor c;
     xi_value v;
     ck_assert_ptr_ne(huge, MAP_FAILED);
@@ -474,7 +475,8 @@ START_TEST(bytes_beyond_four_gibibytes_take_the_long_form_by_themselves) {
     for (size_t edge = UINT32_MAX - 24ull; edge < UINT32_MAX + 8ull; edge++) {
         xi_builder_init(&b, NULL, 0, 0);
         ck_assert_int_eq(xi_put_bytes_space(&b, 0, edge, &where), 0);
-        ck_assert_int_eq(xi_builder_finish(&b), (int64_t)((edge + 7) / 8 * 8 + (edge <= UINT32_MAX - 15ull ? 8 : 16)));
+        size_t head = edge <= UINT32_MAX - 15ull ? 8 : 16;
+        ck_assert_int_eq(xi_builder_finish(&b), (int64_t)(head + (edge + 7) / 8 * 8));
     }
 }
 END_TEST
@@ -563,7 +565,8 @@ START_TEST(an_ndarray_of_no_items_may_have_any_strides) {
     ck_assert_int_eq(xi_end(&b), 0);
     ck_assert_int_eq(read_back().u.array.shape[0], INT64_MAX);
     fresh();
-    ck_assert_int_eq(xi_begin_ndarray(&b, "<i8", 0, 3, shape, strides), XI_E_INVAL); /* as numpy: zero does not excuse */
+    /* As numpy: a dimension of zero does not excuse the others. */
+    ck_assert_int_eq(xi_begin_ndarray(&b, "<i8", 0, 3, shape, strides), XI_E_INVAL);
 }
 END_TEST
 
