@@ -30,6 +30,7 @@
  * ring's size or a constant.
  */
 #include "repair_internal.h"
+#include "xidata.h"
 
 struct repair {
     const struct xi_chan_view *view;
@@ -103,7 +104,7 @@ static void tell_owner(const struct xi_world *world, uint32_t segment) {
 struct chain {
     uint64_t end;     /* position after the last valid record */
     uint64_t records;
-    uint16_t last;    /* number bits of the last record */
+    uint16_t first, last; /* number bits of the records */
     bool clean;       /* a zero header follows, as must be */
 };
 
@@ -115,6 +116,8 @@ static struct chain follow(const struct xi_chan_view *view, uint64_t from, uint6
         if (chain.records > 0 && XI_REC_SEQ(record.header) != (uint16_t)(chain.last + 1))
             break;
         chain.last = XI_REC_SEQ(record.header);
+        if (chain.records == 0)
+            chain.first = chain.last;
         chain.end = record.next;
         chain.records++;
     }
@@ -148,7 +151,7 @@ static uint64_t smallest_head(const struct xi_chan_view *view, uint64_t tail) {
 
 /* True if some active group's head lies where it can with this tail, or no group says anything. */
 static bool tail_explained(const struct xi_chan_view *view, uint64_t tail) {
-    if (!xi_position_plausible(tail))
+    if (!xi_position_plausible(tail) || !xi_position_plausible(tail + view->capacity))
         return false;
     uint64_t active = xi_load_acquire(&view->chan->active);
     uint64_t lowest = xi_lowest_head(view, tail), highest = tail + view->capacity;
@@ -173,7 +176,9 @@ static struct witness ask_group(const struct xi_chan_view *view, uint32_t g) {
     if (!active || !xi_position_plausible(head))
         return (struct witness){.agrees = false};
     struct chain chain = follow(view, head, head + view->capacity);
-    bool agrees = chain.records > 0 ? chain.last == (uint16_t)sent : xi_load_acquire(&group->head_seq) == sent;
+    uint64_t received = xi_load_acquire(&group->head_seq);
+    bool agrees = chain.records > 0 ? chain.first == (uint16_t)(received + 1) && chain.last == (uint16_t)sent
+                                    : received == sent;
     return (struct witness){chain, agrees && chain.clean};
 }
 
@@ -186,9 +191,9 @@ static bool says_more(const struct witness *a, const struct witness *b) {
 }
 
 /*
- * No head agrees with the stored tail: one of them is garbage. Records that lead from a head to the number last sent
- * prove that head right; if they end where the stored tail lies in the ring, only the head is some laps off. Positions
- * do not go back without need: borrow entries are judged by them.
+ * No head agrees with the stored tail: one of them is garbage. Records that lead from the number after the one last
+ * received to the one last sent prove a head right. Without any, positions do not go back without need: borrow entries
+ * are judged by them.
  */
 static uint64_t find_tail(const struct xi_chan_view *view, uint64_t stored) {
     struct witness best = {.agrees = false};
@@ -202,9 +207,7 @@ static uint64_t find_tail(const struct xi_chan_view *view, uint64_t stored) {
         return end;
     if (!best.agrees)
         return stored;
-    if (best.chain.records == 0)
-        return stored > end ? stored : end;
-    return (stored - end) % view->capacity == 0 ? stored : end;
+    return best.chain.records == 0 && stored > end ? stored : end;
 }
 
 static uint64_t largest_number(const struct xi_chan_view *view) {
@@ -242,22 +245,23 @@ static void repair_min_head(const struct repair *r) {
 
 /* --------------------------------------------------- a head, under its lock */
 
-/* What the head can be compared with: the tail, and whether it is exact (no living producer holds the lock). */
+/* What the head can be compared with. */
 struct tail_view {
     uint64_t tail, number;
-    bool exact;
+    bool exact; /* no living producer was ahead of this tail */
+    bool ours;  /* the producers' lock is: both numbers are of one moment */
 };
 
 static struct tail_view look_at_tail(const struct repair *r, bool producers_ours) {
     /* The lock first: when it is free, whoever sent what the dead one received has stored its tail before freeing it. */
     bool is_free = xi_load_full(&r->chan->lock) == 0;
-    struct tail_view t = {.exact = producers_ours || is_free};
+    struct tail_view t = {.exact = producers_ours || is_free, .ours = producers_ours};
     t.number = xi_load_acquire(&r->chan->tail_seq);
     t.tail = xi_load_acquire(&r->chan->tail);
     return t;
 }
 
-/* With the head right, the record there (numbers differ by at most one batch) or an exact tail tells the number. */
+/* With the head right, the record there (numbers differ by at most one batch) or the tail tells the number. */
 static void repair_head_number(const struct repair *r, struct xi_group *group, const struct tail_view *t) {
     uint64_t head = xi_load_acquire(&group->head), stored = xi_load_acquire(&group->head_seq), number = stored;
     struct xi_record record;
@@ -265,7 +269,7 @@ static void repair_head_number(const struct repair *r, struct xi_group *group, c
         uint64_t base = xi_number_plausible(stored) || !xi_number_plausible(t->number) ? stored : t->number;
         int16_t ahead = (int16_t)(uint16_t)(XI_REC_SEQ(record.header) - (uint16_t)(base + 1));
         number = base + (uint64_t)(int64_t)ahead;
-    } else if (t->exact && head == t->tail) {
+    } else if (t->ours && head == t->tail) {
         number = t->number;
     }
     if (number != stored)
@@ -363,6 +367,22 @@ static void settle_group(const struct repair *r, uint32_t g) {
         end_group(r->view, g, r->world);
 }
 
+/*
+ * Group 0 of a queue is there from its making to its end. Without it whatever is sent would vanish, so it is put back
+ * whoever took it away; to be done before the heads are looked at.
+ */
+static bool queue_lost_its_group(const struct xi_chan_view *view) {
+    return view->chan->mode == XI_QUEUE && !((xi_load_acquire(&view->chan->active) & 1) &&
+                                             xi_load_acquire(&view->chan->groups[0].state) == XI_GROUP_ACTIVE);
+}
+
+static void restore_queue(const struct repair *r) {
+    if (!queue_lost_its_group(r->view))
+        return;
+    xi_put32(&r->chan->groups[0].state, XI_GROUP_ACTIVE);
+    xi_do_or(&r->chan->active, 1);
+}
+
 /* ------------------------------------------------------------- the channel */
 
 /* True if something that the producers' lock guards is as no operation leaves it. Racy: looked at again under the lock. */
@@ -383,8 +403,10 @@ static bool producers_wrong(const struct xi_chan_view *view) {
 void xi_repair_channel(const struct xi_chan_view *view, const struct xi_dead *dead, const struct xi_world *world) {
     const struct repair r = {view, view->chan, dead, world};
     bool producers = seize(&r, &view->chan->lock, producers_wrong(view));
-    if (producers)
+    if (producers) {
+        restore_queue(&r);
         repair_tail(&r);
+    }
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
         repair_group(&r, g, producers);
     if (producers) {

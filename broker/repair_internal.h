@@ -56,9 +56,9 @@ static inline void xi_do_wake(const struct xi_world *world, xi_a32 *word, int co
 
 /* ---- reading a channel */
 
-/* A position, or a number of a value, that somebody who follows the rules can have stored. */
+/* A position, or a number of a value, that somebody who follows the rules can have stored. (Of numbers, 16 bits more.) */
 static inline bool xi_position_plausible(uint64_t position) { return position < XI_COUNT_MAX && position % 8 == 0; }
-static inline bool xi_number_plausible(uint64_t number) { return number < XI_COUNT_MAX; }
+static inline bool xi_number_plausible(uint64_t number) { return number < XI_COUNT_MAX - 65536; }
 
 /* The word of the ring at a position; inside the first mapping and aligned, whatever the position. */
 static inline xi_a64 *xi_ring_at(const struct xi_chan_view *view, uint64_t position) {
