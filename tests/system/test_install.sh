@@ -59,10 +59,10 @@ int main(void) {
 }
 C
 
-run() { # WHAT PROGRAM: with the installed broker found by PATH
+run() { # WHAT PROGRAM PATH: the broker is found beside the library, or by PATH
     local out
-    out=$(PATH="$prefix/bin:/usr/bin:/bin" LD_LIBRARY_PATH="$lib" XI_BROKER="$prefix/bin/xi-broker" "$2") &&
-        [ "$out" = 42 ] || { echo "$1: got \"$out\""; exit 1; }
+    out=$(PATH="$3" LD_LIBRARY_PATH="$lib" "$2") || { echo "$1: status $?"; exit 1; }
+    [ "$out" = 42 ] || { echo "$1: got \"$out\""; exit 1; }
     echo "$1: ok"
 }
 
@@ -73,8 +73,8 @@ export PKG_CONFIG_PATH=$lib/pkgconfig
     cc -std=c11 "$work/hello.c" -o "$work/static" $(pkg-config --cflags xidata) "$lib/libxidata.a" \
         $(pkg-config --static --libs xidata | sed 's/-lxidata//')
 }
-run "pkg-config, shared" "$work/shared"
-run "pkg-config, static" "$work/static"
+run "pkg-config, shared" "$work/shared" /usr/bin:/bin
+run "pkg-config, static" "$work/static" "$prefix/bin:/usr/bin:/bin"
 [ "$(pkg-config --modversion xidata)" = "$("$prefix/bin/xi" --version | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -1)" ] ||
     { echo "xidata.pc and xi --version disagree"; exit 1; }
 
@@ -98,5 +98,5 @@ target_link_libraries(static PRIVATE xidata::static)
 CMAKE
 { cmake -G Ninja -S "$work/project" -B "$work/project/build" -DCMAKE_PREFIX_PATH="$prefix" &&
     cmake --build "$work/project/build"; } >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
-run "find_package, shared" "$work/project/build/shared"
-run "find_package, static" "$work/project/build/static"
+run "find_package, shared" "$work/project/build/shared" /usr/bin:/bin
+run "find_package, static" "$work/project/build/static" "$prefix/bin:/usr/bin:/bin"

@@ -106,17 +106,30 @@ class Demo:
         return process
 
     def start_broker(self):
-        """A foreground service, whose first line of log says that it listens."""
-        read, write = os.pipe()
-        self.broker = self.start("broker", [str(BUILD / "bin" / "xi-broker"), "--namespace", self.ns], stderr=write)
-        os.close(write)
-        self.log_pipe = read
-        self.poll.register(read, select.POLLIN)
-        deadline = time.monotonic() + 10
-        while b"\n" not in self.log_text:
-            self.step(deadline - time.monotonic())
-            if self.broker is None or time.monotonic() > deadline:
-                raise SystemExit("the broker did not start:\n" + self.log_text.decode(errors="replace"))
+        """A foreground service, which says through a pipe when it listens."""
+        self.log_pipe, log = os.pipe()
+        ready, tell = os.pipe()
+        self.broker = self.start("broker", [str(BUILD / "bin" / "xi-broker"), "--namespace", self.ns, "--ready-fd",
+                                            str(tell)], stderr=log, pass_fds=(tell,))
+        os.close(log)
+        os.close(tell)
+        self.poll.register(self.log_pipe, select.POLLIN)
+        with open(ready, "rb") as pipe:
+            word = pipe.readline()
+        if word.strip() != b"ready":
+            self.broker.child.wait(timeout=10)
+            self.read_log()
+            raise SystemExit("the broker did not start:\n" + self.log_text.decode(errors="replace"))
+
+    def read_log(self):
+        """What is still in the pipe."""
+        pipe = select.poll()
+        pipe.register(self.log_pipe, select.POLLIN)
+        while pipe.poll(0):
+            data = os.read(self.log_pipe, 65536)
+            if not data:
+                break
+            self.log_text += data
 
     def step(self, seconds):
         """Handles what happens within `seconds`: lines of the broker's log, and processes that end."""
@@ -167,15 +180,7 @@ class Demo:
             if lock.exists() and subprocess.run(["flock", "-w", "10", str(lock), "true"], check=False).returncode:
                 say("the broker that took over has not left")
                 self.ok = False
-        while True:  # what is still in the pipe
-            self.poll = select.poll()
-            self.poll.register(self.log_pipe, select.POLLIN)
-            if not self.poll.poll(0):
-                break
-            data = os.read(self.log_pipe, 65536)
-            if not data:
-                break
-            self.log_text += data
+        self.read_log()
 
     def outstanding(self):
         """The status command's word on blocks that nobody has given back, while the broker still runs."""
