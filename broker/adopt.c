@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Taking over the namespace of a broker that died. The registry says who was
+ * there; /dev/shm says which segments there are; each segment's head says whose
+ * it is. What fits together is adopted into the core, what does not is removed.
+ *
+ * The registry is the only segment that the broker alone writes, but any process
+ * of this user could have: every number of it is checked before it is used.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "log.h"
+#include "wire/names.h"
+#include "wire/order.h"
+#include "world.h"
+#include "xidata.h"
+
+struct file {
+    const char *name; /* in /dev/shm, without a slash */
+    uint64_t epoch;
+    uint32_t number;
+};
+
+/* Calls `fn` for every segment file of this namespace but the registry. Returns how many there were. */
+static uint32_t each_file(struct world *w, void (*fn)(struct world *w, const struct file *file)) {
+    uint32_t count = 0;
+    DIR *dir = opendir("/dev/shm");
+    const struct dirent *e;
+    while (dir && (e = readdir(dir))) {
+        uid_t uid;
+        char ns[32];
+        struct file file = {.name = e->d_name};
+        if (!xi_shm_name_parse(file.name, &uid, ns, &file.epoch, &file.number)) continue;
+        if (uid != w->uid || strcmp(ns, w->ns) != 0 || !file.number) continue;
+        fn(w, &file);
+        count++;
+    }
+    if (dir) closedir(dir);
+    return count;
+}
+
+static void remove_file(const char *file) {
+    char name[XI_SHM_NAME_MAX + 1] = "/";
+    strncat(name, file, XI_SHM_NAME_MAX - 1);
+    xi_segment_remove(name, -1);
+}
+
+static void remove_any(struct world *w, const struct file *file) {
+    (void)w;
+    remove_file(file->name);
+}
+
+/* Learns of a segment that its head confirms; removes what is of an earlier namespace, or is nothing. */
+static void learn(struct world *w, const struct file *file) {
+    char name[XI_SHM_NAME_MAX];
+    struct xi_segment head = {0};
+    struct stat st = {0};
+    int fd = -1;
+    world_name(w, name, file->number);
+    bool ours = file->epoch == (uint32_t)w->epoch && xi_segment_open(name, true, &fd) == 0;
+    ours = ours && fstat(fd, &st) == 0 && pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head;
+    ours = ours && head.magic == XI_LAYOUT_MAGIC && head.version == XI_LAYOUT_VERSION && head.epoch == w->epoch &&
+           head.number == file->number && head.size == (uint64_t)st.st_size && head.size >= XI_PAGE && !xi_load_relaxed(&head.gone) &&
+           head.kind > XI_SEG_REGISTRY && head.kind <= XI_SEG_CHANNEL && head.owner < XI_MAX_INTERPS;
+    if (fd >= 0) close(fd);
+    if (ours) world_know(w, file->number, head.kind, head.owner, head.size, -1);
+    else remove_file(file->name);
+}
+
+static struct seg *known(const struct world *w, uint32_t number, uint32_t kind) {
+    uint64_t *found = number ? table_find(&w->segs, number) : NULL;
+    struct seg *s = found ? (struct seg *)(uintptr_t)*found : NULL;
+    return s && s->kind == kind ? s : NULL;
+}
+
+/* ---- the registry ---- */
+
+static const char *registry_fault(const struct world *w, const struct stat *file) {
+    const struct xi_registry *r = w->registry;
+    uint32_t limit = xi_load_relaxed(&((struct xi_registry *)(uintptr_t)r)->channel_limit);
+    if (r->seg.magic != XI_LAYOUT_MAGIC || r->seg.kind != XI_SEG_REGISTRY) return "it is not a registry";
+    if (r->seg.version != XI_LAYOUT_VERSION) return "it is of another version of xidata";
+    if ((uint32_t)r->seg.epoch == 0) return "it has no epoch";
+    if (limit > XI_MAX_CHANNELS || XI_REGISTRY_SIZE(limit) > (uint64_t)file->st_size) return "it is shorter than it says";
+    if (r->uid != w->uid || strncmp(r->ns, w->ns, sizeof r->ns) != 0) return "it is of another namespace";
+    if (xi_load_relaxed(&((struct xi_registry *)(uintptr_t)r)->state) != XI_NS_RUNNING)
+        return "its broker died while removing or making it";
+    return NULL;
+}
+
+/* 1: a sound registry is mapped; 0: none, or none that is sound; negative: cannot go on. */
+static int open_registry(struct world *w) {
+    char name[XI_SHM_NAME_MAX];
+    struct stat st;
+    world_name(w, name, 0);
+    int rc = xi_segment_open(name, true, &w->registry_fd);
+    if (rc == XI_E_NOENT) return 0;
+    if (rc) return rc;
+    if (fstat(w->registry_fd, &st) != 0) return xi_fail_errno(errno, "fstat of the registry");
+    if (st.st_uid != w->uid)
+        return xi_fail(XI_E_ACCESS, "the registry /dev/shm%s belongs to user %u; ask them to remove it, or use another "
+                       "namespace", name, (unsigned)st.st_uid);
+    const char *fault = "it is too short";
+    if (st.st_size >= (off_t)sizeof(struct xi_registry)) {
+        rc = world_map_registry(w);
+        if (rc) return rc;
+        fault = registry_fault(w, &st);
+    }
+    if (!fault) {
+        w->epoch = w->registry->seg.epoch;
+        w->registry_size = (uint64_t)st.st_size;
+        return 1;
+    }
+    log_line("the registry that an earlier broker left cannot be adopted: %s; removing it", fault);
+    world_deinit(w);
+    return 0;
+}
+
+/* ---- interpreters ---- */
+
+static uint32_t mail_flags(struct world *w, uint32_t number) {
+    struct seg *s = known(w, number, XI_SEG_MAILBOX);
+    if (!s || world_map(w, s) != 0 || s->map.size < XI_MAILBOX_SIZE) return 0;
+    return xi_load_relaxed(&((struct xi_mailbox *)s->map.base)->flags);
+}
+
+static void adopt_slots(struct world *w, struct state *st) {
+    int64_t next = xi_load_relaxed(&w->registry->next_id);
+    for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
+        struct xi_slot *s = &w->registry->slots[i];
+        uint32_t state = xi_load_relaxed(&s->state);
+        struct adopted_interp found = {.slot = i, .id = xi_load_relaxed(&s->id), .pid = s->pid, .uid = w->uid,
+                                       .start = s->start_time, .flags = s->flags & XI_JOIN_REQUIRES_REF,
+                                       .refcount = xi_load_relaxed(&s->id_refcount), .orphan = state == XI_SLOT_ORPHAN};
+        if (state != XI_SLOT_LIVE && state != XI_SLOT_ORPHAN) continue;
+        if (found.id <= 0 || found.id >= next || found.pid <= 0 || table_find(&st->ids, (uint64_t)found.id)) {
+            log_line("slot %u of the registry holds nonsense; cleared", i);
+            world_set_slot(w, i, XI_SLOT_FREE);
+            continue;
+        }
+        s->name[sizeof s->name - 1] = s->language[sizeof s->language - 1] = 0;
+        found.told_end = mail_flags(w, s->mailbox_seg) & XI_MAIL_END;
+        state_adopt_interp(st, &found);
+    }
+}
+
+/* Owned by an adopted interpreter, under the number that the registry has, and whole? */
+static bool belongs(struct world *w, const struct state *st, const struct seg *s) {
+    const struct interp *in = &st->interps[s->slot];
+    const struct xi_slot *slot = &w->registry->slots[s->slot];
+    if (!s->slot || in->life == INTERP_FREE) return false;
+    switch (s->kind) {
+    case XI_SEG_OWN: return in->life == INTERP_LIVE && slot->own_seg == s->number && s->size == XI_OWN_SIZE;
+    case XI_SEG_MAILBOX: return in->life == INTERP_LIVE && slot->mailbox_seg == s->number && s->size == XI_MAILBOX_SIZE;
+    case XI_SEG_BORROWS: return in->life == INTERP_LIVE;
+    case XI_SEG_ARENA: {
+        struct seg *release = known(w, s->number + 1, XI_SEG_RELEASE);
+        return s->number % 2 == 0 && release && release->slot == s->slot && release->size == XI_RELEASE_SIZE(s->size);
+    }
+    case XI_SEG_RELEASE: return known(w, s->number - 1, XI_SEG_ARENA) != NULL;
+    default: return false;
+    }
+}
+
+/* Segment heads name a slot and an id: the slot may have another tenant by now. */
+static bool head_names(struct world *w, const struct state *st, const struct seg *s) {
+    char name[XI_SHM_NAME_MAX];
+    struct xi_segment head;
+    int fd;
+    world_name(w, name, s->number);
+    if (xi_segment_open(name, false, &fd) != 0) return false;
+    bool same = pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head && head.owner_id == st->interps[s->slot].id;
+    close(fd);
+    return same;
+}
+
+static void adopt_owned(struct world *w, struct state *st, const uint64_t *numbers, uint32_t count) {
+    for (int pass = 0; pass < 2; pass++) /* removing an arena makes its release words nobody's */
+        for (uint32_t i = 0; i < count; i++) {
+            uint64_t *found = table_find(&w->segs, numbers[i]);
+            struct seg *s = found ? (struct seg *)(uintptr_t)*found : NULL;
+            if (s && s->kind != XI_SEG_CHANNEL && (!belongs(w, st, s) || !head_names(w, st, s)))
+                world_remove(w, s->number, true);
+        }
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t *found = table_find(&w->segs, numbers[i]);
+        struct seg *s = found ? (struct seg *)(uintptr_t)*found : NULL;
+        if (!s || s->kind == XI_SEG_CHANNEL || s->kind == XI_SEG_RELEASE) continue;
+        struct held h = {s->number, s->kind, s->size, s->size + (s->kind == XI_SEG_ARENA ? XI_RELEASE_SIZE(s->size) : 0)};
+        state_adopt_segment(st, s->slot, &h);
+    }
+}
+
+/* An orphan without arenas is none. */
+static void drop_empty_orphans(struct world *w, struct state *st) {
+    for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
+        struct interp *in = &st->interps[i];
+        if (in->life != INTERP_ORPHAN || in->held_count) continue;
+        state_step(st, &(struct event){.kind = EVENT_UNNAMED, .slot = i, .id = in->id});
+        world_set_slot(w, i, XI_SLOT_FREE);
+    }
+}
+
+/* ---- channels ---- */
+
+static bool adopt_channel(struct world *w, struct state *st, uint32_t index, struct table *ids) {
+    const struct xi_chan_entry *e = &w->registry->channels[index];
+    struct chan ch = {.id = xi_load_relaxed(&w->registry->channels[index].id), .segment = e->segment, .mode = e->mode,
+                      .capacity = e->capacity, .uid = w->uid};
+    struct xi_chan_view view;
+    memcpy(ch.name, e->name, sizeof ch.name);
+    if (!memchr(ch.name, 0, sizeof ch.name) || !xi_channel_name_valid(ch.name, XI_NAME_MAX)) return false;
+    if (ch.id >= xi_load_relaxed(&w->registry->next_channel_id) || table_find(ids, ch.id)) return false;
+    if (ch.capacity < XI_PAGE || ch.capacity > XI_CAPACITY_MAX || !known(w, ch.segment, XI_SEG_CHANNEL)) return false;
+    if (!world_view(w, &ch, &view) || view.chan->id != ch.id || view.chan->mode != ch.mode) return false;
+    *table_put(ids, ch.id) = 1;
+    state_adopt_channel(st, index, &ch);
+    return true;
+}
+
+static void adopt_channels(struct world *w, struct state *st) {
+    struct table ids = {0};
+    uint32_t limit = xi_load_relaxed(&w->registry->channel_limit);
+    for (uint32_t i = 0; i < limit; i++) {
+        uint64_t id = xi_load_relaxed(&w->registry->channels[i].id);
+        if (!id || adopt_channel(w, st, i, &ids)) {
+            if (id) world_publish_channel(w, st, i);
+            world_trim(w);
+            continue;
+        }
+        log_line("channel %llu of the registry has no sound segment; removed", (unsigned long long)id);
+        world_clear_channel(w, i);
+    }
+    table_clear(&ids);
+    state_adopt_done(st);
+}
+
+static void remove_stray_channels(struct world *w, const struct state *st, const uint64_t *numbers, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++)
+        if (known(w, (uint32_t)numbers[i], XI_SEG_CHANNEL) && !table_find(&st->segments, numbers[i]))
+            world_remove(w, (uint32_t)numbers[i], true);
+}
+
+/* ---- */
+
+/* Counters that are at least beyond everything that bears a number. */
+static void adopt_counters(struct world *w, struct state *st, const uint64_t *numbers, uint32_t count) {
+    uint32_t next = xi_load_relaxed(&w->registry->next_segment);
+    for (uint32_t i = 0; i < count; i++)
+        if (numbers[i] >= next) next = (uint32_t)numbers[i] + 2;
+    state_adopt_counters(st, xi_load_relaxed(&w->registry->next_id), (next + 1) & ~1u,
+                         xi_load_relaxed(&w->registry->next_channel_id));
+}
+
+static void world_blank(struct world *w, const char *ns, uid_t uid) {
+    *w = (struct world){.uid = uid, .registry_fd = -1};
+    memcpy(w->ns, ns, strnlen(ns, sizeof w->ns - 1));
+}
+
+static void remove_leftovers(struct world *w) {
+    char name[XI_SHM_NAME_MAX];
+    world_name(w, name, 0);
+    xi_segment_remove(name, -1);
+    uint32_t count = each_file(w, remove_any);
+    if (count) log_line("removed %u segment%s that an earlier broker left behind; starting afresh", count, count == 1 ? "" : "s");
+}
+
+int world_adopt(struct world *w, const char *ns, uid_t uid, struct state *st) {
+    world_blank(w, ns, uid);
+    int rc = open_registry(w);
+    if (rc < 0) return rc;
+    if (rc == 0) {
+        world_blank(w, ns, uid);
+        remove_leftovers(w);
+        return 0;
+    }
+    (void)each_file(w, learn);
+    uint32_t count = 0;
+    uint64_t *numbers = memory_or_die(NULL, w->segs.count + 1u, sizeof *numbers), key, value;
+    for (uint32_t at = 0; table_next(&w->segs, &at, &key, &value);) numbers[count++] = key;
+    adopt_counters(w, st, numbers, count);
+    adopt_slots(w, st);
+    adopt_owned(w, st, numbers, count);
+    drop_empty_orphans(w, st);
+    adopt_channels(w, st);
+    remove_stray_channels(w, st, numbers, count);
+    free(numbers);
+    return 1;
+}

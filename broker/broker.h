@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The broker: connections, deaths and timers become events for the core
+ * (state.h); the core's actions are carried out by the world (world.h), repair
+ * (recover.h) and the connections (peer.h). This is where they meet; it decides
+ * nothing but when an --auto broker leaves.
+ */
+#ifndef XI_BROKER_BROKER_H
+#define XI_BROKER_BROKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "loop.h"
+#include "peer.h"
+#include "recover.h"
+#include "state.h"
+#include "world.h"
+
+struct broker_options {
+    const char *ns;
+    bool automatic; /* leave when the last interpreter has gone */
+    bool linger;    /* not while undelivered values wait */
+    bool memfd;
+    enum loop_choice wait;
+    struct state_limits limits;
+};
+
+struct late {
+    uint64_t conn;
+    struct xi_reply reply;
+};
+
+struct death_watch {
+    struct broker *broker;
+    uint32_t slot;
+    int pidfd;
+    struct watch *watch;
+};
+
+struct broker {
+    struct broker_options options;
+    struct state state;
+    struct world world;
+    struct recover recover;
+    struct loop *loop;
+    struct table peers; /* conn to struct peer * */
+    uint64_t next_conn;
+    int listen_fd;
+    struct watch *listening;
+    struct death_watch deaths[XI_MAX_INTERPS];
+    int64_t settle_at[XI_MAX_INTERPS]; /* 0: not declaring */
+    struct timer settle, leave, listen_again;
+    struct event *queue; /* events that came up while another was being handled */
+    size_t queue_at, queue_count, queue_capacity;
+    struct late *late; /* answers that wait until all their consequences are carried out */
+    size_t late_count, late_capacity;
+    int made[2]; /* descriptors of what the current request made */
+    unsigned made_count;
+    bool handling, alone, joined_once, stopping;
+    const char *fate; /* of the interpreter whose death is being handled */
+    char last_words[160];
+};
+
+/* Adopts or makes the namespace. 0, or an enum xi_error with its sentence in xi_error_text(). The lock is held already. */
+int broker_init(struct broker *b, const struct broker_options *options);
+/* Begins to accept on a listening socket, which stays the caller's. */
+void broker_listen(struct broker *b, int fd);
+void broker_turn(struct broker *b);
+/* From a signal: everybody is told, and broker_turn will not be needed again. */
+void broker_stop(struct broker *b, const char *why);
+/* Removes the namespace and frees everything. The one line that sums up is logged. */
+void broker_deinit(struct broker *b);
+
+#endif

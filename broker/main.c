@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * xi-broker: options, signals, and the order of coming and going.
+ *
+ * Coming: lock, namespace (adopted or new), socket, "ready". Going: socket (so
+ * that nobody comes any more), namespace, lock file last.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "broker.h"
+#include "error.h"
+#include "log.h"
+#include "start.h"
+#include "wire/names.h"
+#include "xidata.h"
+
+struct options {
+    struct broker_options broker;
+    const char *log_path;
+    int ready_fd;
+    bool foreground, verbose;
+};
+
+static const char usage[] =
+    "usage: xi-broker [options]\n"
+    "Serves one xidata namespace: names, identities and channels for the interpreters of this user on this host, and\n"
+    "repair when one of them dies. Interpreters start one by themselves when none runs.\n"
+    "\n"
+    "  -n, --namespace NAME    the namespace ($XI_NAMESPACE, else \"default\")\n"
+    "  -v, --verbose           say more: joins, leaves, collections\n"
+    "      --log FILE          append to FILE instead of stderr\n"
+    "      --auto              go to the background; leave when the last interpreter has gone\n"
+    "      --foreground        with --auto: stay in the foreground\n"
+    "      --linger            with --auto: stay for as long as undelivered values wait\n"
+    "      --ready-fd N        write \"ready\" or \"busy\" (another broker serves it) to descriptor N when that is known\n"
+    "      --memfd             segments without names, sealed: only the broker hands them out (a new one cannot adopt them)\n"
+    "      --quota-bytes N     shared memory of one user (K, M, G, T may follow; default 256G)\n"
+    "      --quota-segments N  default 65536\n"
+    "      --quota-channels N  default 16384, which is the most there can be\n"
+    "      --quota-interps N   default 511, which is the most there can be\n"
+    "  -h, --help              this\n"
+    "      --version\n"
+    "\n"
+    "Environment: XI_RUNTIME_DIR (folder of the sockets; else $XDG_RUNTIME_DIR/xidata, else /tmp/xidata-UID),\n"
+    "XI_WAIT=auto|uring|futex. SIGTERM and SIGINT end the namespace and remove it. See xi-broker(1).\n";
+
+enum { OPT_LOG = 256, OPT_AUTO, OPT_FOREGROUND, OPT_LINGER, OPT_READY, OPT_MEMFD, OPT_BYTES, OPT_SEGMENTS, OPT_CHANNELS,
+       OPT_INTERPS, OPT_VERSION };
+static const struct option long_options[] = {
+    {"namespace", required_argument, NULL, 'n'},   {"verbose", no_argument, NULL, 'v'},
+    {"log", required_argument, NULL, OPT_LOG},     {"auto", no_argument, NULL, OPT_AUTO},
+    {"foreground", no_argument, NULL, OPT_FOREGROUND}, {"linger", no_argument, NULL, OPT_LINGER},
+    {"ready-fd", required_argument, NULL, OPT_READY}, {"memfd", no_argument, NULL, OPT_MEMFD},
+    {"quota-bytes", required_argument, NULL, OPT_BYTES}, {"quota-segments", required_argument, NULL, OPT_SEGMENTS},
+    {"quota-channels", required_argument, NULL, OPT_CHANNELS}, {"quota-interps", required_argument, NULL, OPT_INTERPS},
+    {"help", no_argument, NULL, 'h'},              {"version", no_argument, NULL, OPT_VERSION},
+    {NULL, 0, NULL, 0}};
+
+static _Noreturn void misused(const char *what, const char *value) {
+    fprintf(stderr, "xi-broker: %s \"%s\"; see xi-broker --help\n", what, value);
+    exit(2);
+}
+
+/* A whole number up to `most`, K, M, G or T times 1,024 each. */
+static uint64_t number(const char *text, uint64_t most, const char *what) {
+    static const char units[] = "KMGT";
+    char *end;
+    errno = 0;
+    unsigned long long n = strtoull(text, &end, 10);
+    const char *unit = *end ? strchr(units, *end) : NULL;
+    bool good = errno == 0 && end != text && text[0] != '-' && (!*end || (unit && !end[1]));
+    for (long i = unit ? unit - units + 1 : 0; i > 0 && good; i--) {
+        good = n <= UINT64_MAX / 1024;
+        n *= 1024;
+    }
+    if (!good || n > most) misused(what, text);
+    return n;
+}
+
+static enum loop_choice wait_choice(void) {
+    const char *wait = getenv("XI_WAIT");
+    if (!wait || !wait[0] || strcmp(wait, "auto") == 0) return LOOP_AUTO;
+    if (strcmp(wait, "uring") == 0) return LOOP_URING;
+    if (strcmp(wait, "futex") == 0) return LOOP_POLL;
+    misused("XI_WAIT is auto, uring or futex, not", wait);
+}
+
+static void take_option(struct options *o, int c, const char *value) {
+    struct state_limits *limits = &o->broker.limits;
+    switch (c) {
+    case 'n': o->broker.ns = value; break;
+    case 'v': o->verbose = true; break;
+    case 'h': fputs(usage, stdout); exit(0);
+    case OPT_VERSION: puts("xi-broker " XI_VERSION); exit(0);
+    case OPT_LOG: o->log_path = value; break;
+    case OPT_AUTO: o->broker.automatic = true; break;
+    case OPT_FOREGROUND: o->foreground = true; break;
+    case OPT_LINGER: o->broker.linger = true; break;
+    case OPT_READY: o->ready_fd = (int)number(value, 1 << 20, "not a descriptor:"); break;
+    case OPT_MEMFD: o->broker.memfd = true; break;
+    case OPT_BYTES: limits->bytes = number(value, UINT64_MAX, "not a number of bytes:"); break;
+    case OPT_SEGMENTS: limits->segments = (uint32_t)number(value, UINT32_MAX / 2, "not a number of segments:"); break;
+    case OPT_CHANNELS: limits->channels = (uint32_t)number(value, XI_MAX_CHANNELS, "not a number of channels:"); break;
+    case OPT_INTERPS: limits->interps = (uint32_t)number(value, XI_MAX_INTERPS - 1, "not a number of interpreters:"); break;
+    default: exit(2); /* getopt has said why */
+    }
+}
+
+static void parse(struct options *o, int argc, char **argv) {
+    static const struct state_limits limits = STATE_LIMITS_DEFAULT;
+    *o = (struct options){.broker = {.ns = xi_ns_default(), .limits = limits, .wait = wait_choice()}, .ready_fd = -1};
+    for (int c; (c = getopt_long(argc, argv, "n:vh", long_options, NULL)) != -1;) take_option(o, c, optarg);
+    if (optind < argc) misused("unexpected argument", argv[optind]);
+    if (!xi_ns_valid(o->broker.ns)) misused("a namespace is 1 to 31 of A-Z a-z 0-9 _ . -, not beginning with a dot:", o->broker.ns);
+    if (!o->broker.automatic) o->foreground = true;
+    if (o->ready_fd >= 0 && fcntl(o->ready_fd, F_SETFD, FD_CLOEXEC) != 0) {
+        char text[16];
+        snprintf(text, sizeof text, "%d", o->ready_fd);
+        misused("--ready-fd is not an open descriptor:", text);
+    }
+}
+
+/* Tells whoever started us how it went: "ready", "busy", or the sentence that says why not. */
+static void say_ready(struct options *o, const char *words) {
+    if (o->ready_fd < 0) return;
+    dprintf(o->ready_fd, "%s\n", words);
+    close(o->ready_fd);
+    o->ready_fd = -1;
+}
+
+static int open_log(const char *path) {
+    int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
+    if (path && fd < 0) {
+        fprintf(stderr, "xi-broker: cannot open the log %s: %s\n", path, strerror(errno));
+        exit(1);
+    }
+    return fd;
+}
+
+static int failed(struct options *o, int rc) {
+    log_line("%s", xi_error_text(rc));
+    say_ready(o, xi_error_text(rc));
+    return 1;
+}
+
+/* ---- signals ---- */
+
+struct signals {
+    struct broker *broker;
+    struct watch *watch;
+    int fd;
+};
+
+static int signals_open(bool foreground) {
+    sigset_t set;
+    signal(SIGPIPE, SIG_IGN);
+    if (!foreground) signal(SIGHUP, SIG_IGN);
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    if (foreground) sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd >= 0 ? fd : xi_fail_errno(errno, "cannot make a signalfd");
+}
+
+static void on_signal(void *context, int result, const void *data) {
+    struct signals *s = context;
+    struct signalfd_siginfo info;
+    char why[64];
+    (void)result;
+    (void)data;
+    if (read(s->fd, &info, sizeof info) != (ssize_t)sizeof info) {
+        loop_again(s->broker->loop, s->watch);
+        return;
+    }
+    snprintf(why, sizeof why, "ended by SIG%s", sigabbrev_np((int)info.ssi_signo));
+    broker_stop(s->broker, why);
+}
+
+/* ---- coming and going ---- */
+
+static void run(struct options *o, struct broker *b, int listen_fd, int signal_fd) {
+    struct signals s = {.broker = b, .fd = signal_fd};
+    s.watch = loop_poll(b->loop, signal_fd, POLLIN, on_signal, &s);
+    broker_listen(b, listen_fd);
+    log_more("serving namespace \"%s\" (pid %d, waiting in %s)", o->broker.ns, (int)getpid(), loop_name(b->loop));
+    say_ready(o, "ready");
+    while (!b->stopping) broker_turn(b);
+    loop_stop(b->loop, s.watch);
+}
+
+static int serve(struct options *o, int lock_fd) {
+    static struct broker broker;
+    bool stale = false;
+    int signal_fd = signals_open(o->foreground);
+    int listen_fd = signal_fd < 0 ? signal_fd : start_socket(o->broker.ns, &stale);
+    if (listen_fd < 0) return failed(o, listen_fd);
+    int rc = broker_init(&broker, &o->broker);
+    if (rc) { /* what could not be taken over is left to a broker that can */
+        start_remove_socket(o->broker.ns);
+        return failed(o, rc);
+    }
+    if (stale && !broker.joined_once)
+        log_line("an earlier broker of this namespace ended without a word and left nothing to adopt; starting afresh");
+    run(o, &broker, listen_fd, signal_fd);
+    start_remove_socket(o->broker.ns);
+    broker_deinit(&broker);
+    close(listen_fd);
+    start_remove_lock(o->broker.ns);
+    close(lock_fd);
+    close(signal_fd);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    struct options o;
+    int starter = -1, rc;
+    parse(&o, argc, argv);
+    int log_fd = open_log(o.log_path);
+    log_init(o.broker.ns, o.verbose, log_fd >= 0);
+    if (o.foreground && log_fd >= 0) dup2(log_fd, STDERR_FILENO);
+    umask(077);
+    if (!o.foreground && (rc = start_daemonize(o.ready_fd, log_fd, &starter)) != 0) return failed(&o, rc);
+    start_await_end(starter);
+    start_raise_limits();
+    int lock_fd = start_lock(o.broker.ns);
+    if (lock_fd == XI_E_AGAIN && o.broker.automatic) {
+        say_ready(&o, "busy");
+        return 0;
+    }
+    if (lock_fd < 0) return failed(&o, lock_fd);
+    return serve(&o, lock_fd);
+}

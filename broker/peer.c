@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT */
+/* Connections; the header has the model. */
+#include "peer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "proc.h"
+#include "table.h"
+#include "xidata.h"
+
+/* ---- in ---- */
+
+static void on_packet(void *context, int result, const void *data) {
+    struct peer *p = context;
+    if (result == -EINTR || result == -EAGAIN) loop_again(p->loop, p->in);
+    else p->packet(p, result, data);
+}
+
+void peer_listen(struct peer *p) {
+    if (!p->queued) loop_again(p->loop, p->in);
+}
+
+/* Who is it? Writes down in words why it will be refused, if it will. False: it is gone. */
+static bool identify(struct peer *p) {
+    struct ucred who;
+    socklen_t n = sizeof who;
+    if (getsockopt(p->fd, SOL_SOCKET, SO_PEERCRED, &who, &n) != 0) return false;
+    p->pid = who.pid;
+    p->uid = who.uid;
+    if (who.uid != geteuid()) {
+        p->refused = XI_E_ACCESS;
+        snprintf(p->words, sizeof p->words, "this broker serves user %u alone, and this is user %u: start one of your own",
+                 (unsigned)geteuid(), (unsigned)who.uid);
+        return true;
+    }
+    if (who.pid <= 0) return true; /* of another pid namespace: it may look, joining is refused by the core */
+    p->pidfd = proc_open_peer(p->fd, who.pid, &p->start);
+    if (p->pidfd < 0 && (errno == ESRCH || errno == ENOENT)) return false;
+    if (p->pidfd < 0) {
+        p->refused = XI_E_SYSTEM;
+        snprintf(p->words, sizeof p->words, "the broker cannot watch your process (pidfd_open: %s); Linux 5.3 can", strerror(errno));
+    }
+    return true;
+}
+
+struct peer *peer_new(struct loop *loop, int fd, uint64_t conn, void *owner,
+                      void (*packet)(struct peer *peer, int n, const void *bytes)) {
+    struct peer *p = memory_or_die(NULL, 1, sizeof *p);
+    *p = (struct peer){.conn = conn, .fd = fd, .pidfd = -1, .loop = loop, .owner = owner, .packet = packet};
+    if (!identify(p)) {
+        close(fd);
+        free(p);
+        return NULL;
+    }
+    /* One byte more than a request, so that a longer packet is seen to be longer. */
+    p->in = loop_receive(loop, fd, sizeof(struct xi_request) + 1, on_packet, p);
+    return p;
+}
+
+static void drop_outgoing(struct outgoing *o) {
+    for (unsigned i = 0; i < o->fd_count; i++) close(o->fds[i]);
+}
+
+void peer_free(struct peer *p) {
+    loop_stop(p->loop, p->in);
+    loop_stop(p->loop, p->out);
+    for (unsigned i = 0; i < p->queued; i++) drop_outgoing(&p->queue[i]);
+    free(p->queue);
+    if (p->pidfd >= 0) close(p->pidfd);
+    shutdown(p->fd, SHUT_RDWR); /* also ends it for a descriptor that a cancelled receive still holds */
+    close(p->fd);
+    free(p);
+}
+
+/* ---- out ---- */
+
+/* 1: sent; 0: not now; negative: never. */
+static int try_send(int fd, const struct xi_reply *reply, const int *fds, unsigned fd_count) {
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(XI_WIRE_FDS * sizeof(int))];
+    } control = {0};
+    struct iovec iov = {(void *)(uintptr_t)reply, sizeof *reply};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (fd_count) {
+        msg.msg_control = &control;
+        msg.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
+        memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
+    }
+    ssize_t n;
+    do n = sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    if (n == (ssize_t)sizeof *reply) return 1;
+    return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS) ? 0 : -1;
+}
+
+static void on_writable(void *context, int result, const void *data) {
+    struct peer *p = context;
+    unsigned sent = 0;
+    int rc = 1;
+    (void)result;
+    (void)data;
+    while (sent < p->queued && (rc = try_send(p->fd, &p->queue[sent].reply, p->queue[sent].fds, p->queue[sent].fd_count)) > 0)
+        drop_outgoing(&p->queue[sent++]);
+    p->queued -= sent;
+    memmove(p->queue, p->queue + sent, p->queued * sizeof *p->queue);
+    if (rc < 0) {
+        p->packet(p, -EPIPE, NULL);
+        return;
+    }
+    if (p->queued) loop_again(p->loop, p->out);
+    peer_listen(p);
+}
+
+static bool enqueue(struct peer *p, const struct xi_reply *reply, const int *fds, unsigned fd_count) {
+    if (p->queued == PEER_QUEUE) return false;
+    if (!p->queue) p->queue = memory_or_die(NULL, PEER_QUEUE, sizeof *p->queue);
+    struct outgoing *o = &p->queue[p->queued];
+    *o = (struct outgoing){.reply = *reply};
+    for (; o->fd_count < fd_count; o->fd_count++) {
+        o->fds[o->fd_count] = fcntl(fds[o->fd_count], F_DUPFD_CLOEXEC, 3);
+        if (o->fds[o->fd_count] >= 0) continue;
+        drop_outgoing(o);
+        return false;
+    }
+    p->queued++;
+    if (p->out) loop_again(p->loop, p->out);
+    else p->out = loop_poll(p->loop, p->fd, POLLOUT, on_writable, p);
+    return true;
+}
+
+bool peer_send(struct peer *p, const struct xi_reply *reply, const int *fds, unsigned fd_count) {
+    int rc = p->queued ? 0 : try_send(p->fd, reply, fds, fd_count);
+    return rc > 0 || (rc == 0 && enqueue(p, reply, fds, fd_count));
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Becoming the broker of a namespace. Whoever holds flock() on RUNTIME/NS.lock
+ * is its broker; the kernel drops the lock however the broker ends. The file is
+ * removed by a broker that leaves, so who gets the lock looks whether the file
+ * is still the one of that name, and otherwise tries again.
+ */
+#include "start.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "wire/names.h"
+
+#ifndef __NR_pidfd_open
+#define __NR_pidfd_open 434
+#endif
+
+/* ---- background ---- */
+
+static void reset_signals(void) {
+    sigset_t none;
+    for (int s = 1; s < NSIG; s++)
+        if (s != SIGKILL && s != SIGSTOP) (void)signal(s, SIG_DFL); /* fails for the C library's own: they are default */
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* What whoever started us had open is not ours to keep open. */
+static void close_others(const int *keep, unsigned count) {
+    struct rlimit limit;
+    int last = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 65536 ? (int)limit.rlim_cur : 65536;
+    int top = 2;
+    for (unsigned i = 0; i < count; i++)
+        if (keep[i] > top) top = keep[i];
+    for (int fd = 3; fd <= top; fd++) {
+        bool kept = false;
+        for (unsigned i = 0; i < count; i++) kept |= keep[i] == fd;
+        if (!kept) close(fd);
+    }
+    if (close_range((unsigned)top + 1, ~0u, 0) == 0) return;
+    for (int fd = top + 1; fd < last; fd++) close(fd); /* before Linux 5.9 */
+}
+
+static int redirect(int log_fd) {
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null < 0) return xi_fail_errno(errno, "cannot open /dev/null");
+    for (int fd = 0; fd < 3; fd++)
+        if (dup2(fd == 2 && log_fd >= 0 ? log_fd : null, fd) < 0) return xi_fail_errno(errno, "cannot redirect stdio");
+    if (null > 2) close(null);
+    return 0;
+}
+
+int start_daemonize(int keep_fd, int log_fd, int *starter) {
+    *starter = (int)syscall(__NR_pidfd_open, getpid(), 0);
+    pid_t pid = fork();
+    if (pid < 0) return xi_fail_errno(errno, "cannot fork");
+    if (pid > 0) _exit(0);
+    (void)setsid(); /* fails only for a leader of a group, which a fresh child is not */
+    pid = fork();   /* not the leader of the session: never gets a terminal */
+    if (pid < 0) return xi_fail_errno(errno, "cannot fork");
+    if (pid > 0) _exit(0);
+    reset_signals();
+    int rc = redirect(log_fd);
+    if (rc) return rc;
+    if (chdir("/") != 0) return xi_fail_errno(errno, "cannot go to /");
+    close_others((int[]){keep_fd, *starter}, 2);
+    return 0;
+}
+
+void start_await_end(int starter) {
+    if (starter < 0) return;
+    struct pollfd p = {.fd = starter, .events = POLLIN};
+    while (poll(&p, 1, 1000) < 0 && errno == EINTR) continue;
+    close(starter);
+}
+
+void start_raise_limits(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit); /* with fewer it works as well, for fewer interpreters */
+}
+
+/* ---- folder, lock, socket ---- */
+
+static int check_folder(const char *dir) {
+    struct stat st;
+    if (mkdir(dir, 0700) != 0 && errno != EEXIST)
+        return xi_fail(XI_E_ACCESS, "cannot make the folder %s of the control sockets: %s; set XI_RUNTIME_DIR to one that can be "
+                       "made", dir, strerror(errno));
+    if (lstat(dir, &st) != 0) return xi_fail(XI_E_SYSTEM, "cannot look at %s: %s", dir, strerror(errno));
+    if (!S_ISDIR(st.st_mode)) return xi_fail(XI_E_ACCESS, "%s is not a folder: remove it, or set XI_RUNTIME_DIR", dir);
+    if (st.st_uid != geteuid())
+        return xi_fail(XI_E_ACCESS, "the folder %s belongs to user %u, not to you: set XI_RUNTIME_DIR to one of your own", dir,
+                       (unsigned)st.st_uid);
+    if (st.st_mode & 077)
+        return xi_fail(XI_E_ACCESS, "the folder %s is open to other users (mode %04o): chmod 700 %s", dir,
+                       (unsigned)st.st_mode & 07777, dir);
+    return 0;
+}
+
+/* True if the locked file is still what its name leads to: a broker that left may have removed it meanwhile. */
+static bool still_named(int fd, const char *path) {
+    struct stat mine, named;
+    return fstat(fd, &mine) == 0 && lstat(path, &named) == 0 && mine.st_ino == named.st_ino && mine.st_dev == named.st_dev;
+}
+
+int start_lock(const char *ns) {
+    char dir[108], path[120];
+    int rc = xi_runtime_dir(dir, sizeof dir);
+    if (rc == 0) rc = check_folder(dir);
+    if (rc == 0) rc = xi_lock_path(path, sizeof path, ns);
+    if (rc) return rc;
+    for (;;) {
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0) return xi_fail(XI_E_ACCESS, "cannot open the lock file %s: %s", path, strerror(errno));
+        while ((rc = flock(fd, LOCK_EX | LOCK_NB)) != 0 && errno == EINTR) continue;
+        if (rc == 0 && still_named(fd, path)) return fd;
+        int err = errno;
+        close(fd);
+        if (rc == 0) continue;
+        if (err == EWOULDBLOCK) return xi_fail(XI_E_AGAIN, "another broker serves namespace \"%s\" already", ns);
+        return xi_fail(XI_E_SYSTEM, "cannot lock %s: %s", path, strerror(err));
+    }
+}
+
+int start_socket(const char *ns, bool *stale) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int rc = xi_socket_path(a.sun_path, sizeof a.sun_path, ns);
+    if (rc) return rc;
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0) return xi_fail_errno(errno, "cannot make a socket");
+    *stale = unlink(a.sun_path) == 0;
+    if (bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && chmod(a.sun_path, 0600) == 0 && listen(fd, 1024) == 0) return fd;
+    rc = xi_fail(XI_E_SYSTEM, "cannot listen on %s: %s", a.sun_path, strerror(errno));
+    close(fd);
+    return rc;
+}
+
+void start_remove_socket(const char *ns) {
+    char path[120];
+    if (xi_socket_path(path, sizeof path, ns) == 0) unlink(path);
+}
+
+void start_remove_lock(const char *ns) {
+    char path[120];
+    if (xi_lock_path(path, sizeof path, ns) == 0) unlink(path);
+}

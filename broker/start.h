@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* Becoming the broker of a namespace: background process, lock file, socket. */
+#ifndef XI_BROKER_START_H
+#define XI_BROKER_START_H
+
+#include <stdbool.h>
+
+/* Goes to the background: the caller's process ends with status 0, and the function returns in a daemon with stdio on
+ * /dev/null (stderr on `log_fd`, if not -1), no inherited descriptors but `keep_fd` (-1: none), the default signals, and
+ * the root as its folder. *starter is a pidfd of the ended process, or -1. 0, or an enum xi_error. */
+int start_daemonize(int keep_fd, int log_fd, int *starter);
+/* Waits until the process that was started has ended, so that its parent can reap it at once. Closes `starter`. */
+void start_await_end(int starter);
+/* Raises the soft limit of descriptors to the hard one. */
+void start_raise_limits(void);
+/* Makes and checks the folder of sockets and takes the lock. The descriptor; XI_E_AGAIN: another broker has it. */
+int start_lock(const char *ns);
+/* The listening socket, mode 0600. *stale: there was one already, of a broker that did not end properly. */
+int start_socket(const char *ns, bool *stale);
+/* Removes the socket, so that nobody comes any more; and the lock file, which is the last thing that a broker does. */
+void start_remove_socket(const char *ns);
+void start_remove_lock(const char *ns);
+
+#endif

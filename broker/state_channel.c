@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Channels: names, open handles, who pays. A channel without handles lives on
+ * while it holds undelivered values; that is seen in shared memory alone, so
+ * the core asks (ACTION_CHECK) and removes on EVENT_EMPTY.
+ *
+ * Names are found through a hash table with chains of indexes, grown with the
+ * table of channels; free entries are chained too, so that making and finding
+ * cost the same at 10,000 channels as at ten.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "state_internal.h"
+#include "wire/names.h"
+
+/* FNV-1a from a secret seed, then mixed: names that fall into one bucket cannot be chosen beforehand. */
+static uint32_t bucket_of(const struct state *st, const char *name) {
+    uint64_t h = 0xcbf29ce484222325ull ^ st->seed;
+    for (; *name; name++) h = (h ^ (uint8_t)*name) * 0x100000001b3ull;
+    h ^= h >> 32;
+    h *= 0x9e3779b97f4a7c15ull;
+    return (uint32_t)(h >> 32) & st->bucket_mask;
+}
+
+static int64_t find_name(const struct state *st, const char *name) {
+    if (!st->buckets) return -1;
+    for (uint32_t i = st->buckets[bucket_of(st, name)]; i; i = st->chans[i - 1].next)
+        if (strcmp(st->chans[i - 1].name, name) == 0) return i - 1;
+    return -1;
+}
+
+static void link_name(struct state *st, uint32_t index) {
+    uint32_t *bucket = &st->buckets[bucket_of(st, st->chans[index].name)];
+    st->chans[index].next = *bucket;
+    *bucket = index + 1;
+}
+
+static void unlink_name(struct state *st, uint32_t index) {
+    uint32_t *at = &st->buckets[bucket_of(st, st->chans[index].name)];
+    while (*at != index + 1) at = &st->chans[*at - 1].next;
+    *at = st->chans[index].next;
+}
+
+/* Sorts every entry anew into the chains of names and of free entries, lowest index first. */
+void channels_rebuild(struct state *st) {
+    if (!st->buckets) return;
+    memset(st->buckets, 0, ((size_t)st->bucket_mask + 1) * sizeof *st->buckets);
+    st->chan_free = 0;
+    for (uint32_t i = st->chan_capacity; i-- > 0;) {
+        if (st->chans[i].id) {
+            link_name(st, i);
+        } else {
+            st->chans[i].next = st->chan_free;
+            st->chan_free = i + 1;
+        }
+    }
+}
+
+static void grow(struct state *st) {
+    uint32_t capacity = st->chan_capacity ? st->chan_capacity * 2 : 64;
+    st->chans = memory_or_die(st->chans, capacity, sizeof *st->chans);
+    memset(st->chans + st->chan_capacity, 0, (capacity - st->chan_capacity) * sizeof *st->chans);
+    st->chan_capacity = capacity;
+    st->buckets = memory_or_die(st->buckets, capacity, sizeof *st->buckets);
+    st->bucket_mask = capacity - 1;
+    channels_rebuild(st);
+}
+
+void channels_reserve(struct state *st, uint32_t index) {
+    while (index >= st->chan_capacity) grow(st);
+}
+
+static uint32_t take_entry(struct state *st) {
+    if (!st->chan_free) grow(st);
+    uint32_t index = st->chan_free - 1;
+    st->chan_free = st->chans[index].next;
+    return index;
+}
+
+static const char *mode_name(uint64_t mode) { return mode == XI_QUEUE ? "queue" : "broadcast"; }
+
+/* What is wrong with the request itself; refuses and returns false. */
+static bool well_asked(struct state *st, const struct xi_request *q) {
+    const uint64_t known = XI_OPEN_SEND | XI_OPEN_RECV | XI_OPEN_EXISTING | XI_WIRE_ADOPT;
+    if (!xi_channel_name_valid(q->name, XI_NAME_MAX))
+        refuse(st, XI_E_INVAL, "a channel's name is 1 to %d bytes of UTF-8 without control characters", XI_NAME_MAX);
+    else if (q->a != 0 && q->a != XI_QUEUE && q->a != XI_BROADCAST)
+        refuse(st, XI_E_INVAL, "channel mode %llu: use 1 (queue), 2 (broadcast) or 0", (unsigned long long)q->a);
+    else if (q->b > XI_CAPACITY_MAX)
+        refuse(st, XI_E_TOOBIG, "a capacity of %llu bytes is more than the %llu that a channel can have",
+               (unsigned long long)q->b, (unsigned long long)XI_CAPACITY_MAX);
+    else if (q->c & ~known)
+        refuse(st, XI_E_INVAL, "unknown flags %llx to open a channel", (unsigned long long)(q->c & ~known));
+    else
+        return true;
+    return false;
+}
+
+static uint64_t round_capacity(uint64_t asked) {
+    if (asked == 0) return XI_CAPACITY_DEFAULT;
+    uint64_t capacity = XI_CAPACITY_MIN;
+    while (capacity < asked) capacity *= 2;
+    return capacity;
+}
+
+static void count_handle(struct state *st, struct interp *me, uint32_t index) {
+    struct chan *ch = &st->chans[index];
+    ++*table_put(&me->handles, ch->id);
+    ch->handles++;
+    st->current.made = true;
+    st->current.slot = slot_of(st, me);
+    st->current.index = index;
+    emit(st, ACTION_PUBLISH_CHAN)->index = index;
+    answer(st, ch->id, ch->segment, ch->mode, ch->capacity);
+}
+
+static void open_old(struct state *st, struct interp *me, const struct xi_request *q, uint32_t index) {
+    const struct chan *ch = &st->chans[index];
+    if (q->a && q->a != ch->mode)
+        refuse(st, XI_E_MISMATCH, "channel \"%s\" exists as a %s; open it as one, or with mode 0", ch->name,
+               mode_name(ch->mode));
+    else if (ch->handles == UINT32_MAX)
+        refuse(st, XI_E_LIMIT, "channel \"%s\" has too many handles", ch->name);
+    else
+        count_handle(st, me, index);
+}
+
+static void open_new(struct state *st, struct interp *me, const struct xi_request *q) {
+    if (q->c & (XI_OPEN_EXISTING | XI_WIRE_ADOPT)) {
+        refuse(st, XI_E_NOENT, "there is no channel \"%s\"", q->name);
+        return;
+    }
+    uint64_t capacity = round_capacity(q->b);
+    struct state_limits cost = {.bytes = XI_RING_OFFSET + capacity, .segments = 1, .channels = 1};
+    if (!afford(st, me->uid, &cost)) return;
+    if (st->chan_count >= XI_MAX_CHANNELS) {
+        refuse(st, XI_E_LIMIT, "a namespace has %u channels at most; close some, or use a second namespace", XI_MAX_CHANNELS);
+        return;
+    }
+    uint32_t number = take_number(st);
+    if (!number) return;
+    uint32_t index = take_entry(st);
+    struct chan *ch = &st->chans[index];
+    *ch = (struct chan){.id = st->next_channel++, .segment = number, .mode = q->a ? (uint32_t)q->a : XI_QUEUE,
+                        .capacity = capacity, .uid = me->uid};
+    memcpy(ch->name, q->name, sizeof ch->name);
+    link_name(st, index);
+    *table_put(&st->chan_ids, ch->id) = index;
+    *table_put(&st->segments, number) = SEGMENT_VALUE(XI_SEG_CHANNEL, index);
+    st->chan_count++;
+    charge(st, ch->uid, &cost);
+    struct action *a = emit(st, ACTION_MAKE_CHANNEL);
+    a->index = index;
+    a->number = number;
+    count_handle(st, me, index);
+    st->current.number = number;
+}
+
+void request_open(struct state *st, struct interp *me, const struct xi_request *q) {
+    if ((q->c & XI_WIRE_ADOPT) && me->declaring) emit_slot(st, ACTION_SETTLE, slot_of(st, me));
+    if (!well_asked(st, q)) return;
+    int64_t index = find_name(st, q->name);
+    if (index >= 0) open_old(st, me, q, (uint32_t)index);
+    else open_new(st, me, q);
+}
+
+static void remove_channel(struct state *st, uint32_t index) {
+    struct chan *ch = &st->chans[index];
+    unlink_name(st, index);
+    table_drop(&st->chan_ids, ch->id);
+    table_drop(&st->segments, ch->segment);
+    for (uint32_t i = 1; i < XI_MAX_INTERPS; i++)
+        if (st->interps[i].life != INTERP_FREE) table_drop(&st->interps[i].handles, ch->id);
+    discharge(st, ch->uid, &(struct state_limits){.bytes = XI_RING_OFFSET + ch->capacity, .segments = 1, .channels = 1});
+    st->chan_count--;
+    struct action *a = emit(st, ACTION_CLEAR_CHANNEL);
+    a->index = index;
+    a->channel = ch->id;
+    emit_remove(st, ch->segment);
+    *ch = (struct chan){.next = st->chan_free};
+    st->chan_free = index + 1;
+}
+
+void channel_undo_open(struct state *st) {
+    uint32_t index = st->current.index;
+    struct chan *ch = &st->chans[index];
+    uint64_t *mine = table_find(&st->interps[st->current.slot].handles, ch->id);
+    if (mine && *mine) --*mine;
+    if (st->current.number) { /* it was new: nobody else can have it */
+        remove_channel(st, index);
+        return;
+    }
+    channel_drop_handles(st, index, 1);
+}
+
+/* Asks whether it is empty, if it has no handle and nobody is declaring. */
+void channel_ask(struct state *st, uint32_t index) {
+    if (st->chans[index].handles || st->declaring) return;
+    struct action *a = emit(st, ACTION_CHECK);
+    a->index = index;
+    a->channel = st->chans[index].id;
+}
+
+void channel_drop_handles(struct state *st, uint32_t index, uint32_t n) {
+    st->chans[index].handles -= n;
+    emit(st, ACTION_PUBLISH_CHAN)->index = index;
+    channel_ask(st, index);
+}
+
+void request_close(struct state *st, struct interp *me, const struct xi_request *q) {
+    uint64_t *mine = table_find(&me->handles, q->a);
+    if (!mine || *mine == 0) {
+        refuse(st, XI_E_NOENT, "interpreter %lld has no open handle of channel %llu", (long long)me->id,
+               (unsigned long long)q->a);
+        return;
+    }
+    --*mine;
+    answer(st, 0, 0, 0, 0);
+    channel_drop_handles(st, (uint32_t)state_channel_index(st, q->a), 1);
+}
+
+/* Nobody can have sent anything since it was found empty: that takes a handle. */
+void channel_empty(struct state *st, uint64_t id) {
+    int64_t index = state_channel_index(st, id);
+    if (index < 0 || st->chans[index].handles || st->declaring) return;
+    remove_channel(st, (uint32_t)index);
+}
+
+void channels_check(struct state *st) {
+    for (uint32_t i = 0; i < st->chan_capacity; i++)
+        if (st->chans[i].id) channel_ask(st, i);
+}

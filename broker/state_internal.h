@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/* What the parts of the broker's pure core (state*.c) share. */
+#ifndef XI_BROKER_STATE_INTERNAL_H
+#define XI_BROKER_STATE_INTERNAL_H
+
+#include "state.h"
+#include "xidata.h"
+
+/* Appends an action to the answer. The pointer is valid until the next emit. */
+struct action *emit(struct state *st, enum action_kind kind);
+struct action *emit_slot(struct state *st, enum action_kind kind, uint32_t slot);
+void emit_remove(struct state *st, uint32_t number);
+/* Answers the current request. */
+void answer(struct state *st, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
+void refuse(struct state *st, int status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Accounts. afford() refuses the current request and returns false when a limit would be passed. */
+bool afford(struct state *st, uint32_t uid, const struct state_limits *more);
+void charge(struct state *st, uint32_t uid, const struct state_limits *more);
+void discharge(struct state *st, uint32_t uid, const struct state_limits *less);
+/* The next segment number (even), or 0 with the current request refused. */
+uint32_t take_number(struct state *st);
+
+static inline struct conn *conn_of(const struct state *st, uint64_t conn) {
+    uint64_t *found = table_find(&st->conns, conn);
+    return found ? (struct conn *)(uintptr_t)*found : NULL;
+}
+
+#define SEGMENT_VALUE(kind, place) ((uint64_t)(kind) << 32 | (place))
+#define SEGMENT_KIND(value) ((uint32_t)((value) >> 32))
+#define SEGMENT_PLACE(value) ((uint32_t)(value))
+
+/* state_interp.c */
+void request_join(struct state *st, struct conn *conn, const struct xi_request *q);
+void request_leave(struct state *st, struct conn *conn);
+void request_ref(struct state *st, struct interp *me, const struct xi_request *q);
+void request_unref(struct state *st, struct interp *me, const struct xi_request *q);
+void interp_begin_end(struct state *st, uint32_t slot);
+/* True if it has done nothing but join: nobody can tell whether it goes. */
+bool interp_unused(const struct interp *in);
+void interp_repaired(struct state *st, uint32_t slot);
+void interp_unnamed(struct state *st, uint32_t slot);
+void interp_settled(struct state *st, uint32_t slot);
+void interp_undo_join(struct state *st);
+void interp_publish(struct state *st, uint32_t slot);
+
+/* state_segment.c */
+void hold(struct state *st, struct interp *in, const struct held *held);
+/* Forgets one segment of `in` (and an arena's release words), discharges it, has it removed. */
+void let_go(struct state *st, struct interp *in, uint32_t at);
+uint32_t slot_of(const struct state *st, const struct interp *in);
+void request_arena(struct state *st, struct interp *me, const struct xi_request *q);
+void request_borrows(struct state *st, struct interp *me, const struct xi_request *q);
+void request_drop(struct state *st, struct interp *me, const struct xi_request *q);
+void request_segment(struct state *st, struct interp *me, const struct xi_request *q);
+void segment_undo(struct state *st);
+
+/* state_channel.c */
+void request_open(struct state *st, struct interp *me, const struct xi_request *q);
+void request_close(struct state *st, struct interp *me, const struct xi_request *q);
+void channel_undo_open(struct state *st);
+void channel_empty(struct state *st, uint64_t id);
+/* Drops `n` handles; when none is left (and nobody is declaring) asks whether the channel is empty. */
+void channel_drop_handles(struct state *st, uint32_t index, uint32_t n);
+/* Asks about every channel without handles: when nobody is declaring any more. */
+void channels_check(struct state *st);
+void channel_ask(struct state *st, uint32_t index);
+/* Makes the table large enough for this index. */
+void channels_reserve(struct state *st, uint32_t index);
+/* Sorts every entry anew into the chains of names and of free entries. */
+void channels_rebuild(struct state *st);
+
+#endif

@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: MIT */
+/* Segments and registry; the header has the model. */
+#include "world.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "wire/names.h"
+#include "wire/order.h"
+
+#define MAPPED_MAX 64u /* mappings kept when nothing is being done */
+
+/* ---- mappings ---- */
+
+static void list_remove(struct world *w, struct seg *s) {
+    *(s->newer ? &s->newer->older : &w->newest) = s->older;
+    *(s->older ? &s->older->newer : &w->oldest) = s->newer;
+    s->newer = s->older = NULL;
+}
+
+static void list_push(struct world *w, struct seg *s) {
+    s->newer = NULL;
+    s->older = w->newest;
+    *(w->newest ? &w->newest->newer : &w->oldest) = s;
+    w->newest = s;
+}
+
+static struct seg *seg_of(const struct world *w, uint32_t number) {
+    uint64_t *found = table_find(&w->segs, number);
+    return found ? (struct seg *)(uintptr_t)*found : NULL;
+}
+
+struct seg *world_know(struct world *w, uint32_t number, uint32_t kind, uint32_t slot, uint64_t size, int fd) {
+    struct seg *s = memory_or_die(NULL, 1, sizeof *s);
+    *s = (struct seg){.number = number, .kind = kind, .slot = slot, .size = size, .fd = fd};
+    *table_put(&w->segs, number) = (uintptr_t)s;
+    if (kind == XI_SEG_MAILBOX) w->mailbox_of[slot] = number;
+    return s;
+}
+
+static void forget(struct world *w, struct seg *s) {
+    if (s->map.base) {
+        list_remove(w, s);
+        w->mapped--;
+        xi_unmap(&s->map);
+    }
+    if (s->fd >= 0) close(s->fd);
+    if (s->kind == XI_SEG_MAILBOX && w->mailbox_of[s->slot] == s->number) w->mailbox_of[s->slot] = 0;
+    table_drop(&w->segs, s->number);
+    free(s);
+}
+
+void world_name(const struct world *w, char *out, uint32_t number) {
+    if (number) xi_shm_segment_name(out, w->uid, w->ns, w->epoch, number);
+    else xi_shm_registry_name(out, w->uid, w->ns);
+}
+
+/* Maps it writable, or marks it as just used. */
+int world_map(struct world *w, struct seg *s) {
+    if (s->map.base) {
+        list_remove(w, s);
+        list_push(w, s);
+        return 0;
+    }
+    struct xi_expect expect = {s->kind, s->number, w->epoch};
+    int fd = s->fd, rc = 0;
+    if (fd < 0) {
+        char name[XI_SHM_NAME_MAX];
+        world_name(w, name, s->number);
+        rc = xi_segment_open(name, true, &fd);
+    }
+    if (rc == 0) rc = s->kind == XI_SEG_CHANNEL ? xi_map_channel(fd, false, &expect, &s->map)
+                                                : xi_segment_map(fd, true, false, &expect, &s->map);
+    if (fd >= 0 && s->fd < 0) close(fd);
+    if (rc) return rc;
+    list_push(w, s);
+    w->mapped++;
+    return 0;
+}
+
+static struct seg *mapped(struct world *w, uint32_t number, uint32_t kind) {
+    struct seg *s = seg_of(w, number);
+    return s && s->kind == kind && world_map(w, s) == 0 ? s : NULL;
+}
+
+void world_trim(struct world *w) {
+    while (w->mapped > MAPPED_MAX) {
+        struct seg *s = w->oldest;
+        list_remove(w, s);
+        w->mapped--;
+        xi_unmap(&s->map);
+    }
+}
+
+/* ---- what repair asks for ---- */
+
+static struct xi_release *repair_release(void *context, uint32_t segment, uint32_t granule) {
+    struct seg *s = segment & 1 ? NULL : mapped(context, segment + 1, XI_SEG_RELEASE);
+    if (!s) return NULL;
+    struct xi_release_table *table = s->map.base;
+    uint64_t entries = (s->map.size - sizeof *table) / sizeof table->release[0];
+    return granule < entries ? &table->release[granule] : NULL;
+}
+
+static struct xi_mailbox *repair_mailbox(void *context, uint32_t slot) {
+    struct world *w = context;
+    struct seg *s = slot && slot < XI_MAX_INTERPS ? mapped(w, w->mailbox_of[slot], XI_SEG_MAILBOX) : NULL;
+    return s && s->map.size >= XI_MAILBOX_SIZE ? s->map.base : NULL;
+}
+
+static uint32_t repair_owner(void *context, uint32_t segment) {
+    struct seg *s = seg_of(context, segment);
+    return s && s->kind == XI_SEG_ARENA ? s->slot : 0;
+}
+
+static void repair_wake(void *context, xi_a32 *word, int count) {
+    (void)context;
+    syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
+}
+
+static void set_repair(struct world *w) {
+    w->repair = (struct xi_world){w, repair_release, repair_mailbox, repair_owner, repair_wake};
+}
+
+/* ---- beginning and end ---- */
+
+int world_map_registry(struct world *w) {
+    void *base = mmap(NULL, XI_REGISTRY_SIZE(XI_MAX_CHANNELS), PROT_READ | PROT_WRITE, MAP_SHARED, w->registry_fd, 0);
+    if (base == MAP_FAILED) return xi_fail_errno(errno, "cannot map the registry");
+    w->registry = base;
+    set_repair(w);
+    return 0;
+}
+
+static uint64_t draw_epoch(void) {
+    uint64_t epoch = 0;
+    while ((uint32_t)epoch == 0)
+        if (getrandom(&epoch, sizeof epoch, 0) != (ssize_t)sizeof epoch) continue;
+    return epoch;
+}
+
+int world_create(struct world *w, const char *ns, uid_t uid, bool memfd) {
+    *w = (struct world){.uid = uid, .memfd = memfd, .epoch = draw_epoch(), .registry_fd = -1};
+    memcpy(w->ns, ns, strnlen(ns, sizeof w->ns - 1));
+    /* A sealed memfd cannot grow: its registry has all its entries from the start. */
+    uint32_t channels = memfd ? XI_MAX_CHANNELS : XI_REGISTRY_CHANNELS_FIRST;
+    struct xi_segment head = {.magic = XI_LAYOUT_MAGIC, .version = XI_LAYOUT_VERSION, .kind = XI_SEG_REGISTRY,
+                              .epoch = w->epoch, .size = XI_REGISTRY_SIZE(channels)};
+    char name[XI_SHM_NAME_MAX];
+    world_name(w, name, 0);
+    int rc = xi_segment_make(memfd ? NULL : name, &head, &w->registry_fd);
+    if (rc == 0) rc = world_map_registry(w);
+    if (rc) return rc;
+    w->registry_size = head.size;
+    struct xi_registry *r = w->registry;
+    memcpy(r->ns, w->ns, sizeof r->ns);
+    r->uid = uid;
+    r->flags = memfd ? XI_NS_MEMFD : 0;
+    xi_store_relaxed(&r->next_id, 1);
+    xi_store_relaxed(&r->next_segment, 2u);
+    xi_store_relaxed(&r->next_channel_id, 1);
+    xi_store_relaxed(&r->channel_limit, channels);
+    return 0;
+}
+
+static bool owner_lives(const struct state *st, uint32_t slot) {
+    return slot && slot < XI_MAX_INTERPS && st->interps[slot].life == INTERP_LIVE;
+}
+
+void world_remove_all(struct world *w, const struct state *st) {
+    uint64_t number, value;
+    while (w->segs.count) {
+        uint32_t at = 0;
+        if (!table_next(&w->segs, &at, &number, &value)) break;
+        struct seg *s = (struct seg *)(uintptr_t)value;
+        /* What the living have mapped they may still be reading: it loses its name only, and goes with them. */
+        world_remove(w, s->number, s->kind != XI_SEG_CHANNEL && !owner_lives(st, s->slot));
+    }
+    if (w->memfd || !w->registry) return;
+    char name[XI_SHM_NAME_MAX];
+    world_name(w, name, 0);
+    shm_unlink(name);
+}
+
+void world_deinit(struct world *w) {
+    uint64_t number, value;
+    for (uint32_t at = 0; table_next(&w->segs, &at, &number, &value); at = 0) forget(w, (struct seg *)(uintptr_t)value);
+    table_clear(&w->segs);
+    if (w->registry) munmap(w->registry, XI_REGISTRY_SIZE(XI_MAX_CHANNELS));
+    if (w->registry_fd >= 0) close(w->registry_fd);
+    *w = (struct world){.registry_fd = -1};
+}
+
+/* ---- making ---- */
+
+/* The numbers the core has given out, before anything bears one. */
+static void take_numbers(struct world *w, const struct state *st) {
+    xi_store_release(&w->registry->next_id, st->next_id);
+    xi_store_release(&w->registry->next_segment, st->next_segment);
+    xi_store_release(&w->registry->next_channel_id, st->next_channel);
+}
+
+static int make_segment(struct world *w, uint32_t number, uint32_t kind, uint32_t slot, int64_t id, uint64_t size, int *fd) {
+    struct xi_segment head = {.magic = XI_LAYOUT_MAGIC, .version = XI_LAYOUT_VERSION, .kind = kind, .epoch = w->epoch,
+                              .size = size, .number = number, .owner = slot, .owner_id = id};
+    char name[XI_SHM_NAME_MAX];
+    world_name(w, name, number);
+    int rc = xi_segment_make(w->memfd ? NULL : name, &head, fd);
+    if (rc) return rc;
+    int keep = -1;
+    if (w->memfd && (keep = fcntl(*fd, F_DUPFD_CLOEXEC, 3)) < 0) {
+        rc = xi_fail_errno(errno, "cannot keep a segment's descriptor");
+        close(*fd);
+        *fd = -1;
+        return rc;
+    }
+    world_know(w, number, kind, slot, size, keep);
+    return 0;
+}
+
+static int make_owned(struct world *w, const struct state *st, uint32_t number, uint32_t kind, uint32_t slot, uint64_t size,
+                      int *fd) {
+    return make_segment(w, number, kind, slot, st->interps[slot].id, size, fd);
+}
+
+static uint64_t realtime_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void fill_slot(struct world *w, const struct state *st, uint32_t slot, const struct xi_request *q) {
+    const struct interp *in = &st->interps[slot];
+    struct xi_slot *s = &w->registry->slots[slot];
+    s->flags = in->flags;
+    s->pid = in->pid;
+    s->start_time = in->start;
+    s->own_seg = in->held[0].number;
+    s->mailbox_seg = in->held[1].number;
+    s->joined_ns = realtime_ns();
+    memcpy(s->name, q->name, sizeof s->name);
+    memcpy(s->language, q->text, sizeof s->language);
+    xi_store_relaxed(&s->id_refcount, 0u);
+    xi_store_relaxed(&s->arena_bytes, 0u);
+    xi_store_relaxed(&s->id, in->id);
+    xi_store_release(&s->state, XI_SLOT_LIVE);
+}
+
+int world_make_interp(struct world *w, const struct state *st, uint32_t slot, const struct xi_request *q, int made[2]) {
+    const struct held *own = &st->interps[slot].held[0], *mailbox = &st->interps[slot].held[1];
+    take_numbers(w, st);
+    int rc = make_owned(w, st, own->number, XI_SEG_OWN, slot, own->size, &made[0]);
+    if (rc == 0) rc = make_owned(w, st, mailbox->number, XI_SEG_MAILBOX, slot, mailbox->size, &made[1]);
+    if (rc == 0) fill_slot(w, st, slot, q);
+    return rc;
+}
+
+int world_make_arena(struct world *w, const struct state *st, uint32_t slot, uint32_t number, uint64_t size, int made[2]) {
+    take_numbers(w, st);
+    int rc = make_owned(w, st, number + 1, XI_SEG_RELEASE, slot, XI_RELEASE_SIZE(size), &made[1]);
+    return rc ? rc : make_owned(w, st, number, XI_SEG_ARENA, slot, size, &made[0]);
+}
+
+int world_make_borrows(struct world *w, const struct state *st, uint32_t slot, uint32_t number, uint64_t size, int *made) {
+    take_numbers(w, st);
+    return make_owned(w, st, number, XI_SEG_BORROWS, slot, size, made);
+}
+
+/* Backs registry entries up to `index` with memory. */
+static int reserve_entry(struct world *w, uint32_t index) {
+    struct xi_registry *r = w->registry;
+    uint32_t limit = xi_load_relaxed(&r->channel_limit);
+    if (index < limit) return 0;
+    uint32_t grown = limit * 2 > index ? limit * 2 : index + 1;
+    if (grown > XI_MAX_CHANNELS) grown = XI_MAX_CHANNELS;
+    uint64_t size = XI_REGISTRY_SIZE(grown);
+    int err;
+    do err = posix_fallocate(w->registry_fd, 0, (off_t)size);
+    while (err == EINTR);
+    if (err) return xi_fail_errno(err, "cannot enlarge the registry for one more channel");
+    __atomic_store_n(&r->seg.size, size, __ATOMIC_RELEASE); /* static for whoever mapped it; new readers see all of it */
+    w->registry_size = size;
+    xi_store_release(&r->channel_limit, grown);
+    return 0;
+}
+
+static int write_at(int fd, const void *from, size_t n, uint64_t at) {
+    if (pwrite(fd, from, n, (off_t)at) == (ssize_t)n) return 0;
+    return xi_fail_errno(errno ? errno : EIO, "cannot write a channel's head");
+}
+
+/* Fields of a new channel, through the descriptor: nothing needs mapping for it. A queue has its one group already. */
+static int fill_channel(int fd, const struct chan *ch) {
+    struct {
+        uint64_t id, capacity, ring_offset;
+        uint32_t mode, inline_max;
+    } head = {ch->id, ch->capacity, XI_RING_OFFSET, ch->mode, XI_INLINE_MAX(ch->capacity)};
+    static_assert(sizeof head == offsetof(struct xi_chan, pad0_) - offsetof(struct xi_chan, id), "the static line");
+    int rc = write_at(fd, &head, sizeof head, offsetof(struct xi_chan, id));
+    if (rc || ch->mode != XI_QUEUE) return rc;
+    uint32_t state = XI_GROUP_ACTIVE;
+    uint64_t active = 1;
+    rc = write_at(fd, &state, sizeof state, offsetof(struct xi_chan, groups) + offsetof(struct xi_group, state));
+    return rc ? rc : write_at(fd, &active, sizeof active, offsetof(struct xi_chan, active));
+}
+
+int world_make_channel(struct world *w, const struct state *st, uint32_t index, int *made) {
+    const struct chan *ch = &st->chans[index];
+    int rc = reserve_entry(w, index);
+    if (rc) return rc;
+    take_numbers(w, st);
+    rc = make_segment(w, ch->segment, XI_SEG_CHANNEL, 0, 0, XI_RING_OFFSET + ch->capacity, made);
+    if (rc == 0) rc = fill_channel(*made, ch);
+    if (rc) return rc;
+    struct xi_chan_entry *e = &w->registry->channels[index];
+    e->segment = ch->segment;
+    e->mode = ch->mode;
+    e->capacity = ch->capacity;
+    memcpy(e->name, ch->name, sizeof e->name);
+    xi_store_relaxed(&e->handles, ch->handles);
+    xi_store_release(&e->id, ch->id);
+    return 0;
+}
+
+/* ---- changing and removing ---- */
+
+void world_remove(struct world *w, uint32_t number, bool empty_it) {
+    struct seg *s = seg_of(w, number);
+    if (!s) return; /* it was never made: what should have made it failed */
+    char name[XI_SHM_NAME_MAX];
+    world_name(w, name, number);
+    if (empty_it) xi_segment_remove(w->memfd ? NULL : name, s->fd);
+    else if (!w->memfd) shm_unlink(name);
+    forget(w, s);
+}
+
+void world_publish_slot(struct world *w, const struct state *st, uint32_t slot) {
+    const struct interp *in = &st->interps[slot];
+    struct xi_slot *s = &w->registry->slots[slot];
+    xi_store_relaxed(&s->id_refcount, in->published);
+    xi_store_relaxed(&s->arena_bytes, state_arena_bytes(in));
+}
+
+void world_publish_channel(struct world *w, const struct state *st, uint32_t index) {
+    xi_store_relaxed(&w->registry->channels[index].handles, st->chans[index].handles);
+}
+
+void world_clear_channel(struct world *w, uint32_t index) {
+    struct xi_registry *r = w->registry;
+    if (index < xi_load_relaxed(&r->channel_limit)) xi_store_release(&r->channels[index].id, 0);
+}
+
+void world_set_slot(struct world *w, uint32_t slot, enum xi_slot_state state) {
+    xi_store_release(&w->registry->slots[slot].state, (uint32_t)state);
+}
+
+/* As every waker: only who moves PARKED to NOTIFIED rings (pairs with the sleeper's look at `bell`). */
+static void ring(struct xi_bell *bell) {
+    uint32_t parked = XI_BELL_PARKED;
+    if (!xi_cas32_full(&bell->state, &parked, XI_BELL_NOTIFIED)) return;
+    xi_add_full(&bell->bell, 1u);
+    repair_wake(NULL, &bell->bell, 1);
+}
+
+void world_forget_mailbox(struct world *w, uint32_t slot) { w->mailbox_of[slot] = 0; }
+
+struct xi_mailbox *world_mailbox(struct world *w, uint32_t slot) { return repair_mailbox(w, slot); }
+
+void world_flag(struct world *w, uint32_t slot, uint32_t flag) {
+    struct xi_mailbox *m = repair_mailbox(w, slot);
+    if (!m) return;
+    xi_or_full(&m->flags, flag);
+    for (uint32_t i = 0; i < XI_BELLS_USABLE; i++) ring(&m->bells[i]);
+}
+
+/* ---- looking ---- */
+
+static int reopen(int fd, bool writable, int *out) {
+    char path[40];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    *out = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+    return *out < 0 ? xi_fail_errno(errno, "cannot open a segment for an interpreter") : 0;
+}
+
+int world_open(struct world *w, uint32_t number, bool writable, int *fd) {
+    struct seg *s = number ? seg_of(w, number) : NULL;
+    if (number && !s) return xi_fail(XI_E_NOENT, "segment %08x is gone", number);
+    if (w->memfd) return reopen(s ? s->fd : w->registry_fd, writable, fd);
+    char name[XI_SHM_NAME_MAX];
+    world_name(w, name, number);
+    return xi_segment_open(name, writable, fd);
+}
+
+bool world_view(struct world *w, const struct chan *ch, struct xi_chan_view *view) {
+    struct seg *s = mapped(w, ch->segment, XI_SEG_CHANNEL);
+    if (!s || s->map.size != XI_RING_OFFSET + ch->capacity) return false;
+    uint8_t *base = s->map.base;
+    *view = (struct xi_chan_view){(struct xi_chan *)base, base + XI_RING_OFFSET, ch->capacity, ch->segment};
+    return true;
+}
+
+const struct xi_borrow_view *world_borrows(struct world *w, const struct interp *in, size_t *chunks) {
+    static struct xi_borrow_view *views;
+    static size_t capacity;
+    *chunks = 0;
+    if (in->held_count > capacity) {
+        capacity = in->held_count;
+        views = memory_or_die(views, capacity, sizeof *views);
+    }
+    for (uint32_t i = 0; i < in->held_count; i++) {
+        uint32_t kind = in->held[i].kind;
+        if (kind != XI_SEG_OWN && kind != XI_SEG_BORROWS) continue;
+        struct seg *s = mapped(w, in->held[i].number, kind);
+        size_t head = kind == XI_SEG_OWN ? sizeof(struct xi_own) : sizeof(struct xi_borrow_chunk);
+        if (!s || s->map.size < head) continue;
+        views[*chunks].entries = (struct xi_borrow *)((uint8_t *)s->map.base + head);
+        views[(*chunks)++].count = XI_BORROWS_IN(s->map.size, head);
+    }
+    return views;
+}
+
+uint64_t world_blocks(struct world *w, const struct interp *in) {
+    for (uint32_t i = 0; i < in->held_count; i++) {
+        if (in->held[i].kind != XI_SEG_OWN) continue;
+        struct seg *s = mapped(w, in->held[i].number, XI_SEG_OWN);
+        return s ? xi_load_relaxed(&((struct xi_own *)s->map.base)->counters.blocks) : 0;
+    }
+    return 0;
+}

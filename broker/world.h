@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The broker's hands: makes, maps, finds and removes segments, and writes the
+ * registry. It carries out what the core (state.h) decided and decides nothing.
+ *
+ * Order of stores, so that a broker may die at any instruction and the next one
+ * can adopt: numbers and ids are taken in the registry before they are used; a
+ * segment is whole before an entry names it; an entry is cleared before what it
+ * names is removed. Whatever a death leaves over is then a segment that no entry
+ * owns, and the adoption removes it.
+ *
+ * Mappings are made when repair or a look needs them, and kept in the order of
+ * use; world_trim() unmaps what is beyond a small number, so that an idle broker
+ * is small whatever the namespace holds. Pointers into mappings are valid until
+ * the next world_trim().
+ *
+ * Errors are enum xi_error with a sentence in xi_error_text(), as in libxi/wire.
+ */
+#ifndef XI_BROKER_WORLD_H
+#define XI_BROKER_WORLD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "repair.h"
+#include "state.h"
+#include "table.h"
+#include "wire/segment.h"
+
+struct seg {
+    uint32_t number, kind, slot;
+    uint64_t size;
+    int fd; /* of a memfd; else -1 */
+    struct xi_map map;
+    struct seg *newer, *older; /* mapped ones, by use */
+};
+
+struct world {
+    char ns[32];
+    uid_t uid;
+    bool memfd;
+    uint64_t epoch;
+    int registry_fd;
+    struct xi_registry *registry; /* mapped at its largest size */
+    uint64_t registry_size;       /* backed */
+    struct table segs;            /* number to struct seg * */
+    struct seg *newest, *oldest;
+    uint32_t mapped;
+    uint32_t mailbox_of[XI_MAX_INTERPS]; /* by slot; 0: none */
+    struct xi_world repair;
+};
+
+/* Makes a namespace from nothing. */
+int world_create(struct world *w, const char *ns, uid_t uid, bool memfd);
+/* Takes over the namespace of a dead broker into `st`, removing what nobody owns. 1: adopted; 0: there is none, or none
+ * that can be (the reason is logged, the leftovers are removed): create one; negative: an error that create would meet
+ * too. Namespaces of memfds cannot be adopted: they ended with their broker, and left nothing. */
+int world_adopt(struct world *w, const char *ns, uid_t uid, struct state *st);
+/* Removes everything of the namespace from /dev/shm. Segments of living interpreters are unlinked, not emptied. */
+void world_remove_all(struct world *w, const struct state *st);
+void world_deinit(struct world *w);
+
+/* Carrying out actions. `made` gets the descriptors, to send and close. */
+int world_make_interp(struct world *w, const struct state *st, uint32_t slot, const struct xi_request *q, int made[2]);
+int world_make_channel(struct world *w, const struct state *st, uint32_t index, int *made);
+int world_make_arena(struct world *w, const struct state *st, uint32_t slot, uint32_t number, uint64_t size, int made[2]);
+int world_make_borrows(struct world *w, const struct state *st, uint32_t slot, uint32_t number, uint64_t size, int *made);
+void world_remove(struct world *w, uint32_t number, bool empty_it);
+void world_publish_slot(struct world *w, const struct state *st, uint32_t slot);
+void world_publish_channel(struct world *w, const struct state *st, uint32_t index);
+void world_clear_channel(struct world *w, uint32_t index);
+void world_set_slot(struct world *w, uint32_t slot, enum xi_slot_state state);
+/* Sets the flag in the mailbox of `slot` and rings whoever of it sleeps. */
+void world_flag(struct world *w, uint32_t slot, uint32_t flag);
+/* The mailbox of a living interpreter, or NULL; and: it lives no more, nobody is to ring in it. */
+struct xi_mailbox *world_mailbox(struct world *w, uint32_t slot);
+void world_forget_mailbox(struct world *w, uint32_t slot);
+
+/* A new descriptor of a segment (0: the registry), to send and close. */
+int world_open(struct world *w, uint32_t number, bool writable, int *fd);
+/* What repair wants. False or NULL when it is gone or not what it should be. */
+bool world_view(struct world *w, const struct chan *ch, struct xi_chan_view *view);
+/* Borrow tables of an interpreter; *chunks of them in a static array, valid until the next call. */
+const struct xi_borrow_view *world_borrows(struct world *w, const struct interp *in, size_t *chunks);
+/* The counter `blocks` of a living interpreter's own segment. */
+uint64_t world_blocks(struct world *w, const struct interp *in);
+void world_trim(struct world *w);
+
+/* Private to world.c and adopt.c. */
+struct seg *world_know(struct world *w, uint32_t number, uint32_t kind, uint32_t slot, uint64_t size, int fd);
+int world_map(struct world *w, struct seg *s);
+int world_map_registry(struct world *w);
+void world_name(const struct world *w, char *out, uint32_t number);
+
+#endif
