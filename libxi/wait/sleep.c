@@ -90,24 +90,22 @@ static void arm_bell(struct ring *r, _Atomic uint32_t *word, uint32_t seen) {
     r->bell_armed = true;
 }
 
-/* Takes all completions; true if the bell's or (in *control) the control socket's was among them. */
-static bool reap(struct ring *r, bool *control, int *bell_result) {
+/* Takes all completions and returns how many; bell_armed, control and *bell_result tell which. */
+static unsigned reap(struct ring *r, bool *control, int *bell_result) {
     struct io_uring_cqe *cqe;
-    bool bell = false;
     unsigned head, n = 0;
     io_uring_for_each_cqe(&r->uring, head, cqe) {
         n++;
         if (cqe->user_data == TAG_BELL) {
             r->bell_armed = false;
             *bell_result = cqe->res;
-            bell = true;
         } else if (cqe->user_data == TAG_CONTROL) {
             r->control = -1;
             if (cqe->res != -ECANCELED) *control = true;
         }
     }
     io_uring_cq_advance(&r->uring, n);
-    return bell;
+    return n;
 }
 
 static void cancel(struct ring *r, uint64_t tag) {
@@ -218,21 +216,24 @@ static void arm_control(struct ring *r, int control) {
 static enum xi_wake_reason sleep_uring(struct ring *r, _Atomic uint32_t *word, uint32_t seen, int64_t deadline,
                                        int control) {
     bool is_deadline, control_ready = false;
-    int64_t left = slice(deadline, xi_now(), &is_deadline);
+    int64_t start = xi_now(), left = slice(deadline, start, &is_deadline);
     struct __kernel_timespec ts = {left / 1000000000, left % 1000000000};
     struct io_uring_cqe *cqe = NULL;
     int result = 0;
+    used = XI_BACKEND_URING;
     arm_control(r, control);
     arm_bell(r, word, seen);
-    int rc = io_uring_submit_and_wait_timeout(&r->uring, &cqe, 1, &ts, NULL);
-    bool bell = reap(r, &control_ready, &result);
+    /* One call submits and waits. It returns the number submitted, so an expired wait or a signal does not show in it:
+     * nothing has completed, and time tells which of the two it was. */
+    (void)io_uring_submit_and_wait_timeout(&r->uring, &cqe, 1, &ts, NULL);
+    unsigned completed = reap(r, &control_ready, &result);
+    bool bell = !r->bell_armed;
     if (r->bell_armed) disarm_bell(r, &control_ready);
-    used = XI_BACKEND_URING;
-    if (bell && result != -EINVAL) return XI_WAKE_BELL;
+    if (bell) return XI_WAKE_BELL;
     if (control_ready) return XI_WAKE_CONTROL;
-    if (rc == -EINTR) return XI_WAKE_SIGNAL;
-    if (rc == -ETIME) return is_deadline ? XI_WAKE_TIME : XI_WAKE_LOOK;
-    return XI_WAKE_BELL; /* a completion of something cancelled: look, then sleep again */
+    if (completed) return XI_WAKE_BELL; /* of something cancelled: look, then sleep again */
+    if (xi_now() - start < left) return XI_WAKE_SIGNAL;
+    return is_deadline ? XI_WAKE_TIME : XI_WAKE_LOOK;
 }
 
 static enum xi_wake_reason sleep_futex(_Atomic uint32_t *word, uint32_t seen, int64_t deadline, int control) {

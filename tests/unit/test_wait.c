@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Doorbells and sleeping, by themselves: one word in shared memory, two threads
+ * or two processes. Run under both backends by XI_WAIT.
+ */
+#include <check.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "wait/doorbell.h"
+#include "wait/sleep.h"
+#include "wire/order.h"
+#include "xidata.h"
+
+#define MS ((int64_t)1000000)
+
+static struct xi_bell *shared_bells(void) {
+    void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ck_assert_ptr_ne(p, MAP_FAILED);
+    return p;
+}
+
+START_TEST(the_backend_is_the_one_asked_for) {
+    const char *want = getenv("XI_WAIT"), *reason;
+    enum xi_backend b = xi_backend(&reason);
+    if (want && strcmp(want, "futex") == 0) {
+        ck_assert_int_eq(b, XI_BACKEND_FUTEX);
+        ck_assert_ptr_nonnull(strstr(reason, "XI_WAIT"));
+    }
+    ck_assert(b == XI_BACKEND_URING || reason[0] != 0); /* a fall-back always has a reason */
+}
+END_TEST
+
+START_TEST(a_changed_word_is_not_slept_on) {
+    struct xi_bell *b = shared_bells();
+    xi_store_relaxed(&b->bell, 5);
+    ck_assert_int_eq(xi_sleep(&b->bell, 4, -1, -1), XI_WAKE_BELL);
+}
+END_TEST
+
+START_TEST(a_deadline_ends_a_sleep_and_not_before) {
+    struct xi_bell *b = shared_bells();
+    int64_t deadline = xi_now() + 30 * MS;
+    enum xi_wake_reason why;
+    do why = xi_sleep(&b->bell, 0, deadline, -1);
+    while (why == XI_WAKE_BELL);
+    ck_assert_int_eq(why, XI_WAKE_TIME);
+    ck_assert_int_ge(xi_now(), deadline);
+}
+END_TEST
+
+START_TEST(a_sleeper_looks_again_after_a_second) {
+    struct xi_bell *b = shared_bells();
+    int64_t start = xi_now();
+    ck_assert_int_eq(xi_sleep(&b->bell, 0, -1, -1), XI_WAKE_LOOK);
+    ck_assert_int_ge(xi_now() - start, 900 * MS);
+}
+END_TEST
+
+static void ring_when_parked(struct xi_bell *b) {
+    while (!xi_bell_ring(b)) xi_pause();
+}
+static void *rings(void *arg) {
+    ring_when_parked(arg);
+    return NULL;
+}
+
+START_TEST(a_ring_wakes_a_sleeper_in_another_thread) {
+    struct xi_bell *b = shared_bells();
+    for (int i = 0; i < 200; i++) {
+        pthread_t t;
+        uint32_t seen = xi_bell_park(b);
+        pthread_create(&t, NULL, rings, b);
+        ck_assert_int_eq(xi_sleep(&b->bell, seen, xi_now() + 5000 * MS, -1), XI_WAKE_BELL);
+        pthread_join(t, NULL);
+        ck_assert(xi_bell_unpark(b));
+    }
+}
+END_TEST
+
+START_TEST(a_ring_wakes_a_sleeper_in_another_process) {
+    struct xi_bell *b = shared_bells();
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        for (int i = 0; i < 1000; i++) ring_when_parked(b);
+        _exit(0);
+    }
+    for (int i = 0; i < 1000; i++) {
+        uint32_t seen = xi_bell_park(b);
+        ck_assert_int_eq(xi_sleep(&b->bell, seen, xi_now() + 5000 * MS, -1), XI_WAKE_BELL);
+        ck_assert(xi_bell_unpark(b));
+    }
+    int status;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+}
+END_TEST
+
+START_TEST(a_ring_before_the_sleep_is_not_lost) {
+    struct xi_bell *b = shared_bells();
+    uint32_t seen = xi_bell_park(b);
+    ck_assert(xi_bell_ring(b));
+    ck_assert_int_eq(xi_sleep(&b->bell, seen, -1, -1), XI_WAKE_BELL);
+    ck_assert(xi_bell_unpark(b));
+}
+END_TEST
+
+START_TEST(only_one_of_many_rings_counts) {
+    struct xi_bell *b = shared_bells();
+    ck_assert(!xi_bell_ring(b)); /* nobody is there */
+    uint32_t seen = xi_bell_park(b);
+    ck_assert(xi_bell_ring(b));
+    ck_assert(!xi_bell_ring(b));
+    ck_assert_uint_eq(xi_load_relaxed(&b->bell), seen + 1);
+    ck_assert(xi_bell_unpark(b));
+    (void)xi_bell_park(b);
+    ck_assert(!xi_bell_unpark(b));
+}
+END_TEST
+
+static void on_signal(int signo) { (void)signo; }
+static void *interrupts(void *arg) {
+    pthread_t *t = arg;
+    /* Until the sleeper says that it was interrupted: a signal that comes before the sleep is no interruption of it. */
+    while (!atomic_load((_Atomic bool *)(void *)(t + 1))) {
+        pthread_kill(*t, SIGUSR1);
+        sched_yield();
+    }
+    return NULL;
+}
+
+START_TEST(a_signal_ends_a_sleep) {
+    struct xi_bell *b = shared_bells();
+    struct {
+        pthread_t t;
+        _Atomic bool done;
+    } me = {pthread_self(), false};
+    pthread_t t;
+    sigaction(SIGUSR1, &(struct sigaction){.sa_handler = on_signal, .sa_flags = SA_RESTART}, NULL);
+    pthread_create(&t, NULL, interrupts, &me);
+    enum xi_wake_reason why;
+    do why = xi_sleep(&b->bell, 0, -1, -1);
+    while (why == XI_WAKE_BELL);
+    atomic_store(&me.done, true);
+    pthread_join(t, NULL);
+    ck_assert_int_eq(why, XI_WAKE_SIGNAL);
+}
+END_TEST
+
+START_TEST(the_control_socket_ends_a_sleep) {
+    struct xi_bell *b = shared_bells();
+    int ends[2];
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
+    for (int i = 0; i < 3; i++) {
+        char c;
+        ck_assert_int_eq(send(ends[1], "x", 1, 0), 1);
+        ck_assert_int_eq(xi_sleep(&b->bell, 0, -1, ends[0]), XI_WAKE_CONTROL);
+        ck_assert_int_eq(recv(ends[0], &c, 1, 0), 1);
+    }
+    /* Another descriptor than the one that is armed, and then its other end's death. */
+    int others[2];
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, others), 0);
+    enum xi_wake_reason why;
+    do why = xi_sleep(&b->bell, 0, xi_now() + 20 * MS, others[0]);
+    while (why == XI_WAKE_BELL);
+    ck_assert_int_eq(why, XI_WAKE_TIME);
+    close(others[1]);
+    do why = xi_sleep(&b->bell, 0, -1, others[0]);
+    while (why == XI_WAKE_BELL);
+    ck_assert_int_eq(why, XI_WAKE_CONTROL);
+}
+END_TEST
+
+/* A wait that timed out must not leave anything behind that swallows the next waiter's wake. */
+START_TEST(an_abandoned_sleep_does_not_swallow_the_next_wake) {
+    struct xi_bell *b = shared_bells();
+    for (int i = 0; i < 50; i++) {
+        pthread_t t;
+        enum xi_wake_reason why;
+        do why = xi_sleep(&b->bell, xi_load_relaxed(&b->bell), xi_now() + MS / 10, -1);
+        while (why == XI_WAKE_BELL);
+        uint32_t seen = xi_bell_park(b);
+        pthread_create(&t, NULL, rings, b);
+        int64_t start = xi_now();
+        ck_assert_int_eq(xi_sleep(&b->bell, seen, -1, -1), XI_WAKE_BELL);
+        ck_assert_int_lt(xi_now() - start, 900 * MS); /* by the ring, not by the safety look */
+        pthread_join(t, NULL);
+        (void)xi_bell_unpark(b);
+    }
+}
+END_TEST
+
+START_TEST(a_forked_child_sleeps_by_itself) {
+    struct xi_bell *b = shared_bells();
+    (void)xi_sleep(&b->bell, 0, xi_now() + MS, -1); /* this thread has its ring now */
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        enum xi_wake_reason why;
+        do why = xi_sleep(&b->bell, 0, xi_now() + 5 * MS, -1);
+        while (why == XI_WAKE_BELL);
+        _exit(why == XI_WAKE_TIME ? 0 : 1);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    ck_assert_int_eq(status, 0);
+    enum xi_wake_reason why;
+    do why = xi_sleep(&b->bell, 0, xi_now() + 5 * MS, -1);
+    while (why == XI_WAKE_BELL);
+    ck_assert_int_eq(why, XI_WAKE_TIME);
+}
+END_TEST
+
+START_TEST(doorbells_are_given_out_once_each) {
+    struct xi_bells bells;
+    static struct xi_bell memory[XI_BELLS_USABLE];
+    static bool seen[XI_BELLS_USABLE];
+    uint32_t index;
+    ck_assert_int_eq(xi_bells_init(&bells, memory), 0);
+    for (uint32_t i = 0; i < XI_BELLS_USABLE; i++) {
+        ck_assert_int_eq(xi_bell_take(&bells, &index), 0);
+        ck_assert(!seen[index]);
+        seen[index] = true;
+    }
+    ck_assert_int_eq(xi_bell_take(&bells, &index), XI_E_LIMIT);
+    xi_bell_give(&bells, 7);
+    ck_assert_int_eq(xi_bell_take(&bells, &index), 0);
+    ck_assert_uint_eq(index, 7);
+    xi_bells_deinit(&bells);
+}
+END_TEST
+
+START_TEST(spinning_adapts) {
+    struct xi_spin s;
+    xi_spin_init(&s, 64000);
+    ck_assert_int_eq(xi_spin_budget(&s), 64000);
+    for (int i = 0; i < 10; i++) xi_spin_result(&s, false);
+    ck_assert_int_le(xi_spin_budget(&s), 2000);
+    for (int i = 10; i < 15; i++) xi_spin_result(&s, false);
+    ck_assert_int_eq(xi_spin_budget(&s), 64000); /* now and then the whole limit is tried */
+    xi_spin_result(&s, true);
+    ck_assert_int_eq(xi_spin_budget(&s), 64000);
+    xi_spin_init(&s, -1);
+    ck_assert_int_eq(xi_spin_budget(&s), 0);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("wait");
+    TCase *t = tcase_create("wait");
+    tcase_set_timeout(t, 60);
+    tcase_add_test(t, the_backend_is_the_one_asked_for);
+    tcase_add_test(t, a_changed_word_is_not_slept_on);
+    tcase_add_test(t, a_deadline_ends_a_sleep_and_not_before);
+    tcase_add_test(t, a_sleeper_looks_again_after_a_second);
+    tcase_add_test(t, a_ring_wakes_a_sleeper_in_another_thread);
+    tcase_add_test(t, a_ring_wakes_a_sleeper_in_another_process);
+    tcase_add_test(t, a_ring_before_the_sleep_is_not_lost);
+    tcase_add_test(t, only_one_of_many_rings_counts);
+    tcase_add_test(t, a_signal_ends_a_sleep);
+    tcase_add_test(t, the_control_socket_ends_a_sleep);
+    tcase_add_test(t, an_abandoned_sleep_does_not_swallow_the_next_wake);
+    tcase_add_test(t, a_forked_child_sleeps_by_itself);
+    tcase_add_test(t, doorbells_are_given_out_once_each);
+    tcase_add_test(t, spinning_adapts);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? 1 : 0;
+}
