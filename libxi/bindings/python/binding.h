@@ -1,0 +1,431 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The CPython module: what its files share.
+ *
+ *   module.c     init, module functions, life after fork and at exit
+ *   errors.c     the exception classes, one per enum xi_error
+ *   interp.c     Interpreter: joining, leaving, free functions, counters
+ *   reference.c  Reference, and the lists of interpreters and channels
+ *   channel.c    Channel: opening, closing, its methods
+ *   transfer.c   sending and receiving: the loops around the library's calls
+ *   encode.c     objects to values          decode.c   values to objects
+ *   text.c       str, both ways             exact.c    datetime, UUID, ... both ways
+ *   array.c      numpy arrays, both ways    buffer.c   Loan, View and the memory under them
+ *
+ * Who keeps what alive. A State is the module's; every object has a pointer to
+ * it, good while the object lives because its type holds the module. An Interp
+ * owns an xi_interp and counts its users (open channels, loans, views, calls
+ * under way) in a Guard: leaving is put off until the last has gone, so memory
+ * that Python can reach is never unmapped. A Channel owns an xi_channel, guarded
+ * the same way against a free() while another thread is inside a call.
+ */
+#ifndef XI_PYTHON_BINDING_H
+#define XI_PYTHON_BINDING_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include <stdatomic.h>
+
+#include "xidata.h"
+
+#define XI_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define XI_LIKELY(x) __builtin_expect(!!(x), 1)
+
+/* What older versions lack. */
+#if PY_VERSION_HEX < 0x030a0000
+static inline PyObject *Py_NewRef(PyObject *o) {
+    Py_INCREF(o);
+    return o;
+}
+static inline PyObject *Py_XNewRef(PyObject *o) {
+    Py_XINCREF(o);
+    return o;
+}
+#define Py_TPFLAGS_IMMUTABLETYPE 0
+#define Py_TPFLAGS_DISALLOW_INSTANTIATION 0
+static inline int PyModule_AddObjectRef(PyObject *m, const char *name, PyObject *o) {
+    Py_INCREF(o);
+    int rc = PyModule_AddObject(m, name, o);
+    if (rc < 0)
+        Py_DECREF(o);
+    return rc;
+}
+#endif
+#ifndef Py_BEGIN_CRITICAL_SECTION
+#define Py_BEGIN_CRITICAL_SECTION(op) {
+#define Py_END_CRITICAL_SECTION() }
+#endif
+
+/* ----------------------------------------------------------------- guard
+ *
+ * Counts the users of something that is to be closed. Closing sets a bit; who
+ * finds the bit set and nobody inside finishes, and exactly one does. With a GIL
+ * plain loads and stores suffice, because every transition happens under it.
+ */
+typedef struct {
+    _Atomic uint32_t word;
+} Guard;
+#define GUARD_CLOSING 0x40000000u
+#define GUARD_DONE 0x80000000u
+#define GUARD_USERS 0x3fffffffu
+
+#ifdef Py_GIL_DISABLED
+static inline uint32_t guard_add(Guard *g, uint32_t n) { return atomic_fetch_add(&g->word, n) + n; }
+static inline uint32_t guard_or(Guard *g, uint32_t bit) { return atomic_fetch_or(&g->word, bit) | bit; }
+#else
+static inline uint32_t guard_add(Guard *g, uint32_t n) {
+    uint32_t v = atomic_load_explicit(&g->word, memory_order_relaxed) + n;
+    atomic_store_explicit(&g->word, v, memory_order_relaxed);
+    return v;
+}
+static inline uint32_t guard_or(Guard *g, uint32_t bit) {
+    uint32_t v = atomic_load_explicit(&g->word, memory_order_relaxed) | bit;
+    atomic_store_explicit(&g->word, v, memory_order_relaxed);
+    return v;
+}
+#endif
+static inline uint32_t guard_word(const Guard *g) { return atomic_load_explicit(&g->word, memory_order_acquire); }
+/* True for the one who must finish: nobody is inside, closing was asked for, nobody else has been told. */
+static inline bool guard_finish(Guard *g) {
+    uint32_t expected = GUARD_CLOSING;
+    return atomic_compare_exchange_strong(&g->word, &expected, GUARD_CLOSING | GUARD_DONE);
+}
+/* Both return true if the caller must finish. */
+static inline bool guard_leave(Guard *g) {
+    return XI_UNLIKELY(guard_add(g, (uint32_t)-1) == GUARD_CLOSING) && guard_finish(g);
+}
+static inline bool guard_close(Guard *g) { return guard_or(g, GUARD_CLOSING) == GUARD_CLOSING && guard_finish(g); }
+static inline bool guard_enter(Guard *g, bool *finish) {
+    *finish = false;
+    if (XI_LIKELY(guard_add(g, 1) < GUARD_CLOSING))
+        return true;
+    *finish = guard_leave(g);
+    return false;
+}
+static inline void guard_reset(Guard *g) { atomic_store(&g->word, 0); }
+
+/* ----------------------------------------------------------------- state */
+
+#define XI_ERRORS 23 /* -enum xi_error: 1 to 22 */
+
+typedef struct Interp Interp;
+typedef struct Channel Channel;
+typedef struct Borrow Borrow;
+
+typedef struct State {
+    PyTypeObject *interp_type, *channel_type, *loan_type, *view_type, *reference_type;
+    PyTypeObject *interp_info_type, *channel_info_type;
+    PyObject *error;              /* xidata.Error */
+    PyObject *errors[XI_ERRORS];  /* by -code; NULL where none is raised */
+    PyObject *full;               /* AGAIN of a send; errors[1] is Empty */
+    PyObject *decode_error;
+    PyObject *s_timeout, *s_on_free, *s_sent, *s_zero_copy; /* interned */
+    PyObject *pickle_dumps, *pickle_loads;                   /* loaded on first need */
+    PyObject *interp_id;          /* xidata.InterpreterId, likewise */
+    /* exact.c: types and makers, loaded when the first object of one turns up */
+    PyTypeObject *uuid, *decimal, *fraction;
+    void *datetime_api; /* PyDateTime_CAPI of this interpreter */
+    PyObject *uuid_unknown; /* SafeUUID.unknown */
+    /* array.c */
+    PyTypeObject *ndarray, *dtype;
+    PyObject *descr_to_dtype, *dtype_to_descr, *literal_eval;
+    PyObject *dtype_names, *dtypes; /* dtype -> its name or None; name -> dtype */
+    Interp *current;              /* strong */
+    Interp *interps;              /* all that exist, linked; no references */
+    uint32_t generation;          /* one more in every forked child */
+} State;
+
+/* In a forked child: everything that came from the parent is forgotten; what is used next joins anew. */
+void state_forked(State *st);
+
+/* A Python callable to be called when a value has been consumed. */
+typedef struct {
+    PyObject *callable; /* NULL: free */
+    uint32_t next;      /* of the free list, or of the due ones */
+} FreeSlot;
+
+struct Interp {
+    PyObject_HEAD
+    State *st;
+    xi_interp *me;
+    Guard guard;
+    uint32_t generation;  /* of the process that joined: differs from the state's in a forked child */
+    bool left;            /* leave() was called */
+    Interp *prev, *next;  /* State.interps */
+    Channel *channels;    /* open handles, linked; no references */
+    char ns[32], name[32];
+    uint32_t flags;
+    int64_t spin_ns;
+    int64_t id;
+    uint32_t free_index;  /* of the trampoline; 0: not registered yet */
+    FreeSlot *slots;
+    uint32_t slots_size, slots_free, slots_used;
+    uint32_t due_first, due_last; /* index + 1 */
+};
+
+/* What a channel delivers before it asks the library: what an interrupted call had already received. */
+typedef struct {
+    PyObject *object; /* decoded already; or, with is_error, the exception to raise in its place; or NULL: */
+    bool is_error;
+    Borrow *borrow;   /* holds the message, if views were made of it; else: */
+    xi_msg msg;
+} Stashed;
+
+enum pickle_policy { PICKLE_ALLOW, PICKLE_REFUSE };
+
+struct Channel {
+    PyObject_HEAD
+    State *st;
+    Interp *interp;
+    xi_channel *h;
+    Guard guard;
+    uint32_t generation;
+    bool freed;          /* free() was called */
+    bool zero_copy;
+    bool spare_used;     /* with the spare message */
+    enum pickle_policy pickle;
+    size_t inline_max;
+    xi_msg spare;        /* reused from call to call, with the heap buffer that it grew */
+    Channel *prev, *next; /* Interp.channels */
+    Stashed *stash;      /* stash_count of them, the next to be delivered last */
+    size_t stash_count, stash_size;
+    char *name, *group;
+    uint32_t mode, flags;
+    uint64_t capacity;
+    PyObject *weakrefs;
+};
+
+/* The memory behind views: a received message, released with the last of them. From any thread. */
+struct Borrow {
+    atomic_uint references;
+    uint32_t generation;
+    xi_msg msg;
+    Interp *interp;
+};
+
+/* Why a loan's memory is still there though a send consumed it: the send failed. See buffer.c. */
+typedef struct Parcel {
+    unsigned references;
+    xi_loan root;
+} Parcel;
+
+enum loan_state { LOAN_LIVE, LOAN_MOVING, LOAN_SENT, LOAN_RELEASED };
+typedef struct Loan {
+    PyObject_HEAD
+    State *st;
+    Interp *interp;
+    xi_loan loan;
+    Parcel *parcel;   /* if not NULL, the data lies in what this holds, not in `loan` */
+    char *data;
+    Py_ssize_t size;
+    Py_ssize_t exports;
+    uint32_t generation;
+    enum loan_state state;
+} Loan;
+#define LOAN_HEAD 64 /* bytes before the data: room for the value that refers to it */
+
+/* A message whose inline part is left as it is: cheaper than XI_MSG_INIT, and as good. */
+static inline void message_init(xi_msg *m) { memset(m, 0, offsetof(xi_msg, small_)); }
+
+/* ---------------------------------------------------------------- errors */
+
+int errors_init(PyObject *module, State *st);
+/* Raises the class of a negative enum xi_error with its sentence. Returns NULL. */
+PyObject *raise_error(State *st, int64_t error);
+/* As the above, where AGAIN means that a channel was full. */
+PyObject *raise_send_error(State *st, int64_t error);
+#define XI_RAISED ((int64_t)INT32_MIN) /* in place of an enum xi_error: a Python exception is set */
+
+/* ---------------------------------------------------------- interpreters */
+
+extern PyType_Spec interp_spec, reference_spec;
+PyObject *interp_join(State *st, const char *ns, const char *name, uint32_t flags, int64_t spin_ns);
+/* The current one, joined now if need be. Borrowed; NULL with an exception. */
+Interp *interp_current(State *st);
+/* Users: while inside, `me` is valid. Enter fails with an exception (left; or could not rejoin after a fork). */
+int interp_enter(Interp *in);
+void interp_exit(Interp *in);
+/* In a forked child: joins anew under the same name. 0, or -1 with an exception. */
+int interp_revive(Interp *in);
+PyObject *interp_leave(Interp *in);
+void interp_forget_parent(Interp *in); /* what a forked child must drop at once */
+/* Free callbacks. Reserve keeps the callable and registers what is needed; -1 with an exception. */
+int free_reserve(Interp *in, PyObject *callable, uint32_t *slot);
+void free_cancel(Interp *in, uint32_t slot);
+int64_t free_run(Interp *in);
+static inline void free_poll(Interp *in) {
+    if (XI_UNLIKELY(in->slots_used))
+        (void)free_run(in);
+}
+/* After XI_E_INTR: signal handlers and due callbacks. -1 with an exception. */
+int interrupted(Interp *in);
+
+int info_init(PyObject *module, State *st);
+PyObject *list_interpreters(State *st, const char *ns);
+PyObject *list_channels(State *st, const char *ns);
+PyObject *channel_info(State *st, const xi_channel_info *c);
+PyObject *reference_new(Interp *in, int64_t id);
+/* xidata.InterpreterId(id), and the id in one, a Reference, an Interpreter or an int. */
+PyObject *interp_id_new(State *st, int64_t id);
+int interp_id_converter(State *st, PyObject *o, int64_t *id);
+
+/* -------------------------------------------------------------- channels */
+
+extern PyType_Spec channel_spec;
+PyObject *channel_open(Interp *in, PyObject *args, PyObject *keywords);
+PyObject *channel_open_named(Interp *in, const char *name); /* an existing one, as a decoded channel handle */
+/* NULL with an exception: freed, left. */
+int channel_enter_slow(Channel *ch);
+void channel_finish(Channel *ch);
+static inline int channel_enter(Channel *ch) {
+    bool finish;
+    if (XI_LIKELY(ch->generation == ch->st->generation) && XI_LIKELY(guard_enter(&ch->guard, &finish))) {
+        if (XI_LIKELY(ch->h != NULL))
+            return 0;
+        if (guard_leave(&ch->guard))
+            channel_finish(ch);
+    } else if (XI_UNLIKELY(ch->generation == ch->st->generation && finish)) {
+        channel_finish(ch);
+    }
+    return channel_enter_slow(ch);
+}
+static inline void channel_exit(Channel *ch) {
+    if (guard_leave(&ch->guard))
+        channel_finish(ch);
+}
+void channel_free_handle(Channel *ch);
+void channel_forget_parent(Channel *ch);
+
+PyObject *channel_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *channel_try_send(PyObject *self, PyObject *obj);
+PyObject *channel_send_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *channel_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *channel_try_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *channel_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *channel_next(PyObject *self);
+void stash_clear(Channel *ch);
+int stash_traverse(Channel *ch, visitproc visit, void *arg);
+/* None: for ever; seconds otherwise. -1 with an exception. */
+int parse_timeout(PyObject *o, int64_t *ns);
+
+/* ---------------------------------------------------------------- encode */
+
+/* Bytes to be placed in the arena behind the tree, and the XI_BUFFER at `at` that shall name them. */
+typedef struct {
+    size_t at;
+    uint32_t flags;
+    uint64_t size;
+    PyObject *keep;        /* holds the memory, if not `view` */
+    const void *array;     /* of a strided ndarray: struct array_interface */
+    Py_buffer view;        /* its obj is NULL if not used */
+    Loan *loan;            /* a block already: attached, not copied. Strong. */
+} Outside;
+
+/*
+ * One value being encoded. The tree grows in `first`, then on the heap, and, once
+ * something large is in it, in a loan, so that large bytes are copied once.
+ */
+typedef struct {
+    State *st;
+    Channel *ch;
+    Interp *interp;
+    uint8_t *heap;
+    Outside *outside;
+    uint32_t outside_count, outside_size;
+    uint32_t shared;      /* containers met that others refer to as well */
+    uint32_t depth;
+    bool in_loan;
+    bool refuse_pickle;
+    const char *why;      /* why it cannot be encoded natively, for the error */
+    xi_loan loan;
+    Parcel *parcel;       /* made before the first loan is attached: see loan_restore() */
+    xi_builder b;
+    PyObject *path[XI_DEPTH_MAX + 2]; /* the containers around the present value */
+    _Alignas(16) uint8_t first[4096];
+} Encoder;
+
+#define ENCODE_PICKLE 1 /* has no native form: the whole value is to be pickled */
+
+void encoder_init(Encoder *e, Channel *ch);
+void encoder_clear(Encoder *e);
+/* Encodes the whole value. The tree's size, or XI_RAISED. The caller has to place what is outside (encoder_place). */
+int64_t encoder_run(Encoder *e, PyObject *obj);
+/* Puts tree and outside parts into one loan. The value's size; the loan is e->loan. */
+int64_t encoder_place(Encoder *e, int64_t size);
+/* The value has been sent: loans in it are gone for good. Without this, encoder_clear() gives them back. */
+void encoder_sent(Encoder *e);
+/* For the others that encode: 0, ENCODE_PICKLE, or -1 with an exception. */
+int encode(Encoder *e, PyObject *obj);
+int encoder_grow(Encoder *e, size_t need);
+/* Room for `need` bytes more. */
+static inline int encoder_room(Encoder *e, size_t need) {
+    return XI_LIKELY(e->b.capacity - e->b.length >= need) ? 0 : encoder_grow(e, need);
+}
+/* Turns a sticky builder error into an exception. */
+int encoder_error(Encoder *e, int error);
+Outside *encoder_outside(Encoder *e, uint64_t size, uint32_t flags);
+int encode_str(Encoder *e, PyObject *obj);
+int encode_foreign(Encoder *e, PyObject *obj);
+int encode_array(Encoder *e, PyObject *obj);
+bool array_is_exact_type(State *st, PyTypeObject *type);
+void array_copy_out(const void *array_interface, void *to);
+/* memcpy, without the GIL where that pays. */
+void copy_bytes(void *to, const void *from, size_t n);
+int load_attribute(PyObject **where, const char *module, const char *name);
+int load_type(PyTypeObject **where, const char *module, const char *name);
+
+/* ---------------------------------------------------------------- decode */
+
+typedef struct {
+    State *st;
+    Channel *ch;
+    xi_msg *msg;
+    Borrow *borrow; /* made on first need: then it holds the message, and this a reference */
+    bool zero_copy;
+} Decoder;
+
+/* A new object, or NULL with an exception: a DecodeError, or one that is no Exception, as it is. */
+PyObject *decode_message(Decoder *d);
+PyObject *decode(Decoder *d, const xi_value *v);
+/* The one child of an ext or ndarray. */
+int decode_child(State *st, const xi_value *v, xi_value *child);
+PyObject *decode_str(State *st, const xi_value *v);
+PyObject *decode_ext(Decoder *d, const xi_value *v);
+PyObject *decode_array(Decoder *d, const xi_value *v);
+/* Makes `borrow`; -1 with an exception. Only for a message that is borrowed. */
+int decoder_borrow(Decoder *d);
+const xi_msg *decoder_message(const Decoder *d);
+/* Where the bytes of an XI_BUFFER lie. -1 with an exception. Makes the borrow. */
+int decoder_buffer(Decoder *d, const xi_value *v, const void **data);
+
+/* --------------------------------------------------------------- buffers */
+
+extern PyType_Spec loan_spec, view_spec;
+PyObject *loan_new(Interp *in, Py_ssize_t size);
+/* The loan's own block, to be sent: 0, or -1 with an exception (sent already, exported, ...). */
+int loan_claim(Loan *l);
+void loan_unclaim(Loan *l);
+void loan_sent(Loan *l);
+/*
+ * After a failed send, of a loan whose block has been attached to a root already: the parcel, which has taken the root
+ * over, keeps the memory. Counts a reference to it.
+ */
+void loan_restore(Loan *l, Parcel *p);
+Parcel *parcel_new(void);
+void parcel_unref(Parcel *p);
+/* Bytes of a borrow, read-only. `typed` (may be NULL) gives them format, shape and strides. */
+typedef struct {
+    const char *format; /* static */
+    Py_ssize_t itemsize;
+    int ndim;
+    const int64_t *shape, *strides;
+} ViewLayout;
+PyObject *view_new(State *st, Borrow *b, const void *data, size_t size, const ViewLayout *typed); /* a memoryview */
+PyObject *view_object(State *st, Borrow *b, const void *data, size_t size, const ViewLayout *typed); /* its object */
+PyObject *view_of_copy(State *st, const void *data, size_t size, const ViewLayout *typed); /* over private memory */
+void borrow_ref(Borrow *b);
+void borrow_unref(Borrow *b);
+
+#endif

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The extension module _xidata, under the package xidata. Multi-phase init, heap
+ * types and module state throughout, so that every subinterpreter that imports
+ * it is an interpreter of its own.
+ */
+#include "binding.h"
+
+static State *state_of(PyObject *module) { return PyModule_GetState(module); }
+
+void state_forked(State *st) {
+    st->generation++;
+    for (Interp *in = st->interps; in; in = in->next)
+        interp_forget_parent(in);
+}
+
+/* ------------------------------------------------------------- functions */
+
+static PyObject *module_join(PyObject *module, PyObject *args, PyObject *keywords) {
+    static char *names[] = {"ns", "name", "requires_ref", "spin", NULL};
+    State *st = state_of(module);
+    const char *ns = NULL, *name = NULL;
+    int requires_ref = 0;
+    PyObject *spin = Py_None;
+    int64_t spin_ns = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|z$zpO:join", names, &ns, &name, &requires_ref, &spin))
+        return NULL;
+    if (spin != Py_None) {
+        double seconds = PyFloat_AsDouble(spin);
+        if (seconds == -1.0 && PyErr_Occurred())
+            return NULL;
+        if (!(seconds >= 0 && seconds <= 1)) {
+            PyErr_SetString(PyExc_ValueError, "spin is a number of seconds from 0 (sleep at once) to 1, or None");
+            return NULL;
+        }
+        spin_ns = seconds == 0 ? -1 : seconds < 1e-9 ? 1 : (int64_t)(seconds * 1e9);
+    }
+    PyObject *in = interp_join(st, ns, name, requires_ref ? XI_JOIN_REQUIRES_REF : 0, spin_ns);
+    if (in && !st->current)
+        st->current = (Interp *)Py_NewRef(in);
+    return in;
+}
+
+static PyObject *module_leave(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+    State *st = state_of(module);
+    if (!st->current)
+        Py_RETURN_NONE;
+    return interp_leave(st->current);
+}
+
+static PyObject *module_current(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+    State *st = state_of(module);
+    return Py_NewRef(st->current ? (PyObject *)st->current : Py_None);
+}
+
+static PyObject *module_channel(PyObject *module, PyObject *args, PyObject *keywords) {
+    Interp *in = interp_current(state_of(module));
+    if (!in)
+        return NULL;
+    Py_INCREF(in);
+    PyObject *ch = channel_open(in, args, keywords);
+    Py_DECREF(in);
+    return ch;
+}
+
+static PyObject *module_buffer(PyObject *module, PyObject *arg) {
+    Py_ssize_t size = PyNumber_AsSsize_t(arg, PyExc_OverflowError);
+    if (size == -1 && PyErr_Occurred())
+        return NULL;
+    Interp *in = interp_current(state_of(module));
+    if (!in)
+        return NULL;
+    Py_INCREF(in);
+    PyObject *loan = loan_new(in, size);
+    Py_DECREF(in);
+    return loan;
+}
+
+static PyObject *module_run_free(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+    Interp *in = state_of(module)->current;
+    if (!in)
+        return PyLong_FromLong(0);
+    if (interp_enter(in) < 0)
+        return NULL;
+    Py_INCREF(in);
+    int64_t n = free_run(in);
+    interp_exit(in);
+    Py_DECREF(in);
+    return PyLong_FromLongLong(n);
+}
+
+static PyObject *module_interpreters(PyObject *module, PyObject *args, PyObject *keywords) {
+    static char *names[] = {"ns", NULL};
+    const char *ns = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|z:interpreters", names, &ns))
+        return NULL;
+    return list_interpreters(state_of(module), ns);
+}
+
+static PyObject *module_channels(PyObject *module, PyObject *args, PyObject *keywords) {
+    static char *names[] = {"ns", NULL};
+    const char *ns = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|z:channels", names, &ns))
+        return NULL;
+    return list_channels(state_of(module), ns);
+}
+
+static PyObject *module_open_existing(PyObject *module, PyObject *arg) {
+    Interp *in = interp_current(state_of(module));
+    const char *name = in ? PyUnicode_AsUTF8(arg) : NULL;
+    return name ? channel_open_named(in, name) : NULL;
+}
+
+static PyObject *module_after_fork(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+    state_forked(state_of(module));
+    Py_RETURN_NONE;
+}
+
+static PyObject *module_at_exit(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+    State *st = state_of(module);
+    while (st->current) {
+        PyObject *left = interp_leave(st->current);
+        Py_XDECREF(left);
+    }
+    Py_RETURN_NONE;
+}
+
+#define METHOD(name, function, flags, doc) {name, (PyCFunction)(void (*)(void))(function), flags, doc}
+static PyMethodDef methods[] = {
+    METHOD("join", module_join, METH_VARARGS | METH_KEYWORDS,
+           "join(ns=None, *, name=None, requires_ref=False, spin=None)\n--\n\n"
+           "Join a namespace (None: $XI_NAMESPACE, else 'default'), starting its broker if none runs. Returns an\n"
+           "Interpreter, which becomes the current one if there is none. channel() joins by itself.\n\n"
+           "name: for people. requires_ref: end when the last reference that others hold is dropped. spin: seconds to\n"
+           "spin before sleeping (0: sleep at once; None: 50 us, adaptive).\n\n"
+           "    with xidata.join('jobs', name='worker'):\n        ..."),
+    METHOD("leave", module_leave, METH_NOARGS, "leave()\n--\n\nThe current Interpreter leaves. Nothing if there is none."),
+    METHOD("current", module_current, METH_NOARGS, "current()\n--\n\nThe current Interpreter, or None."),
+    METHOD("channel", module_channel, METH_VARARGS | METH_KEYWORDS,
+           "channel(name, *, mode=None, capacity=0, group=None, send_only=False, recv_only=False, existing=False,\n"
+           "        pickle='allow', zero_copy=False)\n--\n\n"
+           "Open a channel, making it if need be; joins first if nobody has.\n\n"
+           "mode: 'queue' (each value to one receiver; the default for a new channel) or 'broadcast' (to every handle\n"
+           "that is open when it is sent). capacity: bytes of the ring (64 KiB). group: receivers that name the same\n"
+           "group share its values. send_only, recv_only: what this handle is for. existing: NotFound rather than make\n"
+           "it. pickle: 'refuse' to neither send nor load pickles. zero_copy: received bytes are memoryviews of the\n"
+           "sender's memory.\n\n"
+           "    ch = xidata.channel('jobs')\n    ch.send((1, 'two', 3.0))\n    job = ch.recv()"),
+    METHOD("buffer", module_buffer, METH_O,
+           "buffer(size)\n--\n\n"
+           "A Loan: `size` bytes of shared memory to be filled in place and then sent, alone or inside a container,\n"
+           "without a copy. Its contents are undefined at first. It arrives as a read-only memoryview.\n\n"
+           "    loan = xidata.buffer(1 << 20)\n    with memoryview(loan) as m:\n        file.readinto(m)\n"
+           "    ch.send(('frame', loan))"),
+    METHOD("run_free", module_run_free, METH_NOARGS,
+           "run_free()\n--\n\nCall the on_free callbacks that are due; return how many. Sending and receiving do this "
+           "by themselves."),
+    METHOD("interpreters", module_interpreters, METH_VARARGS | METH_KEYWORDS,
+           "interpreters(ns=None)\n--\n\nInterpreterInfo of every interpreter of a namespace, without joining it."),
+    METHOD("channels", module_channels, METH_VARARGS | METH_KEYWORDS,
+           "channels(ns=None)\n--\n\nChannelInfo of every channel of a namespace, without joining it."),
+    METHOD("_open_existing", module_open_existing, METH_O, NULL),
+    METHOD("_after_fork", module_after_fork, METH_NOARGS, NULL),
+    METHOD("_at_exit", module_at_exit, METH_NOARGS, NULL),
+    {NULL, NULL, 0, NULL},
+};
+
+/* ------------------------------------------------------------------ init */
+
+static int add_type(PyObject *module, PyTypeObject **where, PyType_Spec *spec) {
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (!type)
+        return -1;
+    *where = (PyTypeObject *)type;
+#if PY_VERSION_HEX < 0x030a0000
+    (*where)->tp_new = NULL; /* made by this module alone */
+#endif
+    const char *dot = strrchr(spec->name, '.');
+    return PyModule_AddObjectRef(module, dot ? dot + 1 : spec->name, type);
+}
+
+static int intern(PyObject **where, const char *text) {
+    *where = PyUnicode_InternFromString(text);
+    return *where ? 0 : -1;
+}
+
+/* os.register_at_fork(after_in_child=module._after_fork); atexit.register(module._at_exit) */
+static int add_hooks(PyObject *module) {
+    PyObject *fork = NULL, *exit_ = NULL, *hook = NULL, *args = NULL, *keywords = NULL, *done = NULL;
+    int rc = -1;
+    if (load_attribute(&fork, "os", "register_at_fork") == 0 && (hook = PyObject_GetAttrString(module, "_after_fork")) &&
+        (args = PyTuple_New(0)) && (keywords = Py_BuildValue("{s:O}", "after_in_child", hook)))
+        done = PyObject_Call(fork, args, keywords);
+    Py_XDECREF(hook);
+    hook = NULL;
+    if (done && load_attribute(&exit_, "atexit", "register") == 0 && (hook = PyObject_GetAttrString(module, "_at_exit"))) {
+        PyObject *registered = PyObject_CallFunctionObjArgs(exit_, hook, NULL);
+        rc = registered ? 0 : -1;
+        Py_XDECREF(registered);
+    }
+    Py_XDECREF(fork);
+    Py_XDECREF(exit_);
+    Py_XDECREF(hook);
+    Py_XDECREF(args);
+    Py_XDECREF(keywords);
+    Py_XDECREF(done);
+    return rc;
+}
+
+static int exec(PyObject *module) {
+    State *st = state_of(module);
+    st->generation = 1;
+    if (errors_init(module, st) < 0 || info_init(module, st) < 0)
+        return -1;
+    if (add_type(module, &st->interp_type, &interp_spec) < 0 || add_type(module, &st->channel_type, &channel_spec) < 0 ||
+        add_type(module, &st->loan_type, &loan_spec) < 0 || add_type(module, &st->view_type, &view_spec) < 0 ||
+        add_type(module, &st->reference_type, &reference_spec) < 0)
+        return -1;
+    if (intern(&st->s_timeout, "timeout") < 0 || intern(&st->s_on_free, "on_free") < 0 ||
+        intern(&st->s_sent, "sent") < 0 || intern(&st->s_zero_copy, "zero_copy") < 0)
+        return -1;
+    if (PyModule_AddStringConstant(module, "__version__", XI_VERSION) < 0 ||
+        PyModule_AddIntConstant(module, "DEPTH_MAX", XI_DEPTH_MAX) < 0)
+        return -1;
+    return add_hooks(module);
+}
+
+/* Every object that the state holds; for traverse and clear. `current` apart. */
+#define STATE_OBJECTS(DO)                                                                                              \
+    DO(interp_type) DO(channel_type) DO(loan_type) DO(view_type) DO(reference_type) DO(interp_info_type)               \
+    DO(channel_info_type) DO(error) DO(full) DO(decode_error) DO(s_timeout) DO(s_on_free) DO(s_sent) DO(s_zero_copy)   \
+    DO(pickle_dumps) DO(pickle_loads) DO(interp_id) DO(uuid) DO(decimal) DO(fraction) DO(uuid_unknown) DO(ndarray)     \
+    DO(dtype) DO(descr_to_dtype) DO(dtype_to_descr) DO(literal_eval) DO(dtype_names) DO(dtypes) DO(current)
+
+static int traverse(PyObject *module, visitproc visit, void *arg) {
+    State *st = state_of(module);
+#define VISIT(field) Py_VISIT(st->field);
+    STATE_OBJECTS(VISIT)
+    for (int i = 0; i < XI_ERRORS; i++)
+        Py_VISIT(st->errors[i]);
+    return 0;
+}
+
+static int clear(PyObject *module) {
+    State *st = state_of(module);
+#define CLEAR(field) Py_CLEAR(st->field);
+    STATE_OBJECTS(CLEAR)
+    for (int i = 0; i < XI_ERRORS; i++)
+        Py_CLEAR(st->errors[i]);
+    return 0;
+}
+
+static void free_module(void *module) { (void)clear(module); }
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, exec},
+#if PY_VERSION_HEX >= 0x030c0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030d0000
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_xidata",
+    .m_doc = "Values between interpreter processes through shared memory; import xidata.",
+    .m_size = sizeof(State),
+    .m_methods = methods,
+    .m_slots = slots,
+    .m_traverse = traverse,
+    .m_clear = clear,
+    .m_free = free_module,
+};
+
+PyMODINIT_FUNC PyInit__xidata(void); /* the one symbol that this file exports */
+PyMODINIT_FUNC PyInit__xidata(void) { return PyModuleDef_Init(&definition); }
