@@ -77,9 +77,10 @@ static int handoff_rounds(struct bench_pair *p, uint64_t seq, uint64_t n) {
 
 static int handoff_run(struct bench_pair *p) {
     struct handoff *h = p->state;
+    uint64_t rounds = 0;
     bench_xi_mark(&h->xi);
-    if (bench_measure_rounds(p, handoff_rounds, 500, 0.5) < 0) return -1;
-    if (p->side == 0) bench_xi_note(p, &h->xi, 2 * p->shared->result.ops);
+    if (bench_measure_rounds(p, handoff_rounds, 500, 0.5, &rounds) < 0) return -1;
+    if (p->side == 0) bench_xi_note(p, &h->xi, rounds);
     return 0;
 }
 

@@ -74,9 +74,10 @@ static int xi_rounds(struct bench_pair *p, uint64_t seq, uint64_t n) {
 
 static int xi_round_trip(struct bench_pair *p) {
     struct latency *l = p->state;
+    uint64_t rounds = 0;
     bench_xi_mark(&l->xi);
-    if (bench_measure_rounds(p, xi_rounds, 1000, 1.0) < 0) return -1;
-    if (p->side == 0) bench_xi_note(p, &l->xi, 2 * p->shared->result.ops);
+    if (bench_measure_rounds(p, xi_rounds, 1000, 1.0, &rounds) < 0) return -1;
+    if (p->side == 0) bench_xi_note(p, &l->xi, rounds);
     return 0;
 }
 
@@ -92,7 +93,10 @@ static int ring_some_rounds(struct bench_pair *p, uint64_t seq, uint64_t n) {
     return 0;
 }
 
-static int ring_round_trip(struct bench_pair *p) { return bench_measure_rounds(p, ring_some_rounds, 1000, 1.0); }
+static int ring_round_trip(struct bench_pair *p) {
+    uint64_t rounds = 0;
+    return bench_measure_rounds(p, ring_some_rounds, 1000, 1.0, &rounds);
+}
 
 /* ---- at a constant rate ---- */
 

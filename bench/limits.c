@@ -45,7 +45,7 @@ static int rounds_one_by_one(struct bench_pair *p, bench_rounds rounds, uint64_t
     return 0;
 }
 
-int bench_measure_rounds(struct bench_pair *p, bench_rounds rounds, uint64_t per_chunk, double halves) {
+int bench_measure_rounds(struct bench_pair *p, bench_rounds rounds, uint64_t per_chunk, double halves, uint64_t *done) {
     struct bench_result *r = &p->shared->result;
     double figure = 0;
     uint64_t seq = 1, warm = per_chunk * 4;
@@ -60,6 +60,7 @@ int bench_measure_rounds(struct bench_pair *p, bench_rounds rounds, uint64_t per
     if (rounds_in_chunks(p, rounds, &seq, chunks, per_chunk, &figure) < 0) return -1;
     bench_barrier(p);
     if (rounds_one_by_one(p, rounds, seq, half, halves) < 0) return -1;
+    *done = seq - 1 + half;
     bench_barrier(p);
     if (p->side == 1) return 0;
     r->ns = figure * halves;

@@ -116,9 +116,10 @@ int bench_measure_asleep(struct bench_pair *p, const struct bench_asleep *a, uin
 
 /*
  * A busy round trip is measured in chunks, the figure being the median chunk, exactly as the raw one is, and then
- * again one by one, for the percentiles. `rounds(p, seq, n)` does n of them; side 0's are timed.
+ * again one by one, for the percentiles. `rounds(p, seq, n)` does n of them; side 0's are timed. What is stated is a
+ * round's time times `halves`. *done: all rounds that were made, warm-up included.
  */
 typedef int (*bench_rounds)(struct bench_pair *p, uint64_t seq, uint64_t n);
-int bench_measure_rounds(struct bench_pair *p, bench_rounds rounds, uint64_t per_chunk, double halves);
+int bench_measure_rounds(struct bench_pair *p, bench_rounds rounds, uint64_t per_chunk, double halves, uint64_t *done);
 
 #endif
