@@ -1,0 +1,669 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The broker's decisions, replayed: random orders of requests, deaths,
+ * disconnections and failures from a seed, carried out on a pretended world.
+ * After every event the core's own invariants are recomputed, and a second
+ * bookkeeping, kept here from the answers alone, must agree with it.
+ *
+ * XI_SEED=n replays one run.
+ */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "state.h"
+#include "xidata.h"
+
+enum { CONNS = 24, NAMES = 12, STEPS = 4000 };
+
+/* ---- the pretended world ---- */
+
+struct sim {
+    struct state st;
+    uint64_t rng;
+    uint64_t next_conn, conns[CONNS];
+    struct table open;    /* conn to 1: connections the broker has not dropped */
+    struct table made;    /* segments that exist */
+    struct table refs;    /* holder id << 32 | target id, to count, by the answers */
+    struct table handles; /* holder id << 32 | channel id */
+    struct table holds;   /* channel id to 1: has undelivered values */
+    struct table asked;   /* channel id to 1: the core asked whether it is empty */
+    struct table settle;  /* slot to id: to be told that it has settled */
+    struct table ended;   /* ids told to end */
+    int64_t largest_id;
+    uint64_t largest_channel;
+    uint32_t serial;
+    bool failing; /* inject failures */
+    uint32_t removed_channels, failures, collected, rejoined, told;
+};
+
+static uint64_t draw(struct sim *s, uint64_t n) {
+    s->rng ^= s->rng << 13;
+    s->rng ^= s->rng >> 7;
+    s->rng ^= s->rng << 17;
+    return s->rng % n;
+}
+
+static bool can_fail(const struct action *a) {
+    switch (a->kind) {
+    case ACTION_MAKE_INTERP:
+    case ACTION_MAKE_CHANNEL:
+    case ACTION_MAKE_ARENA:
+    case ACTION_MAKE_BORROWS:
+    case ACTION_WATCH: return true;
+    case ACTION_REPLY:
+        return a->reply.status == 0 && (a->reply.op == XI_OP_JOIN || a->reply.op == XI_OP_OPEN || a->reply.op == XI_OP_ARENA ||
+                                        a->reply.op == XI_OP_BORROWS || a->reply.op == XI_OP_SEGMENT);
+    default: return false;
+    }
+}
+
+static uint64_t pair(int64_t holder, uint64_t other) { return (uint64_t)holder << 32 | other; }
+
+static void forget_holder(struct table *t, int64_t id) {
+    uint64_t key, value;
+    for (uint32_t at = 0; table_next(t, &at, &key, &value);)
+        if ((int64_t)(key >> 32) == id) {
+            table_drop(t, key);
+            at = 0;
+        }
+}
+
+static void forget_target(struct table *t, uint64_t target) {
+    uint64_t key, value;
+    for (uint32_t at = 0; table_next(t, &at, &key, &value);)
+        if ((key & 0xffffffff) == target) {
+            table_drop(t, key);
+            at = 0;
+        }
+}
+
+static void exists(struct sim *s, uint32_t number) {
+    ck_assert_msg(!table_find(&s->made, number), "segment %u made twice", number);
+    *table_put(&s->made, number) = 1;
+}
+
+/* What a granted request means for the second bookkeeping. `me`: the requester's id. */
+static void granted(struct sim *s, const struct action *a, const struct xi_request *q, int64_t me) {
+    switch (a->reply.op) {
+    case XI_OP_JOIN:
+        if (q->b) {
+            ck_assert_uint_eq(a->reply.a, q->b);
+            s->rejoined++;
+        } else {
+            ck_assert_msg((int64_t)a->reply.a > s->largest_id, "an id was used twice");
+            s->largest_id = (int64_t)a->reply.a;
+        }
+        break;
+    case XI_OP_OPEN:
+        ck_assert_uint_ge(a->reply.d, XI_CAPACITY_MIN);
+        if (a->reply.a > s->largest_channel) s->largest_channel = a->reply.a;
+        ++*table_put(&s->handles, pair(me, a->reply.a));
+        break;
+    case XI_OP_CLOSE: {
+        uint64_t *n = table_find(&s->handles, pair(me, q->a));
+        ck_assert_msg(n && *n, "closed a handle that was not open");
+        if (--*n == 0) table_drop(&s->handles, pair(me, q->a));
+        break;
+    }
+    case XI_OP_REF: ++*table_put(&s->refs, pair(me, q->a)); break;
+    case XI_OP_UNREF: {
+        uint64_t *n = table_find(&s->refs, pair(me, q->a));
+        ck_assert_msg(n && *n, "dropped a reference that was not held");
+        if (--*n == 0) table_drop(&s->refs, pair(me, q->a));
+        break;
+    }
+    }
+}
+
+static void perform(struct sim *s, const struct action *a) {
+    switch (a->kind) {
+    case ACTION_MAKE_INTERP:
+        exists(s, s->st.interps[a->slot].held[0].number);
+        exists(s, s->st.interps[a->slot].held[1].number);
+        break;
+    case ACTION_MAKE_ARENA:
+        exists(s, a->number);
+        exists(s, a->number + 1);
+        break;
+    case ACTION_MAKE_CHANNEL:
+    case ACTION_MAKE_BORROWS: exists(s, a->number); break;
+    case ACTION_REMOVE: table_drop(&s->made, a->number); break;
+    case ACTION_CLEAR_CHANNEL:
+        ck_assert_msg(!table_find(&s->holds, a->channel), "a channel with undelivered values was removed");
+        table_drop(&s->asked, a->channel);
+        s->removed_channels++;
+        break;
+    case ACTION_CHECK: *table_put(&s->asked, a->channel) = 1; break;
+    case ACTION_SETTLE: *table_put(&s->settle, a->slot) = (uint64_t)s->st.interps[a->slot].id; break;
+    case ACTION_UNWATCH: table_drop(&s->settle, a->slot); break;
+    case ACTION_TELL_END: {
+        uint64_t id = (uint64_t)s->st.interps[a->slot].id;
+        ck_assert_msg(!table_find(&s->ended, id), "told twice to end");
+        *table_put(&s->ended, id) = 1;
+        s->told++;
+        break;
+    }
+    case ACTION_REPAIR: {
+        int64_t id = s->st.interps[a->slot].id;
+        forget_holder(&s->refs, id);
+        forget_target(&s->refs, (uint64_t)id);
+        break;
+    }
+    default: break;
+    }
+}
+
+static void feed(struct sim *s, const struct event *event);
+
+/* A connection the core wants closed: its end is an event, as in the broker. */
+static void dropped(struct sim *s, uint64_t conn) {
+    if (table_drop(&s->open, conn)) feed(s, &(struct event){.kind = EVENT_DISCONNECT, .conn = conn});
+}
+
+static void check_books(struct sim *s) {
+    const char *why = "";
+    ck_assert_msg(state_is_valid(&s->st, &why), "%s", why);
+    ck_assert_msg(s->made.count == s->st.segments.count, "%u segments exist, the core knows %u", s->made.count,
+                  s->st.segments.count);
+    uint64_t key, value;
+    for (uint32_t at = 0; table_next(&s->st.segments, &at, &key, &value);)
+        ck_assert_msg(table_find(&s->made, key), "the core knows a segment that does not exist");
+    uint64_t refs = 0, handles = 0;
+    for (uint32_t at = 0; table_next(&s->refs, &at, &key, &value);) refs += value;
+    for (uint32_t i = 1; i < XI_MAX_INTERPS; i++)
+        if (s->st.interps[i].life == INTERP_LIVE) refs -= s->st.interps[i].refcount;
+    ck_assert_msg(refs == 0, "references granted and counted differ");
+    for (uint32_t at = 0; table_next(&s->handles, &at, &key, &value);) handles += value;
+    for (uint32_t i = 0; i < s->st.chan_capacity; i++)
+        if (s->st.chans[i].id) handles -= s->st.chans[i].handles;
+    ck_assert_msg(handles == 0, "handles granted and counted differ");
+}
+
+static int64_t id_of(struct sim *s, uint64_t conn) {
+    uint64_t *found = table_find(&s->st.conns, conn);
+    const struct conn *c = found ? (const struct conn *)(uintptr_t)*found : NULL;
+    return c && c->slot ? s->st.interps[c->slot].id : 0;
+}
+
+static void feed(struct sim *s, const struct event *event) {
+    int64_t me = event->kind == EVENT_REQUEST ? id_of(s, event->conn) : 0;
+    uint64_t drops[64];
+    unsigned drop_count = 0;
+    state_step(&s->st, event);
+    uint32_t n = s->st.action_count;
+    struct action *list = memory_or_die(NULL, n + 1u, sizeof *list);
+    memcpy(list, s->st.actions, n * sizeof *list);
+    bool failed = false;
+    for (uint32_t i = 0; i < n && !failed; i++) {
+        const struct action *a = &list[i];
+        failed = s->failing && can_fail(a) && draw(s, 12) == 0;
+        if (failed && a->kind == ACTION_MAKE_INTERP && draw(s, 2)) exists(s, s->st.interps[a->slot].held[0].number);
+        if (failed) break;
+        perform(s, a);
+        if (a->kind == ACTION_DROP) drops[drop_count++] = a->conn;
+        if (a->kind != ACTION_REPLY) continue;
+        ck_assert_int_le(a->reply.status, 0);
+        if (a->reply.status) ck_assert_msg(s->st.words[0], "refused without a word");
+        else if (event->kind == EVENT_REQUEST) granted(s, a, event->request, me);
+    }
+    free(list);
+    if (failed) {
+        s->failures++;
+        state_step(&s->st, &(struct event){.kind = EVENT_FAILED, .status = XI_E_NOSPACE, .text = "/dev/shm is full"});
+        for (uint32_t i = 0; i < s->st.action_count; i++) {
+            ck_assert_msg(!can_fail(&s->st.actions[i]), "taking a decision back can fail");
+            perform(s, &s->st.actions[i]);
+        }
+    }
+    for (unsigned i = 0; i < drop_count; i++) dropped(s, drops[i]);
+}
+
+/* ---- the players ---- */
+
+static void connect_one(struct sim *s, unsigned k) {
+    uint64_t conn = s->conns[k] = ++s->next_conn;
+    *table_put(&s->open, conn) = 1;
+    unsigned pid = 100 + k / 2; /* two connections a process */
+    feed(s, &(struct event){.kind = EVENT_CONNECT, .conn = conn, .uid = k % 5 == 0 ? 2000 : 1000, .pid = (int)pid, .start = pid * 7});
+}
+
+static struct xi_request request(struct sim *s, enum xi_op op) {
+    struct xi_request q = {.magic = XI_WIRE_MAGIC, .version = XI_WIRE_VERSION, .op = (uint16_t)op, .serial = ++s->serial};
+    return q;
+}
+
+static void ask(struct sim *s, uint64_t conn, const struct xi_request *q) {
+    feed(s, &(struct event){.kind = EVENT_REQUEST, .conn = conn, .request = q});
+}
+
+static uint64_t any_key(struct sim *s, const struct table *t) {
+    uint64_t key = 0, value;
+    if (!t->count) return 0;
+    uint32_t at = (uint32_t)draw(s, t->mask + 1u);
+    if (!table_next(t, &at, &key, &value)) {
+        at = 0;
+        table_next(t, &at, &key, &value);
+    }
+    return key;
+}
+
+static void random_request(struct sim *s, uint64_t conn) {
+    static const enum xi_op often[] = {XI_OP_JOIN, XI_OP_JOIN, XI_OP_LEAVE, XI_OP_OPEN, XI_OP_OPEN, XI_OP_OPEN, XI_OP_CLOSE,
+                                       XI_OP_CLOSE, XI_OP_ARENA, XI_OP_DROP, XI_OP_BORROWS, XI_OP_SEGMENT, XI_OP_REF, XI_OP_REF,
+                                       XI_OP_UNREF, XI_OP_UNREF, XI_OP_STATS};
+    struct xi_request q = request(s, often[draw(s, sizeof often / sizeof often[0])]);
+    int64_t me = id_of(s, conn);
+    switch (q.op) {
+    case XI_OP_JOIN:
+        snprintf(q.name, sizeof q.name, "player");
+        snprintf(q.text, sizeof q.text, draw(s, 20) ? "c" : "\x01");
+        q.a = draw(s, 2) ? XI_JOIN_REQUIRES_REF : 0;
+        q.b = draw(s, 4) ? 0 : any_key(s, &s->st.ids);
+        if (q.b && table_find(&s->st.ids, q.b)) { /* it says anew what it holds */
+            uint64_t *found = table_find(&s->st.conns, conn);
+            const struct conn *c = (const struct conn *)(uintptr_t)*found;
+            const struct interp *in = &s->st.interps[*table_find(&s->st.ids, q.b)];
+            if (!c->slot && in->pid == c->pid && in->uid == c->uid) {
+                forget_holder(&s->handles, in->id);
+                forget_holder(&s->refs, in->id);
+            }
+        }
+        break;
+    case XI_OP_OPEN:
+        snprintf(q.name, sizeof q.name, "channel %u", (unsigned)draw(s, NAMES));
+        q.a = draw(s, 3);
+        q.b = draw(s, 3) * 5000;
+        q.c = draw(s, 6) == 0 ? XI_OPEN_EXISTING : draw(s, 6) == 0 ? XI_WIRE_ADOPT : 0;
+        break;
+    case XI_OP_CLOSE: q.a = any_key(s, &s->handles) & 0xffffffff; break;
+    case XI_OP_ARENA: q.a = draw(s, 3) ? draw(s, 1 << 20) : draw(s, UINT64_MAX); break;
+    case XI_OP_DROP: q.a = any_key(s, &s->made); break;
+    case XI_OP_BORROWS: q.a = draw(s, 40000); break;
+    case XI_OP_SEGMENT: q.a = any_key(s, &s->made); break;
+    case XI_OP_REF:
+    case XI_OP_UNREF:
+        q.a = draw(s, 10) ? any_key(s, &s->st.ids) : draw(s, 100);
+        q.c = draw(s, 5) ? 0 : XI_WIRE_ADOPT;
+        break;
+    default: break;
+    }
+    (void)me;
+    ask(s, conn, &q);
+}
+
+static uint32_t any_slot(struct sim *s, enum interp_life life) {
+    uint32_t from = (uint32_t)draw(s, XI_MAX_INTERPS);
+    for (uint32_t n = 0; n < XI_MAX_INTERPS; n++) {
+        uint32_t slot = (from + n) % XI_MAX_INTERPS;
+        if (slot && s->st.interps[slot].life == life) return slot;
+    }
+    return 0;
+}
+
+static void about_slot(struct sim *s, enum event_kind kind, enum interp_life life) {
+    uint32_t slot = any_slot(s, life);
+    if (!slot) return;
+    int64_t id = s->st.interps[slot].id;
+    if (kind == EVENT_REPAIRED) forget_holder(&s->handles, id);
+    s->collected += kind == EVENT_UNNAMED;
+    feed(s, &(struct event){.kind = kind, .slot = slot, .id = id});
+}
+
+static void answer_check(struct sim *s) {
+    uint64_t id = any_key(s, &s->asked);
+    if (!id) return;
+    table_drop(&s->asked, id);
+    if (!table_find(&s->holds, id)) feed(s, &(struct event){.kind = EVENT_EMPTY, .channel = id});
+}
+
+static void change_contents(struct sim *s) {
+    uint64_t id = any_key(s, &s->st.chan_ids);
+    if (!id) return;
+    if (s->st.chans[state_channel_index(&s->st, id)].handles == 0) return; /* nobody could */
+    if (!table_drop(&s->holds, id)) *table_put(&s->holds, id) = 1;
+}
+
+static void settle_one(struct sim *s) {
+    uint32_t slot = (uint32_t)any_key(s, &s->settle);
+    if (!slot) return;
+    int64_t id = (int64_t)*table_find(&s->settle, slot);
+    table_drop(&s->settle, slot);
+    feed(s, &(struct event){.kind = EVENT_SETTLED, .slot = slot, .id = id});
+}
+
+static void play(struct sim *s) {
+    unsigned k = (unsigned)draw(s, CONNS);
+    uint64_t conn = s->conns[k];
+    switch (draw(s, 24)) {
+    case 0:
+        if (table_find(&s->open, conn)) dropped(s, conn);
+        break;
+    case 1: about_slot(s, EVENT_DEATH, INTERP_LIVE); break;
+    case 2:
+    case 3: about_slot(s, EVENT_REPAIRED, INTERP_DYING); break;
+    case 4: about_slot(s, EVENT_UNNAMED, INTERP_ORPHAN); break;
+    case 5:
+    case 6: answer_check(s); break;
+    case 7: change_contents(s); break;
+    case 8:
+    case 9: settle_one(s); break;
+    default:
+        if (!table_find(&s->open, conn)) connect_one(s, k);
+        else random_request(s, conn);
+    }
+}
+
+static void sim_init(struct sim *s, uint64_t seed, const struct state_limits *limits) {
+    *s = (struct sim){.rng = seed * 0x9e3779b97f4a7c15ull | 1, .failing = seed % 2};
+    state_init(&s->st, limits, seed);
+}
+
+/* Everybody dies, everything is repaired, nothing is named: nothing may be left. */
+static void sim_end(struct sim *s) {
+    for (unsigned k = 0; k < CONNS; k++)
+        if (table_find(&s->open, s->conns[k])) dropped(s, s->conns[k]);
+    while (any_slot(s, INTERP_LIVE)) about_slot(s, EVENT_DEATH, INTERP_LIVE);
+    while (any_slot(s, INTERP_DYING)) about_slot(s, EVENT_REPAIRED, INTERP_DYING);
+    while (any_slot(s, INTERP_ORPHAN)) about_slot(s, EVENT_UNNAMED, INTERP_ORPHAN);
+    table_clear(&s->holds);
+    feed(s, &(struct event){.kind = EVENT_ADOPTED});
+    while (s->asked.count) answer_check(s);
+    check_books(s);
+    ck_assert_uint_eq(s->made.count, 0);
+    ck_assert_uint_eq(s->st.bytes, 0);
+    ck_assert_uint_eq(s->st.chan_count, 0);
+    ck_assert_uint_eq(s->st.conns.count, 0);
+    for (uint32_t i = 0; i < s->st.user_count; i++)
+        ck_assert_uint_eq(s->st.users[i].used.interps + s->st.users[i].used.segments + s->st.users[i].used.channels, 0);
+    struct table *all[] = {&s->open, &s->made, &s->refs, &s->handles, &s->holds, &s->asked, &s->settle, &s->ended};
+    for (unsigned i = 0; i < sizeof all / sizeof all[0]; i++) table_clear(all[i]);
+    state_deinit(&s->st);
+}
+
+static void replay(uint64_t seed, struct sim *total) {
+    static struct sim s;
+    struct state_limits limits = STATE_LIMITS_DEFAULT;
+    if (seed % 3 == 0) limits = (struct state_limits){.bytes = 3 << 20, .segments = 40, .channels = 6, .interps = 8};
+    sim_init(&s, seed, &limits);
+    for (int i = 0; i < STEPS; i++) {
+        play(&s);
+        if (i % 8 == 0) check_books(&s);
+    }
+    total->removed_channels += s.removed_channels;
+    total->failures += s.failures;
+    total->collected += s.collected;
+    total->rejoined += s.rejoined;
+    total->told += s.told;
+    sim_end(&s);
+}
+
+START_TEST(test_random_orders) {
+    static struct sim total;
+    const char *one = getenv("XI_SEED");
+    if (one) {
+        replay(strtoull(one, NULL, 10), &total);
+        return;
+    }
+    for (uint64_t seed = 1; seed <= 60; seed++) replay(seed, &total);
+    /* The players did play: each rare path was taken. */
+    ck_assert_uint_gt(total.removed_channels, 100);
+    ck_assert_uint_gt(total.failures, 100);
+    ck_assert_uint_gt(total.collected, 50);
+    ck_assert_uint_gt(total.rejoined, 20);
+    ck_assert_uint_gt(total.told, 50);
+}
+END_TEST
+
+/* ---- single decisions ---- */
+
+static struct sim one;
+
+static const struct action *find_reply(uint64_t conn) {
+    for (uint32_t i = 0; i < one.st.action_count; i++)
+        if (one.st.actions[i].kind == ACTION_REPLY && one.st.actions[i].conn == conn) return &one.st.actions[i];
+    return NULL;
+}
+
+static bool has(enum action_kind kind) {
+    for (uint32_t i = 0; i < one.st.action_count; i++)
+        if (one.st.actions[i].kind == kind) return true;
+    return false;
+}
+
+static void plain(const struct event *event) { state_step(&one.st, event); }
+
+/* Returns the status of the reply, or 1 when there is none yet. */
+static int say(uint64_t conn, struct xi_request q) {
+    plain(&(struct event){.kind = EVENT_REQUEST, .conn = conn, .request = &q});
+    const struct action *a = find_reply(conn);
+    return a ? a->reply.status : 1;
+}
+
+static int64_t join(uint64_t conn, uint64_t flags) {
+    struct xi_request q = request(&one, XI_OP_JOIN);
+    plain(&(struct event){.kind = EVENT_CONNECT, .conn = conn, .uid = 1000, .pid = (int)conn, .start = conn});
+    snprintf(q.name, sizeof q.name, "one");
+    snprintf(q.text, sizeof q.text, "c");
+    q.a = flags;
+    ck_assert_int_eq(say(conn, q), 0);
+    return (int64_t)find_reply(conn)->reply.a;
+}
+
+static int refer(uint64_t conn, enum xi_op op, int64_t id) {
+    struct xi_request q = request(&one, op);
+    q.a = (uint64_t)id;
+    return say(conn, q);
+}
+
+static uint64_t open_one(uint64_t conn, const char *name, uint64_t mode, uint64_t flags, int expect) {
+    struct xi_request q = request(&one, XI_OP_OPEN);
+    snprintf(q.name, sizeof q.name, "%s", name);
+    q.a = mode;
+    q.c = flags;
+    ck_assert_int_eq(say(conn, q), expect);
+    return expect ? 0 : find_reply(conn)->reply.a;
+}
+
+static void setup(void) {
+    struct state_limits limits = STATE_LIMITS_DEFAULT;
+    sim_init(&one, 2, &limits);
+}
+static void teardown(void) { state_deinit(&one.st); }
+
+START_TEST(test_end_after_first_reference) {
+    int64_t a = join(1, 0), b = join(2, XI_JOIN_REQUIRES_REF);
+    ck_assert(!has(ACTION_TELL_END)); /* nobody has wanted it yet */
+    ck_assert_int_eq(refer(1, XI_OP_REF, b), 0);
+    ck_assert_int_eq(refer(1, XI_OP_REF, b), 0);
+    ck_assert_uint_eq(find_reply(1)->reply.a, 2);
+    ck_assert_int_eq(refer(1, XI_OP_UNREF, b), 0);
+    ck_assert(!has(ACTION_TELL_END));
+    ck_assert_int_eq(refer(1, XI_OP_UNREF, b), 0);
+    ck_assert(has(ACTION_TELL_END));
+    ck_assert(has(ACTION_NOTIFY));
+    ck_assert_int_eq(refer(1, XI_OP_REF, b), XI_E_NOENT);
+    ck_assert_int_eq(refer(2, XI_OP_UNREF, a), XI_E_NOENT);
+    ck_assert_int_eq(refer(2, XI_OP_REF, 99), XI_E_NOENT);
+}
+END_TEST
+
+START_TEST(test_death_drops_references) {
+    join(1, 0);
+    int64_t b = join(2, XI_JOIN_REQUIRES_REF);
+    ck_assert_int_eq(refer(1, XI_OP_REF, b), 0);
+    plain(&(struct event){.kind = EVENT_DEATH, .slot = 1, .id = 1});
+    ck_assert(has(ACTION_TELL_END));
+    ck_assert(has(ACTION_REPAIR));
+}
+END_TEST
+
+START_TEST(test_channel_lives_until_empty_and_repaired) {
+    join(1, 0);
+    join(2, 0);
+    uint64_t id = open_one(1, "jobs", 0, 0, 0);
+    ck_assert_uint_eq(open_one(2, "jobs", XI_QUEUE, 0, 0), id);
+    open_one(2, "jobs", XI_BROADCAST, 0, XI_E_MISMATCH);
+    open_one(2, "none", 0, XI_OPEN_EXISTING, XI_E_NOENT);
+    plain(&(struct event){.kind = EVENT_DEATH, .slot = 1, .id = 1});
+    struct xi_request q = request(&one, XI_OP_CLOSE);
+    q.a = id;
+    ck_assert_int_eq(say(2, q), 0);
+    ck_assert_msg(!has(ACTION_CHECK), "asked before the dead one's state is repaired");
+    ck_assert_int_eq(say(2, q), XI_E_NOENT);
+    plain(&(struct event){.kind = EVENT_REPAIRED, .slot = 1, .id = 1});
+    ck_assert(has(ACTION_CHECK));
+    ck_assert_uint_eq(one.st.chan_count, 1);
+    plain(&(struct event){.kind = EVENT_EMPTY, .channel = id});
+    ck_assert_uint_eq(one.st.chan_count, 0);
+}
+END_TEST
+
+START_TEST(test_leave_answers_when_repaired) {
+    join(1, 0);
+    ck_assert_int_eq(say(1, request(&one, XI_OP_LEAVE)), 1);
+    ck_assert_int_eq(say(1, request(&one, XI_OP_ARENA)), XI_E_LEFT);
+    plain(&(struct event){.kind = EVENT_REPAIRED, .slot = 1, .id = 1});
+    ck_assert_ptr_nonnull(find_reply(1));
+    ck_assert_int_eq(find_reply(1)->reply.op, XI_OP_LEAVE);
+    ck_assert_int_eq(say(1, request(&one, XI_OP_ARENA)), XI_E_INVAL); /* has not joined */
+}
+END_TEST
+
+START_TEST(test_disconnected_keeps_what_it_holds) {
+    int64_t a = join(1, 0), b = join(2, XI_JOIN_REQUIRES_REF);
+    uint64_t id = open_one(1, "jobs", 0, 0, 0);
+    ck_assert_int_eq(refer(1, XI_OP_REF, b), 0);
+    plain(&(struct event){.kind = EVENT_DISCONNECT, .conn = 1});
+    ck_assert_int_eq(one.st.interps[1].life, INTERP_LIVE);
+    ck_assert_uint_eq(one.st.chans[0].handles, 1);
+    /* It comes back from the same process, and says anew what it holds. */
+    struct xi_request q = request(&one, XI_OP_JOIN);
+    snprintf(q.name, sizeof q.name, "one");
+    snprintf(q.text, sizeof q.text, "c");
+    q.b = (uint64_t)a;
+    plain(&(struct event){.kind = EVENT_CONNECT, .conn = 3, .uid = 1000, .pid = 7, .start = 7});
+    ck_assert_int_eq(say(3, q), XI_E_NOENT); /* another process */
+    plain(&(struct event){.kind = EVENT_CONNECT, .conn = 4, .uid = 1000, .pid = 1, .start = 1});
+    ck_assert_int_eq(say(4, q), 0);
+    ck_assert_int_eq(find_reply(4)->reply.a, a);
+    ck_assert_msg(!has(ACTION_TELL_END) && !has(ACTION_CHECK), "judged before it has said anything");
+    ck_assert_uint_eq(open_one(4, "jobs", 0, XI_WIRE_ADOPT, 0), id);
+    plain(&(struct event){.kind = EVENT_SETTLED, .slot = 1, .id = a});
+    ck_assert(has(ACTION_TELL_END)); /* the reference was not declared again */
+    ck_assert_uint_eq(one.st.chans[0].handles, 1);
+}
+END_TEST
+
+START_TEST(test_unused_join_is_forgotten) {
+    join(1, 0);
+    plain(&(struct event){.kind = EVENT_DISCONNECT, .conn = 1});
+    ck_assert(has(ACTION_SETTLE));
+    plain(&(struct event){.kind = EVENT_SETTLED, .slot = 1, .id = 1});
+    ck_assert(has(ACTION_REPAIR));
+}
+END_TEST
+
+START_TEST(test_quotas_are_exact) {
+    one.st.limits = (struct state_limits){.bytes = XI_OWN_SIZE + XI_MAILBOX_SIZE + XI_RING_OFFSET + XI_CAPACITY_DEFAULT,
+                                          .segments = 3, .channels = 9, .interps = 9};
+    join(1, 0);
+    open_one(1, "fits", 0, 0, 0);
+    open_one(1, "does not", 0, 0, XI_E_QUOTA);
+    struct xi_request q = request(&one, XI_OP_BORROWS);
+    ck_assert_int_eq(say(1, q), XI_E_QUOTA);
+    ck_assert_ptr_nonnull(strstr(one.st.words, "--quota"));
+    one.st.limits.bytes += XI_PAGE;
+    ck_assert_int_eq(say(1, q), XI_E_QUOTA);
+    one.st.limits.segments++;
+    ck_assert_int_eq(say(1, q), 0);
+}
+END_TEST
+
+START_TEST(test_ten_thousand_channels) {
+    char name[32];
+    join(1, 0);
+    for (unsigned i = 0; i < 10000; i++) {
+        snprintf(name, sizeof name, "channel %u", i);
+        open_one(1, name, 0, 0, 0);
+    }
+    ck_assert_uint_eq(one.st.chan_count, 10000);
+    for (unsigned round = 0; round < 10; round++)
+        for (unsigned i = 0; i < 10000; i++) {
+            snprintf(name, sizeof name, "channel %u", i);
+            open_one(1, name, 0, XI_OPEN_EXISTING, 0);
+        }
+    plain(&(struct event){.kind = EVENT_DEATH, .slot = 1, .id = 1});
+    plain(&(struct event){.kind = EVENT_REPAIRED, .slot = 1, .id = 1});
+    for (uint64_t id = 1; id <= 10000; id++) plain(&(struct event){.kind = EVENT_EMPTY, .channel = id});
+    ck_assert_uint_eq(one.st.chan_count, 0);
+    const char *why = "";
+    ck_assert_msg(state_is_valid(&one.st, &why), "%s", why);
+}
+END_TEST
+
+START_TEST(test_slots_run_out) {
+    for (unsigned i = 1; i < XI_MAX_INTERPS; i++) join(i, 0);
+    struct xi_request q = request(&one, XI_OP_JOIN);
+    snprintf(q.name, sizeof q.name, "one");
+    snprintf(q.text, sizeof q.text, "c");
+    one.st.limits.interps = 9999;
+    plain(&(struct event){.kind = EVENT_CONNECT, .conn = 9999, .uid = 1000, .pid = 5, .start = 5});
+    ck_assert_int_eq(say(9999, q), XI_E_LIMIT);
+}
+END_TEST
+
+START_TEST(test_table_matches_an_array) {
+    struct table t = {0};
+    static uint64_t model[512];
+    uint64_t rng = 88172645463325252ull;
+    memset(model, 0, sizeof model);
+    for (int i = 0; i < 200000; i++) {
+        rng ^= rng << 13;
+        rng ^= rng >> 7;
+        rng ^= rng << 17;
+        uint64_t key = 1 + rng % 511;
+        uint64_t *found = table_find(&t, key);
+        ck_assert_uint_eq(found ? *found : 0, model[key]);
+        if (rng >> 40 & 1) {
+            *table_put(&t, key) = model[key] = 1 + (rng >> 20 & 0xffff);
+        } else {
+            ck_assert_int_eq(table_drop(&t, key), model[key] != 0);
+            model[key] = 0;
+        }
+    }
+    uint32_t count = 0;
+    uint64_t key, value;
+    for (uint32_t at = 0; table_next(&t, &at, &key, &value); count++) ck_assert_uint_eq(model[key], value);
+    ck_assert_uint_eq(count, t.count);
+    table_clear(&t);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("broker core");
+    TCase *tc = tcase_create("decisions");
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, test_end_after_first_reference);
+    tcase_add_test(tc, test_death_drops_references);
+    tcase_add_test(tc, test_channel_lives_until_empty_and_repaired);
+    tcase_add_test(tc, test_leave_answers_when_repaired);
+    tcase_add_test(tc, test_disconnected_keeps_what_it_holds);
+    tcase_add_test(tc, test_unused_join_is_forgotten);
+    tcase_add_test(tc, test_quotas_are_exact);
+    tcase_add_test(tc, test_ten_thousand_channels);
+    tcase_add_test(tc, test_slots_run_out);
+    suite_add_tcase(suite, tc);
+    TCase *replays = tcase_create("replays");
+    tcase_set_timeout(replays, 100);
+    tcase_add_test(replays, test_random_orders);
+    tcase_add_test(replays, test_table_matches_an_array);
+    suite_add_tcase(suite, replays);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}

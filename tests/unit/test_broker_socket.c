@@ -1,0 +1,755 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The broker as a process, spoken to over its socket by a client that is
+ * nothing but this file: docs/protocol.md, executable. Each test runs with
+ * io_uring and with poll(2).
+ */
+#include <check.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "wire/layout.h"
+#include "wire/names.h"
+#include "wire/order.h"
+#include "wire/protocol.h"
+#include "xidata.h"
+
+static char ns[32];
+static pid_t broker;
+
+/* ---- processes ---- */
+
+static int64_t now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* Looks until `condition`, for conditions that nothing announces. */
+#define AWAIT(condition)                                                                                               \
+    do {                                                                                                               \
+        int64_t until_ = now_ms() + 10000;                                                                             \
+        while (!(condition) && now_ms() < until_) poll(NULL, 0, 2);                                                    \
+        ck_assert_msg((condition), "never came true: %s", #condition);                                                 \
+    } while (0)
+
+static const char *binary(void) {
+    static char path[512];
+    const char *build = getenv("XI_BUILD"), *named = getenv("XI_BROKER");
+    if (named) return named;
+    snprintf(path, sizeof path, "%s/bin/xi-broker", build ? build : ".");
+    return path;
+}
+
+/* Starts a broker with up to two more arguments; returns what it says on its ready descriptor. */
+static const char *start(const char *more, const char *more2) {
+    static char said[256];
+    int ends[2];
+    ck_assert_int_eq(pipe(ends), 0);
+    broker = fork();
+    if (broker == 0) {
+        char fd[12];
+        close(ends[0]);
+        snprintf(fd, sizeof fd, "%d", ends[1]);
+        execl(binary(), "xi-broker", "-n", ns, "--ready-fd", fd, more, more ? more2 : NULL, NULL);
+        _exit(127);
+    }
+    close(ends[1]);
+    size_t n = 0;
+    ssize_t got;
+    while (n < sizeof said - 1 && (got = read(ends[0], said + n, sizeof said - 1 - n)) > 0) n += (size_t)got;
+    said[n] = 0;
+    said[strcspn(said, "\n")] = 0;
+    close(ends[0]);
+    return said;
+}
+
+static int end_of(pid_t pid) {
+    int status = 0;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    return status;
+}
+
+static void stop(void) {
+    kill(broker, SIGTERM);
+    int status = end_of(broker);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the broker ended with status %x", (unsigned)status);
+}
+
+static unsigned files(void) {
+    unsigned count = 0;
+    DIR *dir = opendir("/dev/shm");
+    for (struct dirent *e; (e = readdir(dir));) {
+        uid_t uid;
+        char of[32];
+        uint64_t epoch;
+        uint32_t number;
+        count += xi_shm_name_parse(e->d_name, &uid, of, &epoch, &number) && strcmp(of, ns) == 0;
+    }
+    closedir(dir);
+    return count;
+}
+
+/* ---- a client ---- */
+
+struct client {
+    int fd;
+    int64_t id;
+    uint32_t slot, own, mailbox_seg;
+    struct xi_registry *registry; /* read-only */
+    struct xi_mailbox *mailbox;
+    struct xi_own *own_map;
+    int fds[XI_WIRE_FDS];
+    unsigned fd_count;
+};
+
+static uint32_t serial;
+
+static int dial(void) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    ck_assert_int_eq(xi_socket_path(a.sun_path, sizeof a.sun_path, ns), 0);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (connect(fd, (struct sockaddr *)&a, sizeof a) == 0) return fd;
+    close(fd);
+    return -1;
+}
+
+static struct xi_request request(enum xi_op op) {
+    return (struct xi_request){.magic = XI_WIRE_MAGIC, .version = XI_WIRE_VERSION, .op = (uint16_t)op, .serial = ++serial};
+}
+
+/* One packet. False: the connection ended. */
+static bool receive(struct client *c, struct xi_reply *r) {
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(XI_WIRE_FDS * sizeof(int))];
+    } control;
+    struct iovec iov = {r, sizeof *r};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct pollfd p = {.fd = c->fd, .events = POLLIN};
+    c->fd_count = 0;
+    ck_assert_msg(poll(&p, 1, 10000) == 1, "no packet within 10 s");
+    ssize_t n = recvmsg(c->fd, &msg, MSG_CMSG_CLOEXEC);
+    if (n <= 0) return false;
+    ck_assert_int_eq(n, sizeof *r);
+    ck_assert_uint_eq(r->magic, XI_WIRE_MAGIC);
+    for (struct cmsghdr *h = CMSG_FIRSTHDR(&msg); h; h = CMSG_NXTHDR(&msg, h)) {
+        c->fd_count = (unsigned)((h->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(c->fds, CMSG_DATA(h), c->fd_count * sizeof(int));
+    }
+    return true;
+}
+
+static void close_fds(struct client *c) {
+    while (c->fd_count) close(c->fds[--c->fd_count]);
+}
+
+static struct xi_reply ask(struct client *c, struct xi_request q) {
+    struct xi_reply r;
+    ck_assert_int_eq(send(c->fd, &q, sizeof q, MSG_NOSIGNAL), sizeof q);
+    do ck_assert_msg(receive(c, &r), "the broker hung up");
+    while (r.serial == 0);
+    ck_assert_uint_eq(r.serial, q.serial);
+    ck_assert_uint_eq(r.op, q.op);
+    if (r.status) ck_assert_msg(r.status < 0 && r.text[0], "refused with %d and no word", r.status);
+    return r;
+}
+
+static struct xi_reply ask_a(struct client *c, enum xi_op op, uint64_t a) {
+    struct xi_request q = request(op);
+    q.a = a;
+    struct xi_reply r = ask(c, q);
+    close_fds(c);
+    return r;
+}
+
+static struct xi_reply ask_open(struct client *c, const char *name, uint64_t mode, uint64_t flags) {
+    struct xi_request q = request(XI_OP_OPEN);
+    snprintf(q.name, sizeof q.name, "%s", name);
+    q.a = mode;
+    q.c = flags;
+    return ask(c, q);
+}
+
+static struct xi_reply ask_join(struct client *c, uint64_t flags, uint64_t again) {
+    struct xi_request q = request(XI_OP_JOIN);
+    snprintf(q.name, sizeof q.name, "tester");
+    snprintf(q.text, sizeof q.text, "c");
+    q.a = flags;
+    q.b = again;
+    return ask(c, q);
+}
+
+static void *map(int fd, size_t size, int prot) {
+    void *p = mmap(NULL, size, prot, MAP_SHARED, fd, 0);
+    ck_assert_ptr_ne(p, MAP_FAILED);
+    return p;
+}
+
+static struct client join_with(uint64_t flags, uint64_t again) {
+    struct client c = {.fd = dial()};
+    ck_assert_int_ge(c.fd, 0);
+    struct xi_reply r = ask_join(&c, flags, again);
+    ck_assert_msg(r.status == 0, "join: %s", r.text);
+    ck_assert_uint_eq(c.fd_count, 3);
+    c.id = (int64_t)r.a;
+    c.slot = (uint32_t)r.b;
+    c.own = (uint32_t)r.c;
+    c.mailbox_seg = (uint32_t)r.d;
+    c.registry = map(c.fds[0], XI_REGISTRY_SIZE(XI_MAX_CHANNELS), PROT_READ);
+    ck_assert_ptr_eq(mmap(NULL, XI_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, c.fds[0], 0), MAP_FAILED); /* read-only */
+    c.own_map = map(c.fds[1], XI_OWN_SIZE, PROT_READ | PROT_WRITE);
+    c.mailbox = map(c.fds[2], XI_MAILBOX_SIZE, PROT_READ | PROT_WRITE);
+    close_fds(&c);
+    return c;
+}
+
+static struct client join(void) { return join_with(0, 0); }
+
+static void hang_up(struct client *c) {
+    close(c->fd);
+    munmap(c->registry, XI_REGISTRY_SIZE(XI_MAX_CHANNELS));
+    munmap(c->own_map, XI_OWN_SIZE);
+    munmap(c->mailbox, XI_MAILBOX_SIZE);
+}
+
+static void leave(struct client *c) {
+    struct xi_reply r = ask_a(c, XI_OP_LEAVE, 0);
+    ck_assert_msg(r.status == 0, "leave: %s", r.text);
+    hang_up(c);
+}
+
+static uint32_t slot_state(const struct client *c, uint32_t slot) { return xi_load_acquire(&c->registry->slots[slot].state); }
+
+static const struct xi_chan_entry *entry_of(const struct client *c, uint64_t id) {
+    for (uint32_t i = 0; i < c->registry->channel_limit; i++)
+        if (c->registry->channels[i].id == id) return &c->registry->channels[i];
+    return NULL;
+}
+
+/* A child that joins, does something, and waits to be killed. *id is set when it has. */
+static pid_t spawn(void (*fn)(struct client *c), int64_t *id) {
+    int ends[2];
+    ck_assert_int_eq(pipe(ends), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct client c = join();
+        if (fn) fn(&c);
+        if (write(ends[1], &c.id, sizeof c.id) != sizeof c.id) _exit(1);
+        for (;;) pause();
+    }
+    close(ends[1]);
+    ck_assert_int_eq(read(ends[0], id, sizeof *id), sizeof *id);
+    close(ends[0]);
+    return pid;
+}
+
+static void kill_child(pid_t pid) {
+    kill(pid, SIGKILL);
+    end_of(pid);
+}
+
+/* ---- tests ---- */
+
+static void setup(void) {
+    const char *given = getenv("XI_NAMESPACE");
+    snprintf(ns, sizeof ns, "%s", given ? given : "test.broker");
+}
+
+static void choose_wait(int i) { setenv("XI_WAIT", i ? "futex" : "auto", 1); }
+
+START_TEST(test_join_work_leave) {
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct client c = join();
+    struct xi_registry *reg = c.registry;
+    ck_assert_uint_eq(reg->seg.magic, XI_LAYOUT_MAGIC);
+    ck_assert_str_eq(reg->ns, ns);
+    ck_assert_int_eq(reg->broker_pid, broker);
+    ck_assert_uint_eq(reg->state, XI_NS_RUNNING);
+    ck_assert_uint_eq(reg->broker_life, 1);
+    ck_assert_uint_eq(slot_state(&c, c.slot), XI_SLOT_LIVE);
+    ck_assert_int_eq(reg->slots[c.slot].pid, getpid());
+    ck_assert_str_eq(reg->slots[c.slot].name, "tester");
+    ck_assert_uint_eq(c.mailbox->seg.kind, XI_SEG_MAILBOX);
+
+    struct xi_reply r = ask_a(&c, XI_OP_ARENA, 100000);
+    ck_assert_int_eq(r.status, 0);
+    ck_assert_uint_eq(r.a % 2, 0);
+    ck_assert_uint_eq(r.b, 102400);
+    ck_assert_uint_eq(reg->slots[c.slot].arena_bytes, 102400 + XI_RELEASE_SIZE(102400));
+    ck_assert_int_eq(ask_a(&c, XI_OP_DROP, r.a).status, 0);
+    ck_assert_int_eq(ask_a(&c, XI_OP_DROP, r.a).status, XI_E_NOENT);
+    ck_assert_uint_eq(reg->slots[c.slot].arena_bytes, 0);
+    r = ask_a(&c, XI_OP_BORROWS, 1);
+    ck_assert_uint_eq(r.b, XI_PAGE);
+
+    struct xi_reply stats = ask_a(&c, XI_OP_STATS, 0);
+    ck_assert_uint_eq(stats.a, 1);
+    ck_assert_uint_eq(stats.c, 0);
+    leave(&c);
+    stop();
+    ck_assert_uint_eq(files(), 0);
+}
+END_TEST
+
+START_TEST(test_channels) {
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct client a = join(), b = join();
+    struct xi_reply r = ask_open(&a, "jobs", 0, 0);
+    ck_assert_msg(r.status == 0, "%s", r.text);
+    ck_assert_uint_eq(r.d, XI_CAPACITY_DEFAULT);
+    ck_assert_uint_eq(a.fd_count, 1);
+    struct xi_chan *ch = map(a.fds[0], XI_RING_OFFSET + r.d, PROT_READ | PROT_WRITE);
+    close_fds(&a);
+    ck_assert_uint_eq(ch->id, r.a);
+    ck_assert_uint_eq(ch->ring_offset, XI_RING_OFFSET);
+    ck_assert_uint_eq(ch->inline_max, XI_INLINE_MAX(r.d));
+    ck_assert_uint_eq(ch->active, 1);
+    ck_assert_uint_eq(ch->groups[0].state, XI_GROUP_ACTIVE);
+    ck_assert_uint_eq(entry_of(&a, r.a)->handles, 1);
+    ck_assert_uint_eq(ask_open(&b, "jobs", XI_QUEUE, 0).a, r.a);
+    close_fds(&b);
+    ck_assert_uint_eq(entry_of(&a, r.a)->handles, 2);
+    ck_assert_int_eq(ask_open(&b, "jobs", XI_BROADCAST, 0).status, XI_E_MISMATCH);
+    ck_assert_int_eq(ask_open(&b, "nothing", 0, XI_OPEN_EXISTING).status, XI_E_NOENT);
+    ck_assert_int_eq(ask_open(&b, "bad\x01name", 0, 0).status, XI_E_INVAL);
+
+    /* One value is left in it: it lives on without handles, until it is drained and closed again. */
+    ch->tail = 16;
+    ch->tail_seq = 1;
+    *(uint64_t *)((char *)ch + XI_RING_OFFSET) = XI_REC(8, XI_REC_INLINE, 0, 1);
+    ck_assert_int_eq(ask_a(&b, XI_OP_CLOSE, r.a).status, 0);
+    ck_assert_int_eq(ask_a(&a, XI_OP_CLOSE, r.a).status, 0);
+    ck_assert_ptr_nonnull(entry_of(&a, r.a));
+    ck_assert_uint_eq(ask_open(&a, "jobs", 0, 0).a, r.a);
+    close_fds(&a);
+    ch->groups[0].head = 16;
+    ch->groups[0].head_seq = 1;
+    ck_assert_int_eq(ask_a(&a, XI_OP_CLOSE, r.a).status, 0);
+    ck_assert_ptr_null(entry_of(&a, r.a));
+    munmap(ch, XI_RING_OFFSET + XI_CAPACITY_DEFAULT);
+    leave(&a);
+    leave(&b);
+    stop();
+    ck_assert_uint_eq(files(), 0);
+}
+END_TEST
+
+static void send_bytes(const void *bytes, size_t n, bool survives) {
+    struct client c = {.fd = dial()};
+    struct xi_reply r;
+    ck_assert_int_eq(send(c.fd, bytes, n, MSG_NOSIGNAL), n);
+    if (n) {
+        ck_assert(receive(&c, &r));
+        ck_assert_int_lt(r.status, 0);
+        ck_assert_msg(r.text[0], "refused without a word");
+    }
+    if (!survives) ck_assert_msg(!receive(&c, &r), "still connected after nonsense");
+    close(c.fd);
+}
+
+START_TEST(test_any_bytes) {
+    static unsigned char noise[4096];
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct xi_request q = request(XI_OP_JOIN);
+    send_bytes(&q, sizeof q - 1, false);
+    send_bytes(&q, 0, false);
+    q.magic++;
+    send_bytes(&q, sizeof q, false);
+    q = request(XI_OP_JOIN);
+    q.version++;
+    send_bytes(&q, sizeof q, false);
+    q = request(99);
+    send_bytes(&q, sizeof q, true);
+    q = request(XI_OP_ARENA); /* has not joined */
+    send_bytes(&q, sizeof q, true);
+    q = request(XI_OP_JOIN);
+    memset(q.name, 'x', sizeof q.name);
+    send_bytes(&q, sizeof q, true);
+    memset(noise, 0xa5, sizeof noise);
+    send_bytes(noise, sizeof noise, false);
+    srandom(4711);
+    for (int i = 0; i < 200; i++) {
+        for (size_t k = 0; k < sizeof q; k++) noise[k] = (unsigned char)random();
+        if (i % 2) memcpy(noise, &q, 12); /* a valid head: any op, any numbers */
+        if (i % 2) noise[6] = (unsigned char)(random() % 14), noise[7] = 0;
+        if (noise[6] == XI_OP_SHUTDOWN || noise[6] == XI_OP_STATS) continue;
+        send_bytes(noise, sizeof q, i % 2);
+    }
+    struct client c = join();
+    leave(&c);
+    stop();
+    ck_assert_uint_eq(files(), 0);
+}
+END_TEST
+
+START_TEST(test_client_that_never_reads) {
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct client deaf = join(), other = join();
+    struct xi_request q = request(XI_OP_STATS);
+    unsigned sent = 0;
+    while (send(deaf.fd, &q, sizeof q, MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof q) sent++;
+    ck_assert_int_eq(errno, EAGAIN); /* it is not read any more, and not dropped either */
+    ck_assert_uint_gt(sent, 10);
+    int64_t before = now_ms();
+    ck_assert_int_eq(ask_a(&other, XI_OP_STATS, 0).status, 0);
+    ck_assert_int_lt(now_ms() - before, 1000);
+    struct xi_reply r;
+    for (unsigned i = 0; i < sent; i++) ck_assert(receive(&deaf, &r)); /* every request is answered once it reads */
+    leave(&deaf);
+    leave(&other);
+    stop();
+    ck_assert_uint_eq(files(), 0);
+}
+END_TEST
+
+static void open_jobs(struct client *c) {
+    ck_assert_int_eq(ask_open(c, "jobs", 0, 0).status, 0);
+    ck_assert_int_eq(ask_a(c, XI_OP_ARENA, 65536).status, 0);
+}
+
+START_TEST(test_kill_is_repaired) {
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct client c = join();
+    uint64_t before = ask_a(&c, XI_OP_STATS, 0).d;
+    int64_t id;
+    pid_t child = spawn(open_jobs, &id);
+    uint32_t slot = 0;
+    for (uint32_t i = 1; i < XI_MAX_INTERPS; i++)
+        if (c.registry->slots[i].id == id) slot = i;
+    ck_assert_uint_ne(slot, 0);
+    ck_assert_int_eq(ask_a(&c, XI_OP_REF, (uint64_t)id).a, 1);
+    ck_assert_uint_eq(c.registry->slots[slot].id_refcount, 1);
+    kill_child(child);
+    AWAIT(slot_state(&c, slot) == XI_SLOT_FREE);
+    AWAIT(ask_a(&c, XI_OP_STATS, 0).b == 0);
+    ck_assert_uint_eq(ask_a(&c, XI_OP_STATS, 0).d, before);
+    ck_assert_uint_eq(c.registry->deaths, 1);
+    ck_assert_int_eq(ask_a(&c, XI_OP_UNREF, (uint64_t)id).status, XI_E_NOENT);
+    struct client d = join();
+    ck_assert_int_gt(d.id, id); /* never used twice */
+    leave(&d);
+    leave(&c);
+    stop();
+    ck_assert_uint_eq(files(), 0);
+}
+END_TEST
+
+START_TEST(test_a_closed_socket_is_no_death) {
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct client c = join(), again;
+    struct xi_reply r = ask_open(&c, "jobs", 0, 0);
+    close_fds(&c);
+    close(c.fd);
+    AWAIT(slot_state(&c, c.slot) == XI_SLOT_LIVE && entry_of(&c, r.a)->handles == 1);
+    poll(NULL, 0, 50); /* time in which a broker that took it for a death would repair */
+    ck_assert_uint_eq(slot_state(&c, c.slot), XI_SLOT_LIVE);
+    again = join_with(0, (uint64_t)c.id);
+    ck_assert_int_eq(again.id, c.id);
+    ck_assert_uint_eq(again.slot, c.slot);
+    ck_assert_uint_eq(again.own, c.own);
+    ck_assert_uint_eq(ask_open(&again, "jobs", 0, XI_WIRE_ADOPT).a, r.a);
+    close_fds(&again);
+    ck_assert_uint_eq(entry_of(&c, r.a)->handles, 1);
+    ck_assert_int_eq(ask_a(&again, XI_OP_CLOSE, r.a).status, 0);
+    AWAIT(!entry_of(&c, r.a)); /* when it has been silent for a second */
+    leave(&again);
+    stop();
+    ck_assert_uint_eq(files(), 0);
+}
+END_TEST
+
+START_TEST(test_last_reference_ends) {
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct client a = join(), b = join_with(XI_JOIN_REQUIRES_REF, 0);
+    struct xi_bell *bell = &b.mailbox->bells[3];
+    bell->state = XI_BELL_PARKED;
+    ck_assert_int_eq(ask_a(&a, XI_OP_REF, (uint64_t)b.id).a, 1);
+    ck_assert_uint_eq(b.mailbox->flags, 0);
+    ck_assert_int_eq(ask_a(&a, XI_OP_UNREF, (uint64_t)b.id).a, 0);
+    ck_assert_uint_eq(b.mailbox->flags, XI_MAIL_END);
+    ck_assert_uint_eq(bell->state, XI_BELL_NOTIFIED);
+    ck_assert_uint_eq(bell->bell, 1);
+    struct xi_reply r;
+    ck_assert(receive(&b, &r));
+    ck_assert_uint_eq(r.op, XI_EV_END);
+    ck_assert_uint_eq(r.serial, 0);
+    leave(&b);
+    leave(&a);
+    stop();
+}
+END_TEST
+
+static struct client survivor;
+static uint64_t survivor_channel;
+
+START_TEST(test_adoption) {
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    survivor = join();
+    struct xi_reply r = ask_open(&survivor, "jobs", 0, 0);
+    survivor_channel = r.a;
+    struct xi_chan *ch = map(survivor.fds[0], XI_RING_OFFSET + r.d, PROT_READ | PROT_WRITE);
+    close_fds(&survivor);
+    int64_t dead, living;
+    pid_t child = spawn(open_jobs, &dead), other = spawn(NULL, &living);
+    ck_assert_int_eq(ask_a(&survivor, XI_OP_REF, (uint64_t)living).a, 1);
+
+    kill(broker, SIGKILL);
+    end_of(broker);
+    kill_child(child);
+    ch->lock = XI_LOCK_OF(0); /* the broker was just ending a group */
+    int stray = shm_open("/xi.0.stray", O_RDONLY, 0);
+    ck_assert_int_lt(stray, 0);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+
+    struct xi_registry *reg = survivor.registry;
+    ck_assert_uint_eq(reg->broker_life, 2);
+    ck_assert_int_eq(reg->broker_pid, broker);
+    ck_assert_uint_eq(ch->lock, 0);
+    AWAIT(reg->deaths == 1);
+    ck_assert_uint_eq(slot_state(&survivor, survivor.slot), XI_SLOT_LIVE);
+    ck_assert_ptr_nonnull(entry_of(&survivor, survivor_channel)); /* somebody may still say that they have it open */
+
+    struct client again = join_with(0, (uint64_t)survivor.id);
+    ck_assert_int_eq(again.id, survivor.id);
+    ck_assert_uint_eq(ask_open(&again, "jobs", 0, XI_WIRE_ADOPT).a, survivor_channel);
+    close_fds(&again);
+    struct xi_request q = request(XI_OP_REF);
+    q.a = (uint64_t)living;
+    q.c = XI_WIRE_ADOPT;
+    ck_assert_uint_eq(ask(&again, q).a, 1);
+    ck_assert_uint_eq(entry_of(&again, survivor_channel)->handles, 1);
+    struct client fresh = join();
+    ck_assert_int_gt(fresh.id, living);
+    kill_child(other);
+    leave(&fresh);
+    leave(&again);
+    stop();
+    ck_assert_uint_eq(files(), 0);
+    munmap(ch, XI_RING_OFFSET + XI_CAPACITY_DEFAULT);
+    hang_up(&survivor);
+}
+END_TEST
+
+START_TEST(test_unsound_registry_starts_afresh) {
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    int64_t id;
+    pid_t child = spawn(open_jobs, &id);
+    kill(broker, SIGKILL);
+    end_of(broker);
+    kill_child(child);
+    ck_assert_uint_gt(files(), 3);
+    char name[XI_SHM_NAME_MAX];
+    xi_shm_registry_name(name, getuid(), ns);
+    int fd = shm_open(name, O_RDWR, 0);
+    ck_assert_int_eq(pwrite(fd, "nonsense", 8, 0), 8);
+    close(fd);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    ck_assert_uint_eq(files(), 1);
+    struct client c = join();
+    ck_assert_uint_eq(c.registry->broker_life, 1);
+    leave(&c);
+    stop();
+    ck_assert_uint_eq(files(), 0);
+}
+END_TEST
+
+START_TEST(test_second_broker_is_busy) {
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    pid_t first = broker;
+    ck_assert_str_eq(start("--auto", NULL), "busy");
+    ck_assert_int_eq(end_of(broker), 0);
+    ck_assert_ptr_nonnull(strstr(start(NULL, NULL), "another broker"));
+    ck_assert_int_ne(end_of(broker), 0);
+    broker = first;
+    stop();
+}
+END_TEST
+
+START_TEST(test_termination_tells_everybody) {
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct client c = join();
+    c.mailbox->bells[0].state = XI_BELL_PARKED;
+    open_jobs(&c);
+    stop();
+    struct xi_reply r;
+    ck_assert(receive(&c, &r));
+    ck_assert_uint_eq(r.op, XI_EV_SHUTDOWN);
+    ck_assert(!receive(&c, &r));
+    ck_assert_uint_eq(c.mailbox->flags, XI_MAIL_SHUTDOWN);
+    ck_assert_uint_eq(c.mailbox->bells[0].bell, 1);
+    ck_assert_uint_eq(c.registry->state, XI_NS_SHUTDOWN);
+    ck_assert_uint_eq(files(), 0);
+    ck_assert_int_lt(dial(), 0);
+    hang_up(&c);
+}
+END_TEST
+
+START_TEST(test_shutdown_by_request) {
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct client c = {.fd = dial()};
+    ck_assert_int_eq(ask(&c, request(XI_OP_SHUTDOWN)).status, 0);
+    ck_assert_int_eq(end_of(broker), 0);
+    ck_assert_uint_eq(files(), 0);
+    close(c.fd);
+}
+END_TEST
+
+START_TEST(test_memfd_namespace) {
+    choose_wait(_i);
+    ck_assert_str_eq(start("--memfd", NULL), "ready");
+    struct client a = join(), b = join();
+    ck_assert_uint_eq(files(), 0);
+    ck_assert_uint_eq(a.registry->flags, XI_NS_MEMFD);
+    struct xi_request q = request(XI_OP_ARENA);
+    q.a = 65536;
+    struct xi_reply r = ask(&a, q);
+    ck_assert_uint_eq(a.fd_count, 2);
+    ck_assert_int_eq(ftruncate(a.fds[0], XI_PAGE), -1); /* sealed */
+    close_fds(&a);
+    q = request(XI_OP_SEGMENT);
+    q.a = r.a;
+    ck_assert_int_eq(ask(&b, q).status, 0);
+    ck_assert_uint_eq(b.fd_count, 1);
+    ck_assert_ptr_eq(mmap(NULL, XI_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, b.fds[0], 0), MAP_FAILED);
+    struct xi_segment *head = map(b.fds[0], XI_PAGE, PROT_READ);
+    ck_assert_uint_eq(head->number, r.a);
+    ck_assert_int_eq(head->owner_id, a.id);
+    munmap(head, XI_PAGE);
+    close_fds(&b);
+    ck_assert_int_eq(ask_a(&b, XI_OP_SEGMENT, r.a + 1).status, 0);
+    ck_assert_int_eq(ask_a(&b, XI_OP_SEGMENT, a.mailbox_seg).status, 0);
+    ck_assert_int_eq(ask_a(&b, XI_OP_SEGMENT, a.own).status, XI_E_ACCESS);
+    ck_assert_int_eq(ask_a(&b, XI_OP_SEGMENT, 77777).status, XI_E_NOENT);
+    leave(&a);
+    leave(&b);
+    stop();
+}
+END_TEST
+
+static bool lock_is_free(void) {
+    char path[120];
+    return xi_lock_path(path, sizeof path, ns) == 0 && access(path, F_OK) != 0;
+}
+
+START_TEST(test_automatic_leaves_with_the_last) {
+    choose_wait(_i);
+    ck_assert_str_eq(start("--auto", NULL), "ready");
+    ck_assert_int_eq(end_of(broker), 0); /* it went to the background */
+    struct client c = join(), d = join();
+    pid_t real = c.registry->broker_pid;
+    ck_assert_int_ne(real, broker);
+    leave(&c);
+    leave(&d);
+    c = join(); /* right after: it is still there */
+    ck_assert_int_eq(c.registry->broker_pid, real);
+    struct xi_reply r = ask_open(&c, "jobs", 0, 0);
+    struct xi_chan *ch = map(c.fds[0], XI_RING_OFFSET + r.d, PROT_READ | PROT_WRITE);
+    close_fds(&c);
+    *(uint64_t *)((char *)ch + XI_RING_OFFSET) = XI_REC(8, XI_REC_INLINE, 0, 1);
+    ch->tail_seq = 1;
+    ch->tail = 16;
+    leave(&c);
+    poll(NULL, 0, 500);
+    c = join(); /* it waits with the value */
+    ck_assert_int_eq(c.registry->broker_pid, real);
+    ck_assert_uint_eq(ask_open(&c, "jobs", 0, 0).a, r.a);
+    close_fds(&c);
+    ch->groups[0].head_seq = 1;
+    ch->groups[0].head = 16;
+    munmap(ch, XI_RING_OFFSET + XI_CAPACITY_DEFAULT);
+    leave(&c);
+    AWAIT(files() == 0 && lock_is_free());
+    ck_assert_int_lt(dial(), 0);
+}
+END_TEST
+
+START_TEST(test_many_channels) {
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct client c = join();
+
+    int64_t before = now_ms();
+    for (unsigned i = 0; i < 1200; i++) { /* beyond the entries that a registry begins with, twice */
+        struct xi_request q = request(XI_OP_OPEN);
+        snprintf(q.name, sizeof q.name, "channel %u", i);
+        q.b = XI_CAPACITY_MIN;
+        ck_assert_int_eq(ask(&c, q).status, 0);
+        close_fds(&c);
+    }
+
+    ck_assert_int_lt(now_ms() - before, 20000);
+    ck_assert_uint_ge(c.registry->channel_limit, 1200);
+    ck_assert_uint_eq(ask_a(&c, XI_OP_STATS, 0).b, 1200);
+    leave(&c);
+    struct client d = join();
+    ck_assert_uint_eq(ask_a(&d, XI_OP_STATS, 0).b, 0);
+    leave(&d);
+    stop();
+    ck_assert_uint_eq(files(), 0);
+}
+END_TEST
+
+START_TEST(test_open_folder_is_refused) {
+    char dir[108], open_dir[140];
+    choose_wait(_i);
+    ck_assert_int_eq(xi_runtime_dir(dir, sizeof dir), 0);
+    (void)mkdir(dir, 0700);
+    snprintf(open_dir, sizeof open_dir, "%s/open", dir);
+    ck_assert_int_eq(mkdir(open_dir, 0700), 0);
+    ck_assert_int_eq(chmod(open_dir, 0755), 0);
+    setenv("XI_RUNTIME_DIR", open_dir, 1);
+    ck_assert_ptr_nonnull(strstr(start(NULL, NULL), "chmod 700"));
+    ck_assert_int_ne(end_of(broker), 0);
+    rmdir(open_dir);
+}
+END_TEST
+
+int main(void) {
+    const TTest *const tests[] = {test_join_work_leave, test_channels, test_any_bytes, test_client_that_never_reads,
+                                         test_kill_is_repaired, test_a_closed_socket_is_no_death, test_last_reference_ends,
+                                         test_adoption, test_unsound_registry_starts_afresh, test_second_broker_is_busy,
+                                         test_termination_tells_everybody, test_shutdown_by_request, test_memfd_namespace,
+                                         test_automatic_leaves_with_the_last, test_many_channels,
+                                         test_open_folder_is_refused};
+    if (access(binary(), X_OK) != 0) {
+        printf("skipped: no broker at %s\n", binary());
+        return 77;
+    }
+    Suite *suite = suite_create("broker socket");
+    TCase *tc = tcase_create("process");
+    tcase_add_checked_fixture(tc, setup, NULL);
+    tcase_set_timeout(tc, 40);
+    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) tcase_add_loop_test(tc, tests[i], 0, 2);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}
