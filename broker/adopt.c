@@ -264,12 +264,13 @@ static void world_blank(struct world *w, const char *ns, uid_t uid) {
     memcpy(w->ns, ns, strnlen(ns, sizeof w->ns - 1));
 }
 
-static void remove_leftovers(struct world *w) {
+static bool remove_leftovers(struct world *w) {
     char name[XI_SHM_NAME_MAX];
     world_name(w, name, 0);
     xi_segment_remove(name, -1);
     uint32_t count = each_file(w, remove_any);
     if (count) log_line("removed %u segment%s that an earlier broker left behind; starting afresh", count, count == 1 ? "" : "s");
+    return count > 0;
 }
 
 int world_adopt(struct world *w, const char *ns, uid_t uid, struct state *st) {
@@ -278,8 +279,7 @@ int world_adopt(struct world *w, const char *ns, uid_t uid, struct state *st) {
     if (rc < 0) return rc;
     if (rc == 0) {
         world_blank(w, ns, uid);
-        remove_leftovers(w);
-        return 0;
+        return remove_leftovers(w) ? 2 : 0;
     }
     (void)each_file(w, learn);
     uint32_t count = 0;

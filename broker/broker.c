@@ -468,10 +468,11 @@ int broker_init(struct broker *b, const struct broker_options *options) {
     state_init(&b->state, &options->limits, seed);
     recover_init(&b->recover, &b->state, &b->world, b->loop, enqueue, b);
     int adopted = world_adopt(&b->world, options->ns, geteuid(), &b->state);
-    int rc = adopted < 0 ? adopted : adopted ? 0 : world_create(&b->world, options->ns, geteuid(), options->memfd);
+    b->found = adopted > 0;
+    int rc = adopted < 0 ? adopted : adopted == 1 ? 0 : world_create(&b->world, options->ns, geteuid(), options->memfd);
     if (rc) return rc;
-    sign_registry(b, adopted);
-    if (!adopted) return 0;
+    sign_registry(b, adopted == 1);
+    if (adopted != 1) return 0;
     b->joined_once = true;
     if (options->memfd) log_line("the namespace exists with named segments, and keeps them: --memfd is for new ones");
     log_line("adopted namespace \"%s\" (life %u): %u interpreters, %u gone whose values wait, %u channels, %llu bytes",

@@ -58,6 +58,7 @@ struct broker {
     int made[2]; /* descriptors of what the current request made */
     unsigned made_count;
     bool handling, alone, joined_once, stopping;
+    bool found; /* something of an earlier broker, adopted or removed */
     const char *fate; /* of the interpreter whose death is being handled */
     char last_words[160];
 };

@@ -211,7 +211,7 @@ static int serve(struct options *o, int lock_fd) {
         start_remove_socket(o->broker.ns);
         return failed(o, rc);
     }
-    if (stale && !broker.joined_once)
+    if (stale && !broker.found)
         log_line("an earlier broker of this namespace ended without a word and left nothing to adopt; starting afresh");
     run(o, &broker, listen_fd, signal_fd);
     start_remove_socket(o->broker.ns);

@@ -53,9 +53,11 @@ struct world {
 
 /* Makes a namespace from nothing. */
 int world_create(struct world *w, const char *ns, uid_t uid, bool memfd);
-/* Takes over the namespace of a dead broker into `st`, removing what nobody owns. 1: adopted; 0: there is none, or none
- * that can be (the reason is logged, the leftovers are removed): create one; negative: an error that create would meet
- * too. Namespaces of memfds cannot be adopted: they ended with their broker, and left nothing. */
+/*
+ * Takes over the namespace of a dead broker into `st`, removing what nobody owns. 1: adopted; 0: there is nothing;
+ * 2: nothing that can be adopted (the reason is logged, the leftovers are removed); after either, create one. Negative:
+ * an error that create would meet too. Namespaces of memfds cannot be adopted: they ended with their broker.
+ */
 int world_adopt(struct world *w, const char *ns, uid_t uid, struct state *st);
 /* Removes everything of the namespace from /dev/shm. Segments of living interpreters are unlinked, not emptied. */
 void world_remove_all(struct world *w, const struct state *st);

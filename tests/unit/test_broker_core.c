@@ -194,7 +194,7 @@ static void feed(struct sim *s, const struct event *event) {
     state_step(&s->st, event);
     uint32_t n = s->st.action_count;
     struct action *list = memory_or_die(NULL, n + 1u, sizeof *list);
-    memcpy(list, s->st.actions, n * sizeof *list);
+    if (n) memcpy(list, s->st.actions, n * sizeof *list);
     bool failed = false;
     for (uint32_t i = 0; i < n && !failed; i++) {
         const struct action *a = &list[i];
