@@ -24,7 +24,6 @@
 #define SETTLE_NS (1000 * MS)        /* silence after which an interpreter has declared all it holds */
 #define FIRST_JOIN_NS (5000 * MS)    /* an --auto broker waits for the one that started it */
 #define GRACE_NS (200 * MS)          /* for one that comes back right after */
-#define UNDELIVERED_NS (60000 * MS)  /* that values wait without any interpreter */
 #define CONNECTIONS_MAX 1024u
 
 static void handle(struct broker *b, const struct event *event);
@@ -403,9 +402,9 @@ static void consider_leaving(struct broker *b) {
     bool alone = b->state.live + b->state.dying == 0;
     if (!alone) b->leave.at = 0;
     if (alone && (!b->alone || !b->state.chan_count)) {
-        int64_t wait = !b->joined_once ? FIRST_JOIN_NS : !b->state.chan_count ? GRACE_NS : UNDELIVERED_NS;
-        if (b->joined_once && b->state.chan_count && b->options.linger) wait = 0;
-        int64_t at = wait ? loop_now() + wait : 0;
+        int64_t linger = b->options.linger_ns > GRACE_NS || b->options.linger_ns < 0 ? b->options.linger_ns : GRACE_NS;
+        int64_t wait = !b->joined_once ? FIRST_JOIN_NS : !b->state.chan_count ? GRACE_NS : linger;
+        int64_t at = wait < 0 ? 0 : loop_now() + wait;
         if (!b->leave.at || !at || at < b->leave.at) b->leave.at = at;
     }
     b->alone = alone;
@@ -421,7 +420,8 @@ static void on_leave(void *context) {
     char why[sizeof b->last_words];
     uint32_t n = b->state.chan_count;
     if (n)
-        snprintf(why, sizeof why, "nobody came for 60 s: dropped %u channel%s with undelivered values", n, n == 1 ? "" : "s");
+        snprintf(why, sizeof why, "nobody came for %.3g s: dropped %u channel%s with undelivered values",
+                 (double)b->options.linger_ns / 1e9, n, n == 1 ? "" : "s");
     else
         snprintf(why, sizeof why, "the last interpreter has gone");
     begin_stop(b, why);

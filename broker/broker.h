@@ -20,7 +20,7 @@
 struct broker_options {
     const char *ns;
     bool automatic; /* leave when the last interpreter has gone */
-    bool linger;    /* not while undelivered values wait */
+    int64_t linger_ns; /* but wait this long for somebody to come for undelivered values; negative: for ever */
     bool memfd;
     enum loop_choice wait;
     struct state_limits limits;

@@ -41,7 +41,7 @@ static const char usage[] =
     "      --log FILE          append to FILE instead of stderr\n"
     "      --auto              go to the background; leave when the last interpreter has gone\n"
     "      --foreground        with --auto: stay in the foreground\n"
-    "      --linger            with --auto: stay for as long as undelivered values wait\n"
+    "      --linger            with --auto: stay for as long as undelivered values wait, not for XI_LINGER seconds\n"
     "      --ready-fd N        write \"ready\" or \"busy\" (another broker serves it) to descriptor N when that is known\n"
     "      --memfd             segments without names, sealed: only the broker hands them out (a new one cannot adopt them)\n"
     "      --quota-bytes N     shared memory of one user (K, M, G, T may follow; default 256G)\n"
@@ -52,7 +52,7 @@ static const char usage[] =
     "      --version\n"
     "\n"
     "Environment: XI_RUNTIME_DIR (folder of the sockets; else $XDG_RUNTIME_DIR/xidata, else /tmp/xidata-UID),\n"
-    "XI_WAIT=auto|uring|futex. SIGTERM and SIGINT end the namespace and remove it. See xi-broker(1).\n";
+    "XI_WAIT=auto|uring|futex, XI_LINGER (default 60). SIGTERM and SIGINT end the namespace and remove it. See xi-broker(1).\n";
 
 enum { OPT_LOG = 256, OPT_AUTO, OPT_FOREGROUND, OPT_LINGER, OPT_READY, OPT_MEMFD, OPT_BYTES, OPT_SEGMENTS, OPT_CHANNELS,
        OPT_INTERPS, OPT_VERSION };
@@ -95,6 +95,16 @@ static enum loop_choice wait_choice(void) {
     misused("XI_WAIT is auto, uring or futex, not", wait);
 }
 
+/* Seconds that undelivered values wait for somebody, when no interpreter is left. */
+static int64_t linger_ns(void) {
+    const char *text = getenv("XI_LINGER");
+    if (!text || !text[0]) return 60 * (int64_t)1000000000;
+    char *end;
+    double seconds = strtod(text, &end);
+    if (*end || !(seconds >= 0 && seconds <= 1e9)) misused("XI_LINGER is a number of seconds, not", text);
+    return (int64_t)(seconds * 1e9);
+}
+
 static void take_option(struct options *o, int c, const char *value) {
     struct state_limits *limits = &o->broker.limits;
     switch (c) {
@@ -105,7 +115,7 @@ static void take_option(struct options *o, int c, const char *value) {
     case OPT_LOG: o->log_path = value; break;
     case OPT_AUTO: o->broker.automatic = true; break;
     case OPT_FOREGROUND: o->foreground = true; break;
-    case OPT_LINGER: o->broker.linger = true; break;
+    case OPT_LINGER: o->broker.linger_ns = -1; break;
     case OPT_READY: o->ready_fd = (int)number(value, 1 << 20, "not a descriptor:"); break;
     case OPT_MEMFD: o->broker.memfd = true; break;
     case OPT_BYTES: limits->bytes = number(value, UINT64_MAX, "not a number of bytes:"); break;
@@ -118,7 +128,8 @@ static void take_option(struct options *o, int c, const char *value) {
 
 static void parse(struct options *o, int argc, char **argv) {
     static const struct state_limits limits = STATE_LIMITS_DEFAULT;
-    *o = (struct options){.broker = {.ns = xi_ns_default(), .limits = limits, .wait = wait_choice()}, .ready_fd = -1};
+    *o = (struct options){.broker = {.ns = xi_ns_default(), .limits = limits, .wait = wait_choice(),
+                                       .linger_ns = linger_ns()}, .ready_fd = -1};
     for (int c; (c = getopt_long(argc, argv, "n:vh", long_options, NULL)) != -1;) take_option(o, c, optarg);
     if (optind < argc) misused("unexpected argument", argv[optind]);
     if (!xi_ns_valid(o->broker.ns)) misused("a namespace is 1 to 31 of A-Z a-z 0-9 _ . -, not beginning with a dot:", o->broker.ns);
