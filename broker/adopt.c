@@ -138,7 +138,8 @@ static void adopt_slots(struct world *w, struct state *st) {
         uint32_t state = xi_load_relaxed(&s->state);
         struct adopted_interp found = {.slot = i, .id = xi_load_relaxed(&s->id), .pid = s->pid, .uid = w->uid,
                                        .start = s->start_time, .flags = s->flags & XI_JOIN_REQUIRES_REF,
-                                       .refcount = xi_load_relaxed(&s->id_refcount), .orphan = state == XI_SLOT_ORPHAN};
+                                       .refcount = xi_load_relaxed(&s->id_refcount), .orphan = state == XI_SLOT_ORPHAN,
+                                       .used = s->used != 0};
         if (state != XI_SLOT_LIVE && state != XI_SLOT_ORPHAN) continue;
         if (found.id <= 0 || found.id >= next || found.pid <= 0 || table_find(&st->ids, (uint64_t)found.id)) {
             log_line("slot %u of the registry holds nonsense; cleared", i);

@@ -287,14 +287,15 @@ void state_adopt_interp(struct state *st, const struct adopted_interp *found) {
                           .published = found->refcount,
                           .had_ref = found->refcount > 0,
                           .told_end = found->told_end,
-                          .declaring = !found->orphan,
-                          .opened_unknown = true};
+                          .used = found->used,
+                          .declaring = !found->orphan && found->used,
+                          .opened_unknown = found->used || found->orphan};
     charge(st, found->uid, &(struct state_limits){.interps = 1});
     if (found->orphan) {
         st->orphans++;
     } else {
         st->live++;
-        st->declaring++;
+        st->declaring += in->declaring;
         *table_put(&st->ids, (uint64_t)found->id) = found->slot;
     }
 }

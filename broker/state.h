@@ -75,6 +75,7 @@ struct interp {
     bool had_ref;       /* wants to be told to end when refcount falls to zero */
     bool told_end;
     bool declaring;
+    bool used;            /* has opened a channel or taken a reference, ever */
     bool opened_unknown;  /* adopted: `handles` may miss channels that it opened under an earlier broker */
     uint64_t leave_conn;  /* who waits for the reply to LEAVE, or 0 */
     uint32_t leave_serial;
@@ -215,7 +216,7 @@ struct adopted_interp {
     uint32_t uid;
     uint64_t start;
     uint32_t flags, refcount;
-    bool told_end, orphan;
+    bool told_end, orphan, used;
 };
 void state_adopt_counters(struct state *st, int64_t next_id, uint32_t next_segment, uint64_t next_channel);
 void state_adopt_interp(struct state *st, const struct adopted_interp *found);

@@ -106,6 +106,7 @@ static uint64_t round_capacity(uint64_t asked) {
 
 static void count_handle(struct state *st, struct interp *me, uint32_t index) {
     struct chan *ch = &st->chans[index];
+    interp_mark_used(st, me);
     ++*table_put(&me->handles, ch->id);
     ch->handles++;
     st->current.made = true;

@@ -43,6 +43,8 @@ void interp_unnamed(struct state *st, uint32_t slot);
 void interp_settled(struct state *st, uint32_t slot);
 void interp_undo_join(struct state *st);
 void interp_publish(struct state *st, uint32_t slot);
+/* From now on it has something to declare to a new broker; said in the registry before the request is granted. */
+void interp_mark_used(struct state *st, struct interp *in);
 
 /* state_segment.c */
 void hold(struct state *st, struct interp *in, const struct held *held);

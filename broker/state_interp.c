@@ -17,6 +17,12 @@ void interp_publish(struct state *st, uint32_t slot) {
     emit_slot(st, ACTION_PUBLISH, slot);
 }
 
+void interp_mark_used(struct state *st, struct interp *in) {
+    if (in->used) return;
+    in->used = true;
+    emit_slot(st, ACTION_PUBLISH, slot_of(st, in));
+}
+
 /* Tells an interpreter to end whose last reference is gone; while anybody is declaring, that cannot be known. */
 static void end_if_unwanted(struct state *st, uint32_t slot) {
     struct interp *in = &st->interps[slot];
@@ -49,6 +55,7 @@ void request_ref(struct state *st, struct interp *me, const struct xi_request *q
         refuse(st, XI_E_LIMIT, "interpreter %lld has too many references", (long long)target->id);
         return;
     }
+    interp_mark_used(st, me);
     ++*table_put(&me->refs, q->a);
     target->refcount++;
     target->had_ref = true;

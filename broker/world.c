@@ -248,6 +248,7 @@ static void fill_slot(struct world *w, const struct state *st, uint32_t slot, co
     s->own_seg = in->held[0].number;
     s->mailbox_seg = in->held[1].number;
     s->joined_ns = realtime_ns();
+    s->used = 0;
     memcpy(s->name, q->name, sizeof s->name);
     memcpy(s->language, q->text, sizeof s->language);
     xi_store_relaxed(&s->id_refcount, 0u);
@@ -347,6 +348,7 @@ void world_remove(struct world *w, uint32_t number, bool empty_it) {
 void world_publish_slot(struct world *w, const struct state *st, uint32_t slot) {
     const struct interp *in = &st->interps[slot];
     struct xi_slot *s = &w->registry->slots[slot];
+    s->used = in->used;
     xi_store_relaxed(&s->id_refcount, in->published);
     xi_store_relaxed(&s->arena_bytes, state_arena_bytes(in));
 }

@@ -101,7 +101,7 @@ struct xi_slot {
     uint32_t own_seg, mailbox_seg;
     xi_a64 arena_bytes;    /* data and release segments */
     uint64_t joined_ns;    /* CLOCK_REALTIME */
-    uint64_t pad_[1];
+    uint64_t used;         /* 1: has opened a channel or taken a reference: has something to declare to a new broker */
     char name[32], language[32];
 };
 static_assert(sizeof(struct xi_slot) == 128, "two lines");

@@ -565,6 +565,69 @@ START_TEST(test_unused_join_is_forgotten) {
 }
 END_TEST
 
+/* A namespace of 1 (alive, had things open), 2 (alive, wanted, never did anything), 3 (an orphan), and a channel. */
+static void adopt_some(void) {
+    const struct adopted_interp found[] = {
+        {.slot = 4, .id = 10, .pid = 10, .uid = 1000, .start = 10, .refcount = 0, .used = true},
+        {.slot = 5, .id = 11, .pid = 11, .uid = 1000, .start = 11, .flags = XI_JOIN_REQUIRES_REF, .refcount = 1},
+        {.slot = 6, .id = 12, .pid = 12, .uid = 1000, .start = 12, .orphan = true, .used = true},
+    };
+    struct chan ch = {.id = 3, .segment = 20, .mode = XI_QUEUE, .capacity = XI_CAPACITY_MIN, .uid = 1000, .name = "jobs"};
+    state_adopt_counters(&one.st, 20, 40, 9);
+    for (unsigned i = 0; i < 3; i++) state_adopt_interp(&one.st, &found[i]);
+    for (uint32_t i = 0; i < 2; i++) {
+        state_adopt_segment(&one.st, 4 + i, &(struct held){4 + i * 4, XI_SEG_OWN, XI_OWN_SIZE, XI_OWN_SIZE});
+        state_adopt_segment(&one.st, 4 + i, &(struct held){6 + i * 4, XI_SEG_MAILBOX, XI_MAILBOX_SIZE, XI_MAILBOX_SIZE});
+    }
+    state_adopt_segment(&one.st, 6, &(struct held){14, XI_SEG_ARENA, 65536, 65536 + XI_RELEASE_SIZE(65536)});
+    state_adopt_channel(&one.st, 70, &ch);
+    state_adopt_done(&one.st);
+    const char *why = "";
+    ck_assert_msg(state_is_valid(&one.st, &why), "%s", why);
+}
+
+static int come_back(uint64_t conn, int64_t id) {
+    struct xi_request q = request(&one, XI_OP_JOIN);
+    plain(&(struct event){.kind = EVENT_CONNECT, .conn = conn, .uid = 1000, .pid = (int)id, .start = (uint64_t)id});
+    snprintf(q.name, sizeof q.name, "one");
+    snprintf(q.text, sizeof q.text, "c");
+    q.b = (uint64_t)id;
+    return say(conn, q);
+}
+
+START_TEST(test_adopted_declare) {
+    adopt_some();
+    plain(&(struct event){.kind = EVENT_ADOPTED});
+    ck_assert_msg(!has(ACTION_CHECK), "judged a channel that somebody may still have open");
+    ck_assert_uint_eq(one.st.declaring, 1); /* who never did anything has nothing to declare */
+    int64_t fresh = join(1, 0);
+    ck_assert_int_eq(fresh, 20);
+    ck_assert_int_eq(come_back(2, 10), 0);
+    ck_assert_int_eq(refer(2, XI_OP_REF, 11), 0);
+    plain(&(struct event){.kind = EVENT_SETTLED, .slot = 4, .id = 10});
+    ck_assert(has(ACTION_CHECK)); /* it has declared, but not this channel */
+    ck_assert(!has(ACTION_TELL_END));
+    plain(&(struct event){.kind = EVENT_EMPTY, .channel = 3});
+    ck_assert_uint_eq(one.st.chan_count, 0);
+    ck_assert_int_eq(refer(2, XI_OP_UNREF, 11), 0);
+    ck_assert(has(ACTION_TELL_END)); /* it was wanted once, under the earlier broker */
+}
+END_TEST
+
+START_TEST(test_adopted_dies_before_it_declares) {
+    adopt_some();
+    plain(&(struct event){.kind = EVENT_DEATH, .slot = 4, .id = 10});
+    ck_assert(!has(ACTION_CHECK));
+    plain(&(struct event){.kind = EVENT_REPAIRED, .slot = 4, .id = 10});
+    ck_assert(has(ACTION_CHECK));
+    ck_assert(has(ACTION_TELL_END)); /* the reference that 11 had was the dead one's, or somebody's who is gone */
+    plain(&(struct event){.kind = EVENT_UNNAMED, .slot = 6, .id = 12});
+    ck_assert_uint_eq(one.st.orphans, 0);
+    const char *why = "";
+    ck_assert_msg(state_is_valid(&one.st, &why), "%s", why);
+}
+END_TEST
+
 START_TEST(test_quotas_are_exact) {
     one.st.limits = (struct state_limits){.bytes = XI_OWN_SIZE + XI_MAILBOX_SIZE + XI_RING_OFFSET + XI_CAPACITY_DEFAULT,
                                           .segments = 3, .channels = 9, .interps = 9};
@@ -652,6 +715,8 @@ int main(void) {
     tcase_add_test(tc, test_leave_answers_when_repaired);
     tcase_add_test(tc, test_disconnected_keeps_what_it_holds);
     tcase_add_test(tc, test_unused_join_is_forgotten);
+    tcase_add_test(tc, test_adopted_declare);
+    tcase_add_test(tc, test_adopted_dies_before_it_declares);
     tcase_add_test(tc, test_quotas_are_exact);
     tcase_add_test(tc, test_ten_thousand_channels);
     tcase_add_test(tc, test_slots_run_out);
