@@ -40,8 +40,9 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 143' TERM INT HUP
 
+# XI_LINGER: a broker that the library started stays for a while for the sake of undelivered values; one second will do.
 # shellcheck disable=SC2086 # the prefix is several words
-env XI_NAMESPACE="$namespace" XI_RUNTIME_DIR="$runtime" XI_BROKER="${XI_BROKER:-$XI_BUILD/bin/xi-broker}" \
+env XI_LINGER=1 XI_NAMESPACE="$namespace" XI_RUNTIME_DIR="$runtime" XI_BROKER="${XI_BROKER:-$XI_BUILD/bin/xi-broker}" \
     ${XI_TEST_PREFIX:-} "$@" </dev/null
 status=$?
 [ $status -eq 0 ] || exit $status

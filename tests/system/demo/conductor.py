@@ -61,7 +61,7 @@ def pythons():
 def environment(**more):
     env = {k: v for k, v in os.environ.items() if not k.startswith("XI_") or k.startswith("XI_DEMO") or k == "XI_WAIT"}
     env.update(PYTHONPATH=f"{BUILD / 'python'}{os.pathsep}{HERE}", PYTHONDONTWRITEBYTECODE="1", PYTHONUNBUFFERED="1",
-               XI_BROKER=str(BUILD / "bin" / "xi-broker"), XI_DEMO_WORKERS=str(WORKERS), **more)
+               XI_BROKER=str(BUILD / "bin" / "xi-broker"), XI_DEMO_WORKERS=str(WORKERS), XI_LINGER="1", **more)
     return env
 
 
