@@ -29,8 +29,9 @@
 #define PRODUCERS 3
 #define CONSUMERS 5 /* of all groups */
 #define LIVES 8192u /* of producers, in one scene */
-#define LOG_MAX (1u << 22)
-#define VALUES_MAX 600000u /* in one scene; then producers rest */
+#define LOG_MAX (1u << 23)
+#define VALUES_MAX (LOG_MAX - LIVES) /* in one scene; then producers rest */
+#define RATE 1000000u                /* values a second, so that there are some for the whole scene */
 #define STUCK (20 * SECOND)
 #define HOLD 4 /* messages that a consumer keeps at a time */
 #define NEW_LIFE UINT64_MAX
@@ -70,6 +71,7 @@ struct log {
 static struct shared {
     _Atomic bool stop, drained;
     _Atomic uint64_t total;
+    int64_t begun;
     _Atomic int resting, idle, kept; /* processes that got so far */
     struct life life[LIVES];
     struct log log[CONSUMERS];
@@ -162,13 +164,18 @@ static bool none_out(xi_interp *me) {
     return stats.blocks == 0;
 }
 
+static bool ahead_of_time(void) {
+    uint64_t total = atomic_load(&S->total);
+    return total > VALUES_MAX || total > (uint64_t)((now_ns() - S->begun) / (SECOND / RATE));
+}
+
 static void produce(uint32_t life) {
     uint64_t random = seed * 2654435761u + life + 1, n = 0;
     xi_interp *me = join("producer");
     xi_channel *ch = open_plan(me, XI_OPEN_SEND, NULL);
     while (!atomic_load(&S->stop)) {
-        if (atomic_load(&S->total) > VALUES_MAX) {
-            rest(MS);
+        if (ahead_of_time()) {
+            rest(MS / 10);
             continue;
         }
         uint32_t batch = plan->batch > 1 ? 1 + (uint32_t)(random64(&random) % plan->batch) : 1;
@@ -448,6 +455,7 @@ static void play(const struct plan *p, int64_t duration) {
         _exit(0);
     }
     await(atomic_load(&S->kept), "the keeper does not come");
+    S->begun = now_ns();
     start_all();
     int64_t longest = kill_for(duration, &random);
     atomic_store(&S->stop, true);
