@@ -14,6 +14,7 @@ enum finding {
 
 struct doctor {
     bool fix, force;
+    const char *ns; /* look at this namespace only; NULL: at all */
     size_t bad;
 };
 

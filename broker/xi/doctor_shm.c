@@ -130,7 +130,7 @@ static void fix(struct doctor *d, const struct group *g, enum verdict v, uint64_
     char text[24];
     size_t want = count_verdict(&again, v, &bytes), removed = remove_verdict(&again, v);
     if (removed < want) d->bad++;
-    advise("removed: %zu files, %s", removed, human_bytes(bytes, text));
+    advise("removed: %zu file%s, %s", removed, removed == 1 ? "" : "s", human_bytes(bytes, text));
     if (lock >= 0) close(lock);
 }
 
@@ -159,7 +159,7 @@ static void leftovers(struct doctor *d, const struct group *g, enum verdict v, c
     size_t n = count_verdict(g, v, &bytes);
     if (n == 0) return;
     snprintf(what, sizeof what, "ns %s", g->ns);
-    found(d, d->fix ? FINDING_NOTE : FINDING_BAD, what, "%zu stale files, %s: %s", n, human_bytes(bytes, text), why);
+    found(d, d->fix ? FINDING_NOTE : FINDING_BAD, what, "%zu stale file%s, %s: %s", n, n == 1 ? "" : "s", human_bytes(bytes, text), why);
     if (values > 0)
         advise("they hold %" PRIu64 " undelivered values, which a new broker would serve: xi recv -n %s CHANNEL (xi ls -n %s)",
                values, g->ns, g->ns);
@@ -205,6 +205,7 @@ void doctor_shm(struct doctor *d) {
     }
     for (size_t i = 0, n; i < count; i += n) {
         for (n = 1; i + n < count && files[i + n].uid == files[i].uid && strcmp(files[i + n].ns, files[i].ns) == 0; n++) {}
+        if (d->ns && strcmp(d->ns, files[i].ns) != 0) continue;
         if (files[i].uid != getuid()) {
             others++;
             continue;
@@ -214,7 +215,7 @@ void doctor_shm(struct doctor *d) {
         one_namespace(d, &g);
         mine++;
     }
-    if (mine == 0) found(d, FINDING_OK, "namespaces", "none, and nothing left behind");
+    if (mine == 0) found(d, FINDING_OK, "namespaces", "none%s%s, and nothing left behind", d->ns ? " named " : "", d->ns ? d->ns : "");
     if (others) found(d, FINDING_OK, "namespaces", "%zu of other users, not looked at", others);
     free(files);
 }

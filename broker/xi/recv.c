@@ -22,7 +22,7 @@ static const char usage[] =
     "Receives values and prints each as a line of JSON, until the channel is closed and drained.\n\n"
     "  -n, --ns NS         the namespace (default: $XI_NAMESPACE, else \"default\")\n"
     "  -c, --count COUNT   end after so many values\n"
-    "  -t, --timeout TIME  wait at most so long for each value: 2, 0.5, 200ms, 1m; 0 takes only what is there\n"
+    "  -t, --timeout TIME  wait at most so long for each value: 2, 0.5, 200ms, 1m; 0 takes what is there\n"
     "                      (default: forever). Status 1 if nothing came in time\n"
     "      --group G       receive as a member of group G, whose members share the values\n"
     "      --mode MODE     queue or broadcast, for a new channel\n"
@@ -102,7 +102,8 @@ static bool reader_gone(void) {
     return poll(&out, 1, 0) == 1 && (out.revents & POLLERR);
 }
 
-static int no_value(struct receiver *r, int rc) {
+static int no_value(struct receiver *r, int rc, uint64_t done) {
+    if (rc == XI_E_AGAIN && r->timeout == XI_TRY && r->limit == 0 && done > 0) return XI_EXIT_OK; /* all that was there */
     switch (rc) {
     case XI_E_CLOSED: return XI_EXIT_OK;
     case XI_E_INTR: return 128 + stop_signal();
@@ -143,7 +144,7 @@ static int receive_all(struct receiver *r) {
                 say("a value was skipped: %s", xi_error_text(rc));
                 r->trouble = true;
             } else {
-                status = no_value(r, rc);
+                status = no_value(r, rc, done);
                 over = true;
             }
         }

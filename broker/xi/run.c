@@ -155,12 +155,14 @@ static bool start_all(struct run *r) {
 }
 
 static bool watch_signals(struct run *r) {
+    static const int stops[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
     sigset_t mask;
     sigemptyset(&mask);
-    sigaddset(&mask, SIGINT);
-    sigaddset(&mask, SIGTERM);
-    sigaddset(&mask, SIGHUP);
-    sigaddset(&mask, SIGQUIT);
+    for (size_t i = 0; i < sizeof stops / sizeof stops[0]; i++) {
+        struct sigaction action;
+        /* Whoever started us with a signal ignored (nohup, a shell's background) wants that for all. */
+        if (sigaction(stops[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN) sigaddset(&mask, stops[i]);
+    }
     if (sigprocmask(SIG_BLOCK, &mask, &r->old_mask) != 0) return false;
     signal(SIGPIPE, SIG_IGN);
     r->signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
