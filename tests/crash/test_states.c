@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Deaths at chosen instructions, with the real library and the real broker. A
+ * process goes through an operation by hand, store by store as wire/layout.h
+ * has it, and kills itself where it is written below; a witness needs what it
+ * held, or sleeps for want of the ring that it owed. Measured: how long until
+ * the witness goes on. Sleepers look for themselves after a second, so anything
+ * near that means that nobody was repaired or rung.
+ */
+#include <stdatomic.h>
+
+#include "../system/harness.h"
+#include "channel/channel.h"
+
+#define BOUND (500 * MS)
+#define SETTLE (20 * MS) /* from the last store before a sleep that can be seen to the sleep itself */
+#define BLOCK_BYTES 5000
+
+static struct shared {
+    _Atomic bool ready, go;
+    _Atomic int64_t died, done;
+} * S;
+
+static void rest(int64_t ns) {
+    struct timespec t = {ns / SECOND, ns % SECOND};
+    while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
+}
+#define await(condition)                                                                                               \
+    do {                                                                                                               \
+        int64_t begun_ = now_ns();                                                                                     \
+        while (!(condition)) {                                                                                         \
+            expect(now_ns() - begun_ < 10 * SECOND, "waited too long");                                                \
+            rest(MS);                                                                                                  \
+        }                                                                                                              \
+    } while (0)
+
+static uint64_t large[BLOCK_BYTES / 8 + 64];
+
+static void send_block(xi_channel *ch, int64_t number) {
+    size_t size = encode_padded(large, sizeof large, number, BLOCK_BYTES);
+    must(xi_send(ch, large, size, XI_FOREVER));
+}
+
+/* ---------------------------------------------- what the doomed one sees of the witness */
+
+static bool lock_wanted(xi_a32 *lock_sleep) { return xi_load_full(lock_sleep) & 1; }
+
+/* The number of an entry that sleeps on this side, or -1. */
+static int sleeper_on(struct xi_chan *c, uint32_t side) {
+    struct xi_mask *m = side == XI_SIDE_PRODUCERS ? &c->parked_senders : &c->groups[side - 1].parked;
+    for (int i = 0; i < (int)XI_MAX_WAITERS; i++)
+        if (xi_load_full(&m->word[i / 64]) >> (i % 64) & 1) return i;
+    return -1;
+}
+
+__attribute__((noreturn)) static void die(void) {
+    atomic_store(&S->died, now_ns());
+    kill(getpid(), SIGKILL);
+    for (;;) pause();
+}
+
+static void start_witness_and_wait_for_lock(xi_a32 *lock_sleep) {
+    atomic_store(&S->go, true);
+    await(lock_wanted(lock_sleep));
+    rest(SETTLE);
+}
+static void start_witness_and_wait_for_sleep(xi_channel *ch, uint32_t side) {
+    atomic_store(&S->go, true);
+    await(sleeper_on(ch->chan, side) >= 0);
+    rest(SETTLE);
+}
+
+/* --------------------------------------------------------------------- the deeds */
+
+static void lock_producers(xi_channel *ch) { must(xi_lock(ch, ch->chan, -1)); }
+static void lock_group(xi_channel *ch) { must(xi_lock(ch, ch->group, -1)); }
+
+/* 2 to 4 of a send: the header is stored, the tail is not. */
+static void store_header(xi_channel *ch, int64_t number) {
+    uint64_t w = xi_load_relaxed(&ch->chan->tail), seq = xi_load_relaxed(&ch->chan->tail_seq) + 1;
+    xi_store_relaxed(xi_header_at(ch, w + 8), XI_INT32 | (uint64_t)(uint32_t)number << 32);
+    xi_store_relaxed(xi_header_at(ch, w + 16), 0);
+    xi_store_release(xi_header_at(ch, w), XI_REC(8, XI_REC_INLINE, 0, seq));
+}
+
+static void send_without_ring(xi_channel *ch, int64_t number) {
+    lock_producers(ch);
+    store_header(ch, number);
+    xi_store_release(&ch->chan->tail_seq, xi_load_relaxed(&ch->chan->tail_seq) + 1);
+    xi_store_release(&ch->chan->tail, xi_load_relaxed(&ch->chan->tail) + 16);
+    xi_unlock(ch->chan);
+}
+
+/* 1 of a receive of a block: the borrow entry. */
+static void store_borrow(xi_channel *ch) {
+    struct xi_descriptor d;
+    uint32_t index;
+    uint64_t head = xi_load_relaxed(&ch->group->head);
+    memcpy(&d, ch->ring + (head & ch->mask) + 8, sizeof d);
+    must(xi_borrow_take(ch->interp, &index));
+    struct xi_borrow *b = xi_borrow_at(ch->interp, index);
+    xi_store_relaxed(&b->block, (uint64_t)d.segment << 32 | d.granule);
+    xi_store_relaxed(&b->position, head);
+    xi_store_relaxed(&b->chan_seg, ch->segment);
+    xi_store_release(&b->key, XI_BORROW_KEY(d.generation, ch->group_index));
+}
+
+static void store_head(xi_channel *ch) {
+    uint64_t head = xi_load_relaxed(&ch->group->head);
+    xi_store_relaxed(&ch->group->head_seq, xi_load_relaxed(&ch->group->head_seq) + 1);
+    xi_store_release(&ch->group->head, head + 8 + sizeof(struct xi_descriptor));
+}
+
+static void die_with_producers_lock(xi_channel *ch) {
+    lock_producers(ch);
+    start_witness_and_wait_for_lock(&ch->chan->lock_sleep);
+    die();
+}
+static void die_after_header(xi_channel *ch) {
+    start_witness_and_wait_for_sleep(ch, XI_SIDE_GROUP(0));
+    lock_producers(ch);
+    store_header(ch, 77);
+    die();
+}
+static void die_before_ringing(xi_channel *ch) {
+    start_witness_and_wait_for_sleep(ch, XI_SIDE_GROUP(0));
+    send_without_ring(ch, 77);
+    die();
+}
+static uint64_t claim_sleeper(xi_channel *ch, uint32_t side) {
+    int i = sleeper_on(ch->chan, side);
+    (void)xi_and_full(&ch->chan->groups[side - 1].parked.word[i / 64], ~((uint64_t)1 << (i % 64)));
+    return xi_load_full(&ch->chan->waiters[i]);
+}
+static void die_after_claiming_the_bit(xi_channel *ch) {
+    start_witness_and_wait_for_sleep(ch, XI_SIDE_GROUP(0));
+    send_without_ring(ch, 77);
+    (void)claim_sleeper(ch, XI_SIDE_GROUP(0));
+    die();
+}
+static void die_after_claiming_the_bell(xi_channel *ch) {
+    start_witness_and_wait_for_sleep(ch, XI_SIDE_GROUP(0));
+    send_without_ring(ch, 77);
+    uint64_t w = claim_sleeper(ch, XI_SIDE_GROUP(0));
+    struct xi_map_entry *e;
+    struct xi_mailbox *m = xi_mailbox_get(ch->interp, XI_WAITER_SLOT(w), &e);
+    uint32_t parked = XI_BELL_PARKED;
+    expect(m && xi_cas32_full(&m->bells[XI_WAITER_BELL(w)].state, &parked, XI_BELL_NOTIFIED), "the witness does not sleep");
+    die();
+}
+static void die_before_waking_lock_waiters(xi_channel *ch) {
+    lock_producers(ch);
+    start_witness_and_wait_for_lock(&ch->chan->lock_sleep);
+    xi_store_release(&ch->chan->lock, 0u);
+    die();
+}
+static void die_with_group_lock(xi_channel *ch) {
+    lock_group(ch);
+    start_witness_and_wait_for_lock(&ch->group->lock_sleep);
+    die();
+}
+static void die_after_borrow(xi_channel *ch) {
+    lock_group(ch);
+    start_witness_and_wait_for_lock(&ch->group->lock_sleep);
+    store_borrow(ch);
+    die();
+}
+static void die_after_head(xi_channel *ch) {
+    lock_group(ch);
+    start_witness_and_wait_for_lock(&ch->group->lock_sleep);
+    store_borrow(ch);
+    store_head(ch);
+    die();
+}
+/* The ring is full for this one's own group alone, and the witness waits for room. */
+static void die_owning_a_full_group(xi_channel *ch) {
+    start_witness_and_wait_for_sleep(ch, XI_SIDE_PRODUCERS);
+    die();
+}
+static void die_after_ending_the_group(xi_channel *ch) {
+    start_witness_and_wait_for_sleep(ch, XI_SIDE_PRODUCERS);
+    lock_producers(ch);
+    lock_group(ch);
+    (void)xi_and_full(&ch->chan->active, ~((uint64_t)1 << ch->group_index));
+    die();
+}
+
+/* ------------------------------------------------------------------- the witness */
+
+static void sent_in_vain(xi_channel *ch) { (void)ch; }
+static void one_block(xi_channel *ch) { send_block(ch, 1); }
+static void two_blocks(xi_channel *ch) {
+    send_block(ch, 1);
+    send_block(ch, 2);
+}
+static void witness_send(xi_channel *ch) { must(xi_send_int(ch, 5, XI_FOREVER)); }
+
+static void witness_receive(xi_channel *ch, int64_t number) {
+    xi_msg m = XI_MSG_INIT;
+    must(xi_recv(ch, &m, XI_FOREVER));
+    expect(message_int(&m) == number, "value %lld came, not %lld", (long long)message_int(&m), (long long)number);
+    xi_msg_release(&m);
+}
+static void witness_receive_1(xi_channel *ch) { witness_receive(ch, 1); }
+static void witness_receive_2(xi_channel *ch) { witness_receive(ch, 2); }
+static void witness_receive_77(xi_channel *ch) { witness_receive(ch, 77); }
+static void witness_receive_again(xi_channel *ch) {
+    witness_send(ch);
+    witness_receive(ch, 5);
+}
+/* Until it must sleep for room, and over that. Room for about 1,600 descriptors. */
+static void witness_fill(xi_channel *ch) {
+    for (int i = 0; i < 1700; i++) send_block(ch, i);
+}
+
+static void nothing_is_out(xi_interp *me) {
+    xi_stats stats;
+    xi_loan loan;
+    int64_t begun = now_ns();
+    do {
+        must(xi_loan_get(me, 8, &loan)); /* makes the arena look at those that are out */
+        xi_loan_drop(&loan);
+        xi_interp_stats(me, &stats);
+        expect(now_ns() - begun < 10 * SECOND, "%llu blocks did not come back", (unsigned long long)stats.blocks);
+        rest(MS);
+    } while (stats.blocks != 0);
+}
+
+static const struct deed {
+    const char *name;
+    uint32_t mode;
+    void (*before)(xi_channel *ch);
+    void (*deed)(xi_channel *ch);
+    void (*witness)(xi_channel *ch);
+} deeds[] = {
+    {"holding the producers' lock", XI_QUEUE, sent_in_vain, die_with_producers_lock, witness_send},
+    {"header stored, tail not", XI_QUEUE, sent_in_vain, die_after_header, witness_receive_77},
+    {"sent, nobody rung", XI_QUEUE, sent_in_vain, die_before_ringing, witness_receive_77},
+    {"a waiter's bit claimed", XI_QUEUE, sent_in_vain, die_after_claiming_the_bit, witness_receive_77},
+    {"a bell claimed", XI_QUEUE, sent_in_vain, die_after_claiming_the_bell, witness_receive_77},
+    {"unlocked, lock waiters not woken", XI_QUEUE, sent_in_vain, die_before_waking_lock_waiters, witness_receive_again},
+    {"holding a group's lock", XI_QUEUE, one_block, die_with_group_lock, witness_receive_1},
+    {"borrow stored, head not", XI_QUEUE, one_block, die_after_borrow, witness_receive_1},
+    {"head stored, lock held", XI_QUEUE, two_blocks, die_after_head, witness_receive_2},
+    {"owning a full group", XI_BROADCAST, sent_in_vain, die_owning_a_full_group, witness_fill},
+    {"in the middle of ending a group", XI_BROADCAST, sent_in_vain, die_after_ending_the_group, witness_fill},
+};
+#define DEEDS (int)(sizeof deeds / sizeof *deeds)
+
+static xi_interp *join_sleepy(const char *name) {
+    xi_interp *me = NULL;
+    xi_join_opts opts = {.name = name, .spin_ns = -1};
+    must(xi_join(&opts, &me));
+    return me;
+}
+
+static void doomed(void *argument) {
+    const struct deed *d = argument;
+    xi_open_opts opts = {.mode = d->mode};
+    await(atomic_load(&S->ready));
+    xi_interp *me = join_sleepy("doomed");
+    xi_channel *ch = open_with(me, d->name, &opts);
+    d->deed(ch);
+}
+
+static void witness(void *argument) {
+    const struct deed *d = argument;
+    xi_open_opts opts = {.mode = d->mode, .flags = d->mode == XI_BROADCAST ? XI_OPEN_SEND : 0};
+    xi_interp *me = join_sleepy("witness");
+    xi_channel *ch = open_with(me, d->name, &opts);
+    d->before(ch);
+    atomic_store(&S->ready, true);
+    await(atomic_load(&S->go));
+    d->witness(ch);
+    atomic_store(&S->done, now_ns());
+    nothing_is_out(me);
+    must(xi_channel_free(ch));
+    must(xi_leave(me));
+}
+
+static void play(const struct deed *d) {
+    S = shared_memory(sizeof *S);
+    pid_t second = spawn(witness, (void *)(uintptr_t)d), first = spawn(doomed, (void *)(uintptr_t)d);
+    reap_signalled(first, SIGKILL, "the doomed one");
+    reap_ok(second, "the witness");
+    int64_t took = atomic_load(&S->done) - atomic_load(&S->died);
+    printf("%-36s %7.2f ms\n", d->name, (double)took / (double)MS);
+    fflush(stdout);
+    expect(took < BOUND, "%s: the witness went on after %lld ms only", d->name, (long long)(took / MS));
+    munmap(S, sizeof *S);
+}
+
+int main(void) {
+    for (int i = 0; i < DEEDS; i++) play(&deeds[i]);
+    return 0;
+}
