@@ -44,7 +44,7 @@ struct repair {
 /* Words that no living process stores are nobody's, as are those of a killed broker: this one holds no lock on entry. */
 static bool holder_is_gone(const struct repair *r, uint32_t word) {
     uint32_t slot = XI_LOCK_SLOT(word);
-    bool valid = (word & ~(XI_LOCK_WAITERS | 0xffffu)) == 0 && slot < XI_MAX_INTERPS;
+    bool valid = slot < XI_MAX_INTERPS;
     return !valid || slot == 0 || slot == r->dead->slot;
 }
 
@@ -56,19 +56,26 @@ static bool seize(const struct repair *r, xi_a32 *lock, bool wrong) {
     return wrong && xi_do_cas32(lock, 0, XI_LOCK_OF(0));
 }
 
-static void unlock(const struct xi_world *world, xi_a32 *lock) {
+/* Whoever sleeps for the lock beside it: even and larger, so that nobody falls asleep on what it was. */
+static void wake_lock(const struct xi_world *world, xi_a32 *lock_sleep) {
+    XI_REPAIR_STEP();
+    (void)xi_add_full(lock_sleep, 2u - (xi_load_full(lock_sleep) & 1u));
+    xi_do_wake(world, lock_sleep, INT_MAX);
+}
+
+static void unlock(const struct xi_world *world, xi_a32 *lock, xi_a32 *lock_sleep) {
     XI_REPAIR_STEP();
     (void)xi_exchange_full(lock, 0u);
-    xi_do_wake(world, lock, INT_MAX);
+    wake_lock(world, lock_sleep);
 }
 
 /* Somebody killed between freeing a lock and waking its waiters leaves no trace, so they are woken whatever it says. */
 static void wake_locks(const struct repair *r) {
-    xi_do_wake(r->world, &r->chan->lock, INT_MAX);
+    wake_lock(r->world, &r->chan->lock_sleep);
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         struct xi_group *group = &r->chan->groups[g];
         if (xi_load_acquire(&group->state) != XI_GROUP_FREE || xi_load_acquire(&group->lock) != 0)
-            xi_do_wake(r->world, &group->lock, INT_MAX);
+            wake_lock(r->world, &group->lock_sleep);
     }
 }
 
@@ -314,7 +321,7 @@ static void repair_group(const struct repair *r, uint32_t g, bool producers_ours
     if (active || xi_load_acquire(&group->state) != XI_GROUP_FREE)
         repair_head(r, group, &t);
     judge_borrows(r, g);
-    unlock(r->world, &group->lock);
+    unlock(r->world, &group->lock, &group->lock_sleep);
 }
 
 /* ------------------------------------- joins and ends, under the producers' lock */
@@ -414,7 +421,7 @@ void xi_repair_channel(const struct xi_chan_view *view, const struct xi_dead *de
             if (!group_settled(view->chan, g))
                 settle_group(&r, g);
         repair_min_head(&r);
-        unlock(world, &view->chan->lock);
+        unlock(world, &view->chan->lock, &view->chan->lock_sleep);
     }
     xi_forget_waiters(view, dead);
     wake_locks(&r);
@@ -431,11 +438,11 @@ static bool ends_with(struct xi_chan *chan, uint32_t g, const struct xi_dead *de
 
 /* Under the producers' lock. False if a living process is receiving in the group. */
 static bool end_owned(const struct xi_chan_view *view, uint32_t g, const struct xi_world *world) {
-    xi_a32 *lock = &view->chan->groups[g].lock;
-    if (!xi_do_cas32(lock, 0, XI_LOCK_OF(0)))
+    struct xi_group *group = &view->chan->groups[g];
+    if (!xi_do_cas32(&group->lock, 0, XI_LOCK_OF(0)))
         return false;
     end_group(view, g, world);
-    unlock(world, lock);
+    unlock(world, &group->lock, &group->lock_sleep);
     return true;
 }
 
@@ -453,7 +460,7 @@ bool xi_repair_groups(const struct xi_chan_view *view, const struct xi_dead *dea
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
         if ((due >> g & 1) && ends_with(chan, g, dead) && !end_owned(view, g, world))
             done = false;
-    unlock(world, &chan->lock);
+    unlock(world, &chan->lock, &chan->lock_sleep);
     xi_ring_channel(view, world); /* producers that waited for the groups that are gone */
     return done;
 }

@@ -202,7 +202,7 @@ XI_API int xi_put_float(xi_builder *b, double v); /* NaN payloads and -0.0 are k
 XI_API int xi_put_complex(xi_builder *b, double re, double im);
 /* `n` in bytes; `flags`: XI_F_SURROGATES or 0. The text is taken as it is; readers validate it. */
 XI_API int xi_put_str(xi_builder *b, enum xi_encoding enc, uint32_t flags, const void *text, size_t n);
-XI_API int xi_put_utf8(xi_builder *b, const char *text); /* NUL-terminated; ASCII is recognised */
+XI_API int xi_put_utf8(xi_builder *b, const char *text); /* NUL-terminated; ASCII is recognised. Not UTF-8: XI_E_INVAL */
 XI_API int xi_put_bytes(xi_builder *b, const void *data, size_t n);
 /* Room for `n` bytes of an XI_BYTES or XI_STR value, to be filled by the caller. *where is NULL when counting. */
 XI_API int xi_put_bytes_space(xi_builder *b, uint32_t flags, size_t n, void **where);
@@ -220,11 +220,12 @@ XI_API int xi_begin_ext(xi_builder *b, uint16_t ext);
 XI_API int xi_begin_ndarray(xi_builder *b, const char *dtype, uint32_t flags, uint32_t ndim,
                             const int64_t *shape, const int64_t *strides);
 XI_API int xi_end(xi_builder *b); /* closes the innermost; XI_E_INVAL if children are missing */
-/* Copies one whole, already validated value as the next child. */
+/* Copies one whole, already validated value as the next child. How deep it nests is not looked at: readers do. */
 XI_API int xi_put_value(xi_builder *b, const void *value, size_t size);
 
 /* Size of the simple values, for callers that write without counting first. */
 #define XI_SIZE_SCALAR 24u                                  /* none, bool, int, float, complex: at most */
+#define XI_SIZE_BUFFER 40u
 #define XI_SIZE_BYTES(n) ((size_t)16 + (((size_t)(n) + 7) & ~(size_t)7)) /* str, bytes: at most */
 
 /* A decoded value: scalars by value, everything else by reference into the memory read. */
@@ -236,7 +237,7 @@ typedef struct xi_value {
     size_t size;      /* of the whole subtree */
     const void *data; /* str, bytes, bigint: the bytes. Containers: the first child. */
     size_t length;    /* bytes at data */
-    uint64_t count;   /* containers: children (dict: pairs). str: not counted, 0 */
+    uint64_t count;   /* containers: children (dict: pairs; pickle: 1 + buffers). Others: 0 */
     union {
         bool boolean;
         int64_t integer; /* INT32 and INT64 */
@@ -434,8 +435,12 @@ typedef struct xi_open_opts {
  * Errors: MISMATCH, NOENT, QUOTA, NOSPACE, LIMIT (64 groups), INVAL, BROKER, FORKED. May block for the broker.
  */
 XI_API XI_NODISCARD int xi_open(xi_interp *me, const char *name, const xi_open_opts *opts, xi_channel **out);
-/* Closes the handle; the channel lives on while it has handles or undelivered values. NULL is a no-op. */
+/* Closes the handle; the channel lives on while it has handles or undelivered values. NULL is a no-op. Threads asleep in
+ * calls on it return XI_E_LEFT first; none may be about to begin one: see xi_channel_shut(). */
 XI_API int xi_channel_free(xi_channel *ch);
+/* From now on calls on this handle return XI_E_LEFT, those that wait as well. Its memory stays until xi_channel_free(),
+ * which whoever comes out last may then call. Idempotent; never blocks. */
+XI_API int xi_channel_shut(xi_channel *ch);
 /* Closes the channel itself: senders get XI_E_CLOSED at once, receivers when they have drained it. Idempotent. */
 XI_API int xi_close(xi_channel *ch);
 XI_API const char *xi_channel_name(const xi_channel *ch);

@@ -250,5 +250,5 @@ void xi_maps_forget(uint64_t epoch) {
 
 void xi_maps_forked(void) {
     pthread_mutex_init(&mutex, NULL);
-    for (uint32_t i = 0; i < BUCKETS; i++) table[i] = NULL; /* the mappings were not inherited (MADV_DONTFORK) */
+    for (uint32_t i = 0; i < BUCKETS; i++) table[i] = NULL; /* not inherited (MADV_DONTFORK), but for arenas' data, which views may need */
 }

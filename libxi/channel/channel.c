@@ -112,13 +112,27 @@ int xi_open(xi_interp *me, const char *name, const xi_open_opts *opts, xi_channe
     return 0;
 }
 
-/* Sends home whoever sleeps on this handle, and waits until they have gone. */
+/* Rings for whoever sleeps on this handle; others that are rung look, and sleep again. Caller holds channels_mutex. */
+static void shut(struct xi_channel *ch) {
+    struct xi_interp *me = ch->interp;
+    atomic_store(&ch->freeing, true);
+    if (atomic_load(&ch->waiting))
+        for (uint32_t i = 0; i < XI_BELLS_USABLE; i++) (void)xi_bell_ring(&me->mailbox->bells[i]);
+}
+
+int xi_channel_shut(xi_channel *ch) {
+    if (!xi_alive(ch->interp)) return xi_fail_forked();
+    pthread_mutex_lock(&ch->interp->channels_mutex);
+    if (!atomic_load(&ch->interp->left)) shut(ch);
+    pthread_mutex_unlock(&ch->interp->channels_mutex);
+    return 0;
+}
+
+/* And waits until they have gone. */
 static void send_home(struct xi_channel *ch) {
     struct xi_interp *me = ch->interp;
     pthread_mutex_lock(&me->channels_mutex);
-    atomic_store(&ch->freeing, true);
-    if (atomic_load(&ch->waiting))
-        for (uint32_t i = 0; i < XI_BELLS_USABLE; i++) (void)xi_bell_ring(&me->mailbox->bells[i]); /* others sleep again */
+    shut(ch);
     while (atomic_load(&ch->waiting)) pthread_cond_wait(&me->idle, &me->channels_mutex);
     pthread_mutex_unlock(&me->channels_mutex);
 }
@@ -171,10 +185,10 @@ int xi_declare_channels(struct xi_interp *me) {
 
 int xi_close(xi_channel *ch) {
     int rc = xi_channel_check(ch);
-    if (rc == 0) rc = xi_lock(ch, &ch->chan->lock, -1);
+    if (rc == 0) rc = xi_lock(ch, ch->chan, -1);
     if (rc) return rc;
     xi_store_full(&ch->chan->closed, 1);
-    xi_unlock(&ch->chan->lock);
+    xi_unlock(ch->chan);
     xi_wake_everybody(ch);
     return 0;
 }

@@ -35,6 +35,8 @@ struct xi_channel {
     /* Values through this handle, under the producers' or the group's lock; told to the counters now and then. */
     _Atomic uint64_t sent, received;
     uint64_t sent_told, received_told;
+    uint64_t known_tail;  /* the tail as last seen, and values received since that was of no help: under the group's lock */
+    uint32_t run;
     _Atomic bool freeing;
     atomic_uint waiting;  /* calls asleep on this handle */
     struct xi_channel *next;
@@ -42,21 +44,32 @@ struct xi_channel {
 };
 
 /* lock.c. Errors of taking: TIMEOUT, INTR, CORRUPT (names nobody alive), LEFT. */
-int xi_lock_slow(struct xi_channel *ch, xi_a32 *lock, int64_t deadline);
-void xi_unlock_wake(xi_a32 *lock);
+int xi_lock_slow(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_t deadline);
+void xi_unlock_wake(xi_a32 *lock_sleep);
+/* At join: lets others' barriers reach this process. False: this kernel has no membarrier(2) for us. */
+bool xi_lock_prepare(void);
+/*
+ * After announcing that one is about to sleep: makes sure that whoever holds
+ * `lock` now, or held it before, either sees the announcement when it looks for
+ * sleepers, or has made visible what it did under the lock.
+ */
+void xi_lock_pass(xi_a32 *lock);
 
-static inline int xi_lock(struct xi_channel *ch, xi_a32 *lock, int64_t deadline) {
+/* `side`: a struct xi_chan (the producers' lock) or struct xi_group. */
+#define xi_lock(ch, side, deadline) xi_lock_words(ch, &(side)->lock, &(side)->lock_sleep, deadline)
+#define xi_unlock(side) xi_unlock_words(&(side)->lock, &(side)->lock_sleep)
+
+static inline int xi_lock_words(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_t deadline) {
     uint32_t free_ = 0;
-    /* Acquire: pairs with the exchange that unlocked, and with repair's. */
-    if (__builtin_expect(atomic_compare_exchange_strong_explicit(lock, &free_, ch->lock_word, memory_order_acquire,
-                                                                 memory_order_relaxed), 1))
-        return 0;
-    return xi_lock_slow(ch, lock, deadline);
+    /* Pairs with the release that unlocked; sequentially consistent for xi_lock_pass(). */
+    if (__builtin_expect(xi_cas32_full(lock, &free_, ch->lock_word), 1)) return 0;
+    return xi_lock_slow(ch, lock, lock_sleep, deadline);
 }
 
-/* Full barrier: what was published under the lock is visible before the caller looks for sleepers. */
-static inline void xi_unlock(xi_a32 *lock) {
-    if (__builtin_expect(xi_exchange_full(lock, 0) & XI_LOCK_WAITERS, 0)) xi_unlock_wake(lock);
+static inline void xi_unlock_words(xi_a32 *lock, xi_a32 *lock_sleep) {
+    xi_store_release(lock, 0);
+    atomic_signal_fence(memory_order_seq_cst); /* the looks for sleepers are behind it in the program; see xi_lock_pass() */
+    if (__builtin_expect(xi_load_full(lock_sleep) & 1, 0)) xi_unlock_wake(lock_sleep);
 }
 
 /* log.c: the ring itself. */
@@ -95,6 +108,8 @@ struct xi_sending {
 int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, const struct xi_sending *sending);
 /* True if a record of `length` would fit now, or the channel is closed: a look without the lock. */
 bool xi_log_has_room(struct xi_channel *ch, uint32_t length);
+/* How far the slowest group has come: a look without the lock, for telling whether it goes on. */
+uint64_t xi_log_smallest_head(struct xi_channel *ch);
 /* True if the group may have something to receive: a look without the lock. */
 bool xi_log_has_value(struct xi_channel *ch);
 
@@ -106,7 +121,7 @@ void xi_wake_everybody(struct xi_channel *ch);
 /* One more consumer of this group, if there is something left: by one that goes without having received. */
 void xi_pass_on(struct xi_channel *ch, uint32_t side);
 static inline void xi_wake_consumers(struct xi_channel *ch, uint64_t n) {
-    /* Pairs with the parker, which sets its bit here and then looks at the ring again. */
+    /* Pairs with the parker, which sets its bit here, passes the lock, and then looks at the ring again. */
     if (__builtin_expect(xi_load_full(&ch->chan->parked_groups) != 0, 0)) xi_wake_consumers_slow(ch, n);
 }
 static inline void xi_wake_producers(struct xi_channel *ch) {

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "../wire/bounds.h"
-#include "channel.h"
+#include "log.h"
 
 #define BATCH_MAX 32767u
 
@@ -28,13 +28,6 @@ static uint64_t smallest_head(struct xi_chan *c, uint64_t active, uint64_t tail,
 static int broken(struct xi_channel *ch) {
     return xi_fail(XI_E_CORRUPT, "channel \"%s\" has a tail that cannot be: some member overwrote it; close it and use "
                    "another", ch->name);
-}
-
-static inline void publish(struct xi_channel *ch, uint64_t w, const struct xi_record *r, uint16_t seq) {
-    copy_words(ch->ring + (w & ch->mask) + 8, r->payload, r->length);
-    xi_store_relaxed(xi_header_at(ch, w + 8 + r->length), 0);
-    /* THE SEND. Pairs with the receiver's acquire load of the header: payload and the zero behind it come first. */
-    xi_store_release(xi_header_at(ch, w), XI_REC(r->length, r->kind, r->flags, seq));
 }
 
 int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, const struct xi_sending *sending) {
@@ -60,7 +53,7 @@ int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, si
         /* Never over the record at the stored tail: a repair would start its walk there. */
         if (__builtin_expect(w - stored + need > ch->capacity, 0)) break;
         if (sending) xi_arena_mark_sent(sending->block, active, sending->free_index, sending->free_argument);
-        publish(ch, w, &records[done], (uint16_t)(seq + done + 1));
+        xi_log_publish(ch, w, &records[done], (uint16_t)(seq + done + 1));
         w += 8 + records[done].length;
     }
     if (done == 0) return 0;
@@ -69,6 +62,11 @@ int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, si
     xi_store_release(&c->tail, w);
     xi_bump(&ch->sent, done);
     return (int64_t)done;
+}
+
+uint64_t xi_log_smallest_head(struct xi_channel *ch) {
+    struct xi_chan *c = ch->chan;
+    return smallest_head(c, xi_load_relaxed(&c->active), xi_load_relaxed(&c->tail), ch->capacity);
 }
 
 bool xi_log_has_room(struct xi_channel *ch, uint32_t length) {

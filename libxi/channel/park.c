@@ -5,14 +5,15 @@
  * A waiter takes a doorbell of its interpreter and an entry of the channel's
  * table; the entry's number is its bit in the mask of its side. Parking:
  *
- *     bell.state = PARKED      mask |= bit      summary |= side     look again
+ *     bell.state = PARKED    mask |= bit    summary |= side    pass the lock    look again
  *
  * and waking:
  *
- *     publish, unlock          summary?         claim a bit         ring its bell
+ *     publish, unlock        summary?       claim a bit        ring its bell
  *
- * where every step is a full barrier, so that either the waker sees the bit or
- * the waiter sees the value. The summary is cleared only after a mask was found
+ * so that either the waker sees the summary or the waiter sees the value: every
+ * step of the waiter is a full barrier, and passing the other side's lock (see
+ * lock.c) makes up for the waker's having none. The summary is cleared only after a mask was found
  * empty, and the mask is looked at once more after that.
  *
  * One ring is one value's. A waiter that goes without a value though its bit was
@@ -140,32 +141,93 @@ static bool ready(const struct wait *w) {
     return w->side == XI_SIDE_PRODUCERS ? xi_log_has_room(w->ch, w->length) : xi_log_has_value(w->ch);
 }
 
-/* A look that costs one shared line while nothing has changed. */
-static inline bool ready_cheap(const struct wait *w) {
-    if (w->side == XI_SIDE_PRODUCERS) return xi_log_has_room(w->ch, w->length);
-    return xi_load_acquire(xi_header_at(w->ch, xi_load_relaxed(&w->ch->group->head))) != 0;
+/*
+ * Spinning without treading on the other side's heels. Whoever polls the very
+ * line that the other side is writing takes it away from it, once for every
+ * value: both are then several times slower than if the one waited a little and
+ * found several values, or room for several.
+ *
+ * A receiver that found a value at once after an empty channel has a stream
+ * before it: next time it pauses before it looks. If there is a single value
+ * then, it was no stream but an answer: it looks at once for some time to come.
+ */
+#define SOON 3            /* looks within which a value comes at once */
+#define HOLD_BACK_FIRST 8
+#define HOLD_BACK_MOST 32 /* pauses, of some 16 to 40 ns */
+#define CALM 64           /* waits without holding back, after it was of no use */
+
+static inline uint64_t header_at_head(const struct wait *w, uint64_t *head) {
+    *head = xi_load_relaxed(&w->ch->group->head);
+    return xi_load_acquire(xi_header_at(w->ch, *head));
+}
+
+static bool more_than_one(const struct wait *w) {
+    uint64_t head, h = header_at_head(w, &head);
+    return h && xi_load_relaxed(xi_header_at(w->ch, head + 8 + (XI_REC_LENGTH(h) & ~7u))) != 0;
+}
+
+static void learn(const struct wait *w, struct xi_spin *s, uint32_t held, uint64_t looks) {
+    if (held && looks == 0) {
+        bool stream = more_than_one(w);
+        uint32_t longer = held * 2 < HOLD_BACK_MOST ? held * 2 : HOLD_BACK_MOST;
+        xi_store_relaxed(&s->hold_back, stream ? longer : 0);
+        if (!stream) xi_store_relaxed(&s->calm, CALM);
+    } else if (looks >= SOON) {
+        xi_store_relaxed(&s->hold_back, 0);
+    } else if (xi_load_relaxed(&s->calm)) {
+        xi_store_relaxed(&s->calm, xi_load_relaxed(&s->calm) - 1);
+    } else {
+        xi_store_relaxed(&s->hold_back, HOLD_BACK_FIRST);
+    }
+}
+
+static bool over(const struct wait *w, int64_t *start, int64_t budget) {
+    int64_t now = xi_now();
+    if (*start == 0) *start = now;
+    return now - *start >= budget || (w->deadline >= 0 && now >= w->deadline) ||
+           atomic_load_explicit(&w->ch->freeing, memory_order_relaxed) ||
+           atomic_load_explicit(&w->ch->interp->leaving, memory_order_relaxed);
+}
+
+static bool spin_for_value(const struct wait *w, struct xi_spin *s, int64_t budget) {
+    uint32_t held = xi_load_relaxed(&s->hold_back);
+    int64_t start = 0;
+    uint64_t head;
+    for (uint32_t i = 0; i < held; i++) xi_pause();
+    for (uint64_t looks = 0;; looks++) {
+        if (header_at_head(w, &head) != 0) {
+            learn(w, s, held, looks);
+            return true;
+        }
+        xi_pause();
+        if (looks % 32 == 31) {
+            if (ready(w)) return true; /* closed */
+            if (over(w, &start, budget)) return false;
+        }
+    }
+}
+
+/* A sender waits for an eighth of the ring, as long as that grows. */
+static bool spin_for_room(const struct wait *w, int64_t budget) {
+    uint64_t before = UINT64_MAX, head;
+    uint32_t plenty = (uint32_t)(w->ch->capacity / 8);
+    int64_t start = 0;
+    for (;;) {
+        if (xi_log_has_room(w->ch, plenty > w->length ? plenty : w->length)) return true;
+        head = xi_log_smallest_head(w->ch);
+        if (head == before && xi_log_has_room(w->ch, w->length)) return true;
+        before = head;
+        for (int i = 0; i < 16; i++) xi_pause();
+        if (over(w, &start, budget)) return xi_log_has_room(w->ch, w->length);
+    }
 }
 
 static bool spin(const struct wait *w, struct xi_spin *s) {
     int64_t budget = xi_spin_budget(s);
     if (budget == 0) return false;
-    int64_t start = 0;
-    for (;;) {
-        for (int i = 0; i < 32; i++) {
-            if (ready_cheap(w)) {
-                xi_spin_result(s, true);
-                return true;
-            }
-            xi_pause();
-        }
-        int64_t now = xi_now();
-        if (start == 0) start = now;
-        if (ready(w)) return true; /* closed */
-        if (now - start >= budget || (w->deadline >= 0 && now >= w->deadline)) break;
-        if (atomic_load_explicit(&w->ch->freeing, memory_order_relaxed) || atomic_load(&w->ch->interp->leaving)) break;
-    }
-    xi_spin_result(s, false);
-    return false;
+    bool hit = w->side == XI_SIDE_PRODUCERS ? spin_for_room(w, budget) : spin_for_value(w, s, budget);
+    xi_spin_result(s, hit);
+    return hit;
 }
 
 static int take_entry(struct wait *w) {
@@ -224,9 +286,21 @@ static int reason_to_go(const struct wait *w) {
     return 0;
 }
 
+/* The locks under which the other side does what we wait for. */
+static void pass_locks(const struct wait *w) {
+    struct xi_chan *c = w->ch->chan;
+    if (w->side != XI_SIDE_PRODUCERS) {
+        xi_lock_pass(&c->lock);
+        return;
+    }
+    for (uint64_t active = xi_load_full(&c->active); active; active &= active - 1)
+        xi_lock_pass(&c->groups[__builtin_ctzll(active)].lock);
+}
+
 static int sleep_once(const struct wait *w) {
     struct xi_interp *me = w->ch->interp;
     uint32_t seen = announce(w);
+    pass_locks(w);
     offer_to_run_frees(w, true);
     int rc = reason_to_go(w);
     if (rc == 0 && !atomic_load_explicit(&me->arena.debt, memory_order_relaxed)) {
@@ -257,7 +331,7 @@ static int park(struct wait *w) {
 int xi_wait_side(struct xi_channel *ch, uint32_t side, uint32_t length, int64_t deadline) {
     struct wait w = {.ch = ch, .side = side, .length = length, .deadline = deadline, .mask = mask_of(ch->chan, side)};
     if (spin(&w, side == XI_SIDE_PRODUCERS ? &ch->send_spin : &ch->receive_spin)) {
-        xi_add_relaxed(&ch->interp->own->counters.spins, 1);
+        xi_bump(&ch->interp->own->counters.spins, 1); /* threads may lose one among them: it is an estimate */
         return 0;
     }
     if (deadline >= 0 && xi_now() >= deadline) return XI_E_TIMEOUT;

@@ -5,7 +5,7 @@
  */
 #include <string.h>
 
-#include "channel.h"
+#include "log.h"
 
 #define BATCH 64
 
@@ -24,10 +24,10 @@ static int check_value(const void *value, size_t size) {
 /* One attempt for up to n records: how many, 0 for no room, or an error. */
 static int64_t append(struct xi_channel *ch, const struct xi_record *r, size_t n, const struct xi_sending *s,
                       int64_t deadline) {
-    int rc = xi_lock(ch, &ch->chan->lock, deadline);
+    int rc = xi_lock(ch, ch->chan, deadline);
     if (__builtin_expect(rc != 0, 0)) return rc;
     int64_t done = xi_log_append(ch, r, n, s);
-    xi_unlock(&ch->chan->lock);
+    xi_unlock(ch->chan);
     if (done > 0) xi_wake_consumers(ch, (uint64_t)done);
     return done;
 }
@@ -83,6 +83,17 @@ static int send_copy_in_block(struct xi_channel *ch, const void *value, size_t s
     return rc;
 }
 
+/* The usual case: the lock is free, there is room. False: nothing was done. */
+static inline bool send_small(struct xi_channel *ch, const void *value, uint32_t size) {
+    struct xi_chan *c = ch->chan;
+    xi_free_poll(ch->interp);
+    if (xi_lock(ch, c, -1) != 0) return false;
+    bool sent = xi_log_append_inline(ch, value, size);
+    xi_unlock(c);
+    if (sent) xi_wake_consumers(ch, 1);
+    return sent;
+}
+
 static int check_free_index(struct xi_interp *me, uint32_t index) {
     if (index <= me->frees.count) return 0;
     return xi_fail(XI_E_NOENT, "free function %u is not registered in this interpreter", index);
@@ -93,6 +104,7 @@ int xi_send(xi_channel *ch, const void *value, size_t size, int64_t timeout) {
     if (rc == 0) rc = check_value(value, size);
     if (__builtin_expect(rc != 0, 0)) return rc;
     if (size > ch->inline_max) return send_copy_in_block(ch, value, size, 0, 0, timeout);
+    if (__builtin_expect(send_small(ch, value, (uint32_t)size), 1)) return 0;
     struct xi_record r = {value, (uint32_t)size, XI_REC_INLINE, 0};
     int64_t done = send_records(ch, &r, 1, NULL, timeout);
     return done < 0 ? (int)done : 0;

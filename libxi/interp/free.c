@@ -113,12 +113,9 @@ int64_t xi_free_run(xi_interp *me) {
     return n;
 }
 
-void xi_free_poll(struct xi_interp *me) {
-    if (me->flags & XI_JOIN_MANUAL_FREE) {
-        listen(me);
-        return;
-    }
-    if (told(me) || in_debt(me) || atomic_load_explicit(&me->frees.pending, memory_order_relaxed)) (void)xi_free_run(me);
+void xi_free_poll_slow(struct xi_interp *me) {
+    if (me->flags & XI_JOIN_MANUAL_FREE) listen(me);
+    else (void)xi_free_run(me);
 }
 
 void xi_tell_owner(struct xi_interp *me, uint32_t owner_slot) {

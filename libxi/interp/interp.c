@@ -178,6 +178,7 @@ int xi_join(const xi_join_opts *opts, xi_interp **out) {
     pthread_mutex_lock(&process_mutex);
     int rc = live(&me->life);
     pthread_mutex_unlock(&process_mutex);
+    (void)xi_lock_prepare();
     if (rc == 0) rc = set_options(me, opts);
     if (rc == 0) rc = say_hello(me);
     if (rc == 0) rc = xi_borrows_init(me);

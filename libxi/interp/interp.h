@@ -136,8 +136,14 @@ int xi_frees_init(struct xi_interp *me);
 void xi_frees_deinit(struct xi_interp *me);
 /* False when there is no memory for it: the block stays where it is, to be looked at again. */
 bool xi_free_enqueue(struct xi_interp *me, uint32_t index, uint64_t argument);
-/* Runs what is due, unless XI_JOIN_MANUAL_FREE. Cheap when nothing is. */
-void xi_free_poll(struct xi_interp *me);
+/* Runs what is due, unless XI_JOIN_MANUAL_FREE. Three loads when nothing is. */
+void xi_free_poll_slow(struct xi_interp *me);
+static inline void xi_free_poll(struct xi_interp *me) {
+    if (__builtin_expect(xi_load_relaxed(&me->mailbox->reclaim) != 0 ||
+                             atomic_load_explicit(&me->arena.debt, memory_order_relaxed) != 0 ||
+                             atomic_load_explicit(&me->frees.pending, memory_order_relaxed) != 0, 0))
+        xi_free_poll_slow(me);
+}
 bool xi_free_due(struct xi_interp *me);
 
 /* observe.c: maps the registry behind `fd`, which it takes over, also on error. */

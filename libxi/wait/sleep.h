@@ -44,6 +44,8 @@ struct xi_spin {
     int64_t limit;   /* ns: longest */
     _Atomic int64_t budget;  /* ns: now */
     _Atomic uint32_t misses;
+    /* Against following a peer too closely (see park.c): pauses before the first look, and waits until that is tried. */
+    _Atomic uint32_t hold_back, calm;
 };
 /* `asked`: 0 default, negative none. */
 void xi_spin_init(struct xi_spin *s, int64_t asked);

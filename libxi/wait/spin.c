@@ -48,6 +48,8 @@ void xi_spin_init(struct xi_spin *s, int64_t asked) {
     s->limit = asked < 0 ? 0 : asked;
     atomic_init(&s->budget, s->limit);
     atomic_init(&s->misses, 0);
+    atomic_init(&s->hold_back, 0);
+    atomic_init(&s->calm, 0);
 }
 
 int64_t xi_spin_budget(struct xi_spin *s) {

@@ -3,8 +3,8 @@
  * Memory order, in one place. Every use says what it pairs with.
  *
  * There are no stand-alone fences: where a full barrier is needed it is a
- * sequentially consistent read-modify-write that is there anyway (an unlock, a
- * mask bit), which thread sanitizers understand too.
+ * sequentially consistent read-modify-write that is there anyway (taking a lock,
+ * setting a mask bit), which thread sanitizers understand too.
  */
 #ifndef XI_WIRE_ORDER_H
 #define XI_WIRE_ORDER_H
@@ -36,6 +36,16 @@ static inline bool xi_cas64_full(_Atomic uint64_t *p, uint64_t *expected, uint64
 }
 /* A counter with one writer at a time: a plain add, visible to readers without tearing. */
 static inline void xi_bump(_Atomic uint64_t *p, uint64_t n) { xi_store_relaxed(p, xi_load_relaxed(p) + n); }
+
+/* Asks for a line in order to write it, before it is needed. (The compiler's own makes it a prefetch for reading unless
+ * told of the processor; the instruction is a no-op on x86-64 processors that do not know it.) */
+static inline void xi_prefetch_write(const void *p) {
+#if defined(__x86_64__)
+    __asm__ volatile("prefetchw %0" : : "m"(*(const char *)p));
+#else
+    __builtin_prefetch(p, 1);
+#endif
+}
 
 static inline void xi_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)

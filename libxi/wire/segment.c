@@ -72,7 +72,8 @@ int xi_segment_map(int fd, bool writable, bool populate, const struct xi_expect 
     int flags = MAP_SHARED | (populate ? MAP_POPULATE : 0);
     void *base = mmap(NULL, head.size, PROT_READ | (writable ? PROT_WRITE : 0), flags, fd, 0);
     if (base == MAP_FAILED) return xi_fail_errno(errno, "cannot map a segment");
-    madvise(base, head.size, MADV_DONTFORK); /* a forked child has no business here */
+    /* A forked child has no business here. An arena's data it may read on: its parent handed out views of it. */
+    if (head.kind != XI_SEG_ARENA) madvise(base, head.size, MADV_DONTFORK);
     *out = (struct xi_map){base, head.size, head.size, head};
     return 0;
 }

@@ -111,7 +111,7 @@ static inline void m_futex_wake(void *context, xi_a32 *word, int count) {
         for (uint32_t b = 0; b < 8; b++)
             if (word == &M.mail[s].bells[b].bell)
                 M.woken[s][b]++;
-    if (word == &M.chan->lock)
+    if (word == &M.chan->lock_sleep)
         M.lock_wakes++;
 }
 static const struct xi_world m_world = {NULL, m_release_word, m_mailbox, m_owner_of, m_futex_wake};
@@ -178,10 +178,14 @@ static inline void m_lock(xi_a32 *lock, uint32_t slot) {
 }
 static inline void m_unlock(xi_a32 *lock) {
     m_step();
-    uint32_t word = xi_exchange_full(lock, 0u);
-    if (word & XI_LOCK_WAITERS) {
+    xi_store_release(lock, 0u);
+    xi_a32 *lock_sleep = lock == &M.chan->lock ? &M.chan->lock_sleep : lock + 1; /* of a group: the word behind it */
+    uint32_t seen = *lock_sleep;
+    if (seen & 1) {
         m_step();
-        m_futex_wake(NULL, lock, INT_MAX);
+        *lock_sleep = seen + 1;
+        m_step();
+        m_futex_wake(NULL, lock_sleep, INT_MAX);
     }
 }
 

@@ -193,11 +193,17 @@ void channel_finish(Channel *ch) {
 }
 
 void channel_free_handle(Channel *ch) {
+    bool must_finish;
     unlink_from(ch);
     ch->freed = true;
     if (ch->generation != ch->st->generation)
         return; /* the parent's */
-    if (guard_close(&ch->guard))
+    if (!guard_enter(&ch->guard, &must_finish))
+        return; /* somebody else is at it */
+    (void)guard_close(&ch->guard);
+    if ((guard_word(&ch->guard) & GUARD_USERS) > 1 && ch->h)
+        (void)xi_channel_shut(ch->h); /* whoever waits inside comes out, and the last one out frees it */
+    if (guard_leave(&ch->guard))
         channel_finish(ch);
 }
 

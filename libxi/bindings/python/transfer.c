@@ -20,6 +20,11 @@
 #define BATCH 64
 #define BATCH_BYTES 32768
 #define RECV_MOST 256
+/*
+ * The longest that one call of the library waits. A signal that arrives between CPython's last look and the moment
+ * when the thread sleeps interrupts nothing: its handler is late by this much, not for ever.
+ */
+#define SLICE ((int64_t)500000000)
 
 /* --------------------------------------------------------------- waiting */
 
@@ -75,10 +80,11 @@ static int64_t transfer(Channel *ch, Attempt attempt, void *job, int64_t timeout
         deadline = now_ns() + timeout;
     for (;;) {
         xi_channel *h = ch->h;
+        int64_t slice = left < 0 || left > SLICE ? SLICE : left;
         Py_BEGIN_ALLOW_THREADS
-        r = attempt(h, job, left);
+        r = attempt(h, job, slice);
         Py_END_ALLOW_THREADS
-        if (r != XI_E_INTR)
+        if (r != XI_E_INTR && !(r == XI_E_TIMEOUT && slice != left))
             return r == XI_E_AGAIN && timeout != XI_TRY ? XI_E_TIMEOUT : r;
         if (interrupted(ch->interp) < 0)
             return XI_RAISED;

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* The send of one small value, in line: what streaming senders spend their time in. log.c has the general case. */
+#ifndef XI_CHANNEL_LOG_H
+#define XI_CHANNEL_LOG_H
+
+#include "channel.h"
+
+static inline void xi_log_publish(struct xi_channel *ch, uint64_t w, const struct xi_record *r, uint16_t seq) {
+    copy_words(ch->ring + (w & ch->mask) + 8, r->payload, r->length);
+    xi_store_relaxed(xi_header_at(ch, w + 8 + r->length), 0);
+    /* THE SEND. Pairs with the receiver's acquire load of the header: payload and the zero behind it come first. */
+    xi_store_release(xi_header_at(ch, w), XI_REC(r->length, r->kind, r->flags, seq));
+}
+
+#define XI_WRITE_AHEAD 256
+
+/* Under the producers' lock. False: closed, full, or not as usual: xi_log_append() tells. */
+static inline bool xi_log_append_inline(struct xi_channel *ch, const void *value, uint32_t length) {
+    struct xi_chan *c = ch->chan;
+    uint64_t tail = xi_load_relaxed(&c->tail), seq = xi_load_relaxed(&c->tail_seq);
+    uint64_t used = tail - xi_load_relaxed(&c->min_head);
+    if (__builtin_expect(xi_load_relaxed(&c->closed) != 0 || xi_load_relaxed(&c->active) == 0 || (tail & 7) != 0 ||
+                             used > ch->capacity || used + 8 + length + 8 > ch->capacity, 0))
+        return false;
+    struct xi_record r = {value, length, XI_REC_INLINE, 0};
+    xi_log_publish(ch, tail, &r, (uint16_t)(seq + 1));
+    xi_store_release(&c->tail_seq, seq + 1);
+    xi_store_release(&c->tail, tail + 8 + length);
+    xi_bump(&ch->sent, 1);
+    xi_prefetch_write(ch->ring + (tail & ch->mask) + XI_WRITE_AHEAD);
+    return true;
+}
+
+#endif
