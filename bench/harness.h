@@ -44,6 +44,7 @@ struct bench_options {
     bool quick;
     int repeat;
     uint64_t only_size;  /* 0: every size */
+    const char *only_system; /* NULL: every system */
     double target_s;     /* how long one figure measures, about */
     const char *json;    /* file, "-" for standard output, or NULL */
     const char *python[8];
@@ -98,6 +99,7 @@ struct bench_suite {
     const struct bench_options *options;
     struct bench_case *cases;
     size_t count, capacity;
+    struct bench_case unwanted; /* what bench_add answers for systems that --system leaves out */
 };
 
 struct bench_line {
@@ -213,9 +215,11 @@ int bench_value_build(struct bench_pair *p, void *buffer, size_t size);
 bool bench_size_possible(uint64_t size);
 static inline void bench_stamp(void *value, size_t size, uint64_t seq) {
     uint8_t *bytes = value;
-    if (size == 8) {
-        uint32_t low = (uint32_t)seq;
-        memcpy(bytes + 4, &low, sizeof low);
+    if (size == 8) { /* all eight bytes, so that a copy that follows at once finds one whole store to take them from */
+        uint64_t word;
+        memcpy(&word, bytes, sizeof word);
+        word = (word & 0xffffffff) | seq << 32;
+        memcpy(bytes, &word, sizeof word);
         return;
     }
     memcpy(bytes + 8, &seq, sizeof seq);

@@ -107,8 +107,7 @@ static int say_at(struct bench_pair *p, uint64_t intended, uint64_t seq) {
     l->record[INTENDED] = intended;
     while (bench_now() < intended) bench_relax();
     if (p->c->needs_namespace) return xi_say(p, l, (size_t)p->c->bytes, seq);
-    bench_stamp(l->record, BENCH_RAW_BYTES, seq);
-    ring_put(p->area, l->record, BENCH_RAW_BYTES, 1);
+    ring_put(p->area, l->record, BENCH_RAW_BYTES, seq, 1);
     return 0;
 }
 

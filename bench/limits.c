@@ -97,26 +97,20 @@ int limits_add_raw(struct bench_suite *s, const char *metric) {
 /* ---- the textbook ring ---- */
 
 static inline __attribute__((always_inline)) bool rounds_sized(struct bench_pair *p, struct ring *out, struct ring *in,
-                                                               void *record, void *copy, uint64_t seq, uint64_t rounds,
+                                                               const void *record, void *copy, uint64_t seq, uint64_t rounds,
                                                                size_t size) {
     bool right = true;
     for (uint64_t i = 0; i < rounds; i++, seq++) {
-        if (p->side == 0) {
-            bench_stamp(record, size, seq);
-            ring_put(out, record, size, 1);
-        }
+        if (p->side == 0) ring_put(out, record, size, seq, 1);
         ring_take(in, copy, size, 1);
         bench_used(copy);
         right &= bench_stamped(copy, size, seq);
-        if (p->side == 1) {
-            bench_stamp(record, size, seq);
-            ring_put(out, record, size, 1);
-        }
+        if (p->side == 1) ring_put(out, record, size, seq, 1);
     }
     return right;
 }
 
-bool ring_rounds(struct bench_pair *p, struct ring *out, struct ring *in, void *record, void *copy, uint64_t seq,
+bool ring_rounds(struct bench_pair *p, struct ring *out, struct ring *in, const void *record, void *copy, uint64_t seq,
                  uint64_t rounds) {
     size_t size = p->c->bytes;
 #define ROUNDS(constant) return rounds_sized(p, out, in, record, copy, seq, rounds, constant)
@@ -125,15 +119,13 @@ bool ring_rounds(struct bench_pair *p, struct ring *out, struct ring *in, void *
 }
 
 /* As many as there is room for, at most `most`, published by one store. */
-static inline __attribute__((always_inline)) uint64_t put_some(struct ring *r, void *record, size_t size, uint64_t seq,
+static inline __attribute__((always_inline)) uint64_t put_some(struct ring *r, const void *record, size_t size, uint64_t seq,
                                                                uint64_t most, unsigned pauses) {
     uint64_t slots = ring_slots(size), tail = xi_load_relaxed(&r->tail);
     uint64_t n = ring_room(r, tail, slots, pauses);
     if (n > most) n = most;
-    for (uint64_t i = 0; i < n; i++) {
-        bench_stamp(record, size, seq + i);
-        memcpy(r->slots + ((tail + i) & (slots - 1)) * size, record, size);
-    }
+    for (uint64_t i = 0; i < n; i++)
+        ring_fill(r->slots + ((tail + i) & (slots - 1)) * size, record, size, seq + i);
     xi_store_release(&r->tail, tail + n);
     return n;
 }
@@ -152,7 +144,7 @@ static inline __attribute__((always_inline)) uint64_t take_some(struct ring *r, 
     return n;
 }
 
-static inline __attribute__((always_inline)) bool produce_sized(struct ring *r, void *record, size_t size, uint64_t seq,
+static inline __attribute__((always_inline)) bool produce_sized(struct ring *r, const void *record, size_t size, uint64_t seq,
                                                                 uint64_t n, struct ring_pace pace) {
     for (uint64_t done = 0; done < n;) {
         if (pace.batch > 1) {
@@ -160,8 +152,7 @@ static inline __attribute__((always_inline)) bool produce_sized(struct ring *r, 
             done += put_some(r, record, size, seq + done, most, pace.pauses);
             continue;
         }
-        bench_stamp(record, size, seq + done++);
-        ring_put(r, record, size, pace.pauses);
+        ring_put(r, record, size, seq + done++, pace.pauses);
     }
     return true;
 }
@@ -182,7 +173,7 @@ static inline __attribute__((always_inline)) bool consume_sized(struct ring *r, 
     return right;
 }
 
-bool ring_produce(struct ring *r, void *record, size_t size, uint64_t seq, uint64_t n, struct ring_pace pace) {
+bool ring_produce(struct ring *r, const void *record, size_t size, uint64_t seq, uint64_t n, struct ring_pace pace) {
 #define PRODUCE(constant) return produce_sized(r, record, constant, seq, n, pace)
     RING_BY_SIZE(size, PRODUCE)
 #undef PRODUCE

@@ -58,12 +58,29 @@ static inline uint64_t ring_ready(struct ring *r, uint64_t head, unsigned pauses
     return ready;
 }
 
+/*
+ * Into a slot goes a copy of the record with its number written over it in place: a copy of what was stored a moment
+ * ago by halves would wait for these stores, and the limit must not.
+ */
+static inline __attribute__((always_inline)) void ring_fill(uint8_t *slot, const void *record, size_t size,
+                                                            uint64_t seq) {
+    uint64_t word;
+    if (size == 8) {
+        memcpy(&word, record, sizeof word);
+        bench_stamp(&word, sizeof word, seq);
+        memcpy(slot, &word, sizeof word);
+        return;
+    }
+    memcpy(slot, record, size);
+    bench_stamp(slot, size, seq);
+}
+
 /* `size` is a constant wherever this is inlined for one of the usual sizes. */
 static inline __attribute__((always_inline)) void ring_put(struct ring *r, const void *record, size_t size,
-                                                           unsigned pauses) {
+                                                           uint64_t seq, unsigned pauses) {
     uint64_t slots = ring_slots(size), tail = xi_load_relaxed(&r->tail);
     ring_room(r, tail, slots, pauses);
-    memcpy(r->slots + (tail & (slots - 1)) * size, record, size);
+    ring_fill(r->slots + (tail & (slots - 1)) * size, record, size, seq);
     xi_store_release(&r->tail, tail + 1);
 }
 
@@ -86,14 +103,14 @@ static inline __attribute__((always_inline)) void ring_take(struct ring *r, void
     }
 
 /* One record each way, `rounds` times, from number `seq` on, for the round trip over two rings. False: wrong content. */
-bool ring_rounds(struct bench_pair *p, struct ring *out, struct ring *in, void *record, void *copy, uint64_t seq,
+bool ring_rounds(struct bench_pair *p, struct ring *out, struct ring *in, const void *record, void *copy, uint64_t seq,
                  uint64_t rounds);
 /* How a stream goes: records published, or taken, at once; pauses before a side that had to wait looks again. */
 struct ring_pace {
     unsigned batch, pauses;
 };
 /* A stream of `n` records numbered from `seq`. */
-bool ring_produce(struct ring *r, void *record, size_t size, uint64_t seq, uint64_t n, struct ring_pace pace);
+bool ring_produce(struct ring *r, const void *record, size_t size, uint64_t seq, uint64_t n, struct ring_pace pace);
 bool ring_consume(struct ring *r, void *copy, size_t size, uint64_t seq, uint64_t n, struct ring_pace pace);
 
 /* Cases: METRIC/SYSTEM/LABEL of limits. Used by the suites, and alone by `xi-bench limits`. */

@@ -43,6 +43,7 @@ static int usage(FILE *out, int status) {
             "  all          everything but limits alone\n\n"
             "Options\n"
             "  --size N       only values of N encoded bytes: 8, or a multiple of 8 from 24 on\n"
+            "  --system NAME  only this system (xi, ring, raw, ...): for a profiler\n"
             "  --repeat N     run everything N times, in turn (default %d)\n"
             "  --seconds S    measure each for about S seconds a run (default 0.25)\n"
             "  --json FILE    also write the figures as JSON, \"-\" for standard output\n"
@@ -92,6 +93,7 @@ static int set_option(struct bench_options *o, int option, const char *text) {
         if (o->pythons == 8) return bad("--python may be given eight times at most; one too many", text);
         o->python[o->pythons++] = text;
         return 0;
+    case 'y': o->only_system = text; return 0;
     case 'j': o->json = text; return 0;
     case 'q': o->quick = true; return 0;
     default: return -1;
@@ -109,9 +111,9 @@ static int parse(int argc, char **argv, struct bench_options *o) {
     static const struct option options[] = {
         {"size", required_argument, NULL, 's'},    {"repeat", required_argument, NULL, 'r'},
         {"seconds", required_argument, NULL, 't'}, {"json", required_argument, NULL, 'j'},
-        {"python", required_argument, NULL, 'p'},  {"quick", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, 'h'},          {"version", no_argument, NULL, 'v'},
-        {NULL, 0, NULL, 0}};
+        {"python", required_argument, NULL, 'p'},  {"system", required_argument, NULL, 'y'},
+        {"quick", no_argument, NULL, 'q'},         {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},       {NULL, 0, NULL, 0}};
     for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         if (option == 'h') return usage(stdout, 1);
         if (option == 'v') return printf("xi-bench %s\n", XI_VERSION), 1;
@@ -131,7 +133,7 @@ static int add_suites(struct bench_suite *s, const char *command) {
         if (limits && suites[i].add == python_add) continue; /* its peers are no limits */
         if ((named || all || limits) && suites[i].add(s, !limits) < 0) return bad("out of memory for", command);
     }
-    if (known && s->count == 0) return bad("nothing of the size given with --size is measured by", command);
+    if (known && s->count == 0) return bad("nothing is left of it with these --size and --system", command);
     if (known) return 0;
     bad("no such command", command);
     return fprintf(stderr, "Try: xi-bench --help\n"), -1;

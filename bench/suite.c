@@ -19,6 +19,7 @@ void bench_size_label(char out[BENCH_LABEL], uint64_t bytes) {
 }
 
 struct bench_case *bench_add(struct bench_suite *s, const char *metric, const char *system, uint64_t bytes) {
+    if (s->options->only_system && strcmp(s->options->only_system, system) != 0) return &s->unwanted;
     if (s->count == s->capacity) {
         size_t capacity = s->capacity ? 2 * s->capacity : 64;
         struct bench_case *cases = realloc(s->cases, capacity * sizeof *cases);

@@ -68,13 +68,13 @@ class Xi:
         self.names = [f"python-{os.getpid()}-from-{side}" for side in (0, 1)]
 
     def start(self, side):
-        self.queues = [self.module.open(name) for name in self.names]
+        self.queues = [self.module.channel(name) for name in self.names]
         self.send = self.queues[side].send
         self.recv = self.queues[1 - side].recv
 
     def stop(self):
         for queue in self.queues:
-            queue.close()
+            queue.free()
 
 
 PEERS = {"xi": Xi, "SimpleQueue": SimpleQueue, "Queue": Queue, "Pipe": Pipe}
