@@ -51,6 +51,26 @@ static void child(void *argument) {
     must(xi_leave(me));
 }
 
+/* The other order: joins first, and lets go of what it inherited while its own handles are in use. */
+static void child_that_lets_go_late(void *argument) {
+    struct family *parent = argument;
+    static uint64_t buffer[1024];
+    xi_interp *me = join_as("late child", 0);
+    xi_channel *ch = open_queue(me, "nursery");
+    xi_msg m = XI_MSG_INIT;
+    xi_msg_release(&parent->borrowed);
+    xi_loan_drop(&parent->loan);
+    xi_channel_free(parent->ch);
+    xi_leave(parent->me);
+    for (int64_t i = 0; i < 10; i++) {
+        must(xi_send(ch, buffer, encode_padded(buffer, sizeof buffer, i, 6000), SECOND));
+        must(xi_recv(ch, &m, SECOND));
+        expect(message_int(&m) == i, "%lld came back as %lld", (long long)i, (long long)message_int(&m));
+    }
+    xi_msg_release(&m);
+    must(xi_leave(me));
+}
+
 static void handles(void) {
     static uint64_t buffer[1024];
     struct family f = {.borrowed = XI_MSG_INIT};
@@ -64,6 +84,7 @@ static void handles(void) {
     must(xi_loan_get(f.me, 4000, &f.loan));
 
     reap_ok(spawn(child, &f), "the child");
+    reap_ok(spawn(child_that_lets_go_late, &f), "the child that lets go late");
 
     must(xi_status(f.me));
     expect(message_int(&f.borrowed) == 55, "the parent's borrow was disturbed");

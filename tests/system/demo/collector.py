@@ -83,7 +83,10 @@ def collect_until_done(results, again, c, here):
     unanswered = set()  # workers that died since files were last asked for again
     while not c.complete():
         try:
-            c.take(results.recv(timeout=company.LOOK))
+            value = results.recv(timeout=company.LOOK)
+            c.take(value)
+            if isinstance(value, dict):
+                here.seen.add(value["worker"])  # so that it is missed if it goes before the first look
             continue
         except company.NOTHING_YET:
             pass
