@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@
 #define SETTLE_NS (1000 * MS)        /* silence after which an interpreter has declared all it holds */
 #define FIRST_JOIN_NS (5000 * MS)    /* an --auto broker waits for the one that started it */
 #define GRACE_NS (200 * MS)          /* for one that comes back right after */
+#define SLICE_NS (2 * MS)            /* of work that is many small pieces, before looking at what else there is */
 #define CONNECTIONS_MAX 1024u
 
 static void handle(struct broker *b, const struct event *event);
@@ -286,11 +288,20 @@ static int make(struct broker *b, const struct action *a) {
     return rc;
 }
 
-static void check_channel(struct broker *b, uint32_t index, uint64_t id) {
-    const struct chan *ch = &b->state.chans[index];
+/* A dead interpreter may leave thousands of these at once: they are worked off in slices. */
+static void check_later(struct broker *b, uint64_t channel) {
+    if (b->check_count == b->check_capacity) {
+        b->check_capacity = b->check_capacity ? b->check_capacity * 2 : 64;
+        b->checks = memory_or_die(b->checks, b->check_capacity, sizeof *b->checks);
+    }
+    b->checks[b->check_count++] = channel;
+}
+
+static void check_channel(struct broker *b, uint64_t id) {
+    int64_t index = state_channel_index(&b->state, id);
     struct xi_chan_view view;
-    if (ch->id != id) return;
-    if (world_view(&b->world, ch, &view) && !xi_channel_empty(&view)) return;
+    if (index < 0 || b->state.chans[index].handles) return; /* gone, or opened again meanwhile */
+    if (world_view(&b->world, &b->state.chans[index], &view) && !xi_channel_empty(&view)) return;
     handle(b, &(struct event){.kind = EVENT_EMPTY, .channel = id});
 }
 
@@ -319,7 +330,7 @@ static int perform(struct broker *b, const struct action *a) {
     case ACTION_TELL_END: world_flag(w, a->slot, XI_MAIL_END); break;
     case ACTION_REPAIR: recover_begin(&b->recover, a->slot, b->fate); break;
     case ACTION_COLLECT: recover_sweep(&b->recover); break;
-    case ACTION_CHECK: check_channel(b, a->index, a->channel); break;
+    case ACTION_CHECK: check_later(b, a->channel); break;
     case ACTION_SETTLE:
         b->settle_at[a->slot] = loop_now() + SETTLE_NS;
         set_settle_timer(b);
@@ -365,15 +376,35 @@ static void enqueue(void *context, const struct event *event) {
 
 static void consider_leaving(struct broker *b);
 
+static void step_queued(struct broker *b) {
+    while (b->queue_at < b->queue_count) {
+        struct event event = b->queue[b->queue_at++];
+        step(b, &event);
+    }
+    b->queue_at = b->queue_count = 0;
+}
+
+static void check_slice(struct broker *b) {
+    int64_t until = b->check_at < b->check_count ? loop_now() + SLICE_NS : 0;
+    while (b->check_at < b->check_count) {
+        check_channel(b, b->checks[b->check_at++]);
+        step_queued(b);
+        world_trim(&b->world);
+        if (b->check_at < b->check_count && loop_now() > until) {
+            b->check.at = until; /* due already: after what else waits */
+            return;
+        }
+    }
+    if (b->check_count > 1000) malloc_trim(0); /* so much came back at once that the system should have it */
+    b->check_at = b->check_count = 0;
+}
+
 /* Works off what is queued, then sends the answers that waited for it. */
 static void drain(struct broker *b) {
     b->handling = true;
     do {
-        while (b->queue_at < b->queue_count) {
-            struct event event = b->queue[b->queue_at++];
-            step(b, &event);
-        }
-        b->queue_at = b->queue_count = 0;
+        step_queued(b);
+        check_slice(b);
         for (size_t i = 0; i < b->late_count; i++) send_to(b, b->late[i].conn, &b->late[i].reply, NULL, 0);
         b->late_count = 0;
     } while (b->queue_count);
@@ -381,6 +412,8 @@ static void drain(struct broker *b) {
     world_trim(&b->world);
     consider_leaving(b);
 }
+
+static void on_check(void *context) { drain(context); }
 
 /* One event and everything that follows from it. Only events without pointers may come up while another is handled. */
 static void handle(struct broker *b, const struct event *event) {
@@ -464,6 +497,7 @@ int broker_init(struct broker *b, const struct broker_options *options) {
     if (why[0]) log_more("waiting in poll(2): %s", why);
     loop_timer(b->loop, &b->settle, on_settle, b);
     loop_timer(b->loop, &b->leave, on_leave, b);
+    loop_timer(b->loop, &b->check, on_check, b);
     loop_timer(b->loop, &b->listen_again, on_listen_again, b);
     state_init(&b->state, &options->limits, seed);
     recover_init(&b->recover, &b->state, &b->world, b->loop, enqueue, b);
@@ -540,4 +574,5 @@ void broker_deinit(struct broker *b) {
     state_deinit(&b->state);
     free(b->queue);
     free(b->late);
+    free(b->checks);
 }

@@ -53,6 +53,9 @@ struct broker {
     struct timer settle, leave, listen_again;
     struct event *queue; /* events that came up while another was being handled */
     size_t queue_at, queue_count, queue_capacity;
+    uint64_t *checks; /* channels without handles: to be looked at whether they are empty */
+    size_t check_at, check_count, check_capacity;
+    struct timer check;
     struct late *late; /* answers that wait until all their consequences are carried out */
     size_t late_count, late_capacity;
     int made[2]; /* descriptors of what the current request made */

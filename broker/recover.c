@@ -19,8 +19,8 @@ struct mend {
     uint32_t slot;
     int64_t id;
     enum phase phase;
-    uint64_t *channels; /* ids; in the second phase those that are left to do */
-    uint32_t count, at, total, borrows;
+    uint64_t *channels; /* ids; in the second phase those with groups that are to end */
+    uint32_t count, at, kept, total, borrows;
     int64_t begun, due, backoff;
     bool died;
     char fate[48];
@@ -65,12 +65,30 @@ static uint32_t count_borrows(const struct xi_dead *dead) {
     return n;
 }
 
+/* After the producers' lock is repaired every group is either whole or free. */
+static bool has_group_of(const struct xi_chan_view *view, const struct xi_dead *dead) {
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
+        struct xi_group *group = &view->chan->groups[g];
+        if (xi_load_relaxed(&group->state) != XI_GROUP_FREE && xi_load_relaxed(&group->owner) == dead->slot) return true;
+    }
+    return false;
+}
+
+/* The second phase is about the channels kept in the list. */
+static void to_groups(struct mend *m) {
+    m->phase = MEND_GROUPS;
+    m->count = m->kept;
+    m->at = m->kept = 0;
+}
+
 static void mend_channels(struct recover *r, struct mend *m, int64_t until) {
     while (m->at < m->count) {
         struct xi_chan_view view;
-        if (view_of(r, m->channels[m->at++], &view)) {
+        uint64_t id = m->channels[m->at++];
+        if (view_of(r, id, &view)) {
             struct xi_dead dead = dead_of(r, m); /* anew each time: a trim may have unmapped it */
             xi_repair_channel(&view, &dead, &r->w->repair);
+            if (has_group_of(&view, &dead)) m->channels[m->kept++] = id;
             m->total++;
         }
         world_trim(r->w);
@@ -80,22 +98,27 @@ static void mend_channels(struct recover *r, struct mend *m, int64_t until) {
     m->borrows = count_borrows(&dead);
     xi_repair_borrows(&dead, &r->w->repair);
     world_trim(r->w);
-    m->phase = MEND_GROUPS;
-    m->at = 0;
+    to_groups(m);
 }
 
-/* One pass over the channels whose groups are not ended yet; those that could not be (yet) stay in the list. */
-static bool mend_groups(struct recover *r, struct mend *m) {
+/* Passes over the channels whose groups are not ended yet; those that could not be (yet) stay in the list. */
+static bool mend_groups(struct recover *r, struct mend *m, int64_t until) {
     struct xi_dead dead = {.slot = m->slot, .id = m->id};
-    uint32_t left = 0;
-    for (uint32_t i = 0; i < m->count; i++) {
+    while (m->at < m->count) {
         struct xi_chan_view view;
-        if (view_of(r, m->channels[i], &view) && !xi_repair_groups(&view, &dead, &r->w->repair))
-            m->channels[left++] = m->channels[i];
+        uint64_t id = m->channels[m->at++];
+        if (view_of(r, id, &view) && !xi_repair_groups(&view, &dead, &r->w->repair)) m->channels[m->kept++] = id;
         world_trim(r->w);
+        if (m->at < m->count && loop_now() > until) {
+            m->due = until;
+            return false;
+        }
     }
-    m->count = left;
-    return left == 0;
+    to_groups(m);
+    if (m->count == 0) return true;
+    m->due = loop_now() + m->backoff;
+    if (m->backoff < 100 * MS) m->backoff *= 2;
+    return false;
 }
 
 static void ring_living(struct recover *r) {
@@ -125,11 +148,7 @@ static bool mend_turn(struct recover *r, struct mend *m, int64_t now) {
         m->due = now;
         return false;
     }
-    if (!mend_groups(r, m)) {
-        m->due = loop_now() + m->backoff;
-        if (m->backoff < 100 * MS) m->backoff *= 2;
-        return false;
-    }
+    if (!mend_groups(r, m, now + SLICE_NS)) return false;
     ring_living(r);
     say_mended(r, m);
     struct xi_registry *reg = r->w->registry;

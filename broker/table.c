@@ -70,7 +70,7 @@ bool table_drop(struct table *t, uint64_t key) {
         hole = i;
     }
     t->keys[hole] = 0;
-    t->count--;
+    if (--t->count == 0 && t->mask > 255) table_clear(t);
     return true;
 }
 

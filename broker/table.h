@@ -26,7 +26,7 @@ struct table {
 uint64_t *table_find(const struct table *t, uint64_t key);
 /* As table_find, but adds the key with value 0 when it is missing. */
 uint64_t *table_put(struct table *t, uint64_t key);
-/* False if the key was not there. */
+/* False if the key was not there. A large table that gets empty gives its memory back. */
 bool table_drop(struct table *t, uint64_t key);
 /* Empties the table and gives its memory back. */
 void table_clear(struct table *t);
