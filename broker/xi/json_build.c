@@ -94,6 +94,13 @@ static int emit_int(struct json_emit *e, size_t i) {
     return json_emit_check(e, i, rc);
 }
 
+/* True if the number says zero, rather than being rounded to it. */
+static bool zero_digits(const char *text, size_t n) {
+    for (size_t i = 0; i < n && text[i] != 'e' && text[i] != 'E'; i++)
+        if (text[i] >= '1' && text[i] <= '9') return false;
+    return true;
+}
+
 static int emit_real(struct json_emit *e, size_t i) {
     const struct json_node *n = json_node_at(e, i);
     const char *text = e->j->text + n->at;
@@ -101,9 +108,7 @@ static int emit_real(struct json_emit *e, size_t i) {
     if (v > 1.7976931348623157e308 || v < -1.7976931348623157e308)
         return json_fail(e->j, XI_E_RANGE, n->at,
                          "the number is larger than any float; write {\"$decimal\":\"...\"} or {\"$float\":\"inf\"}");
-    size_t mantissa = strcspn(text, "eE");
-    if (mantissa > n->length) mantissa = n->length;
-    if (v == 0 && strcspn(text, "123456789") < mantissa)
+    if (v == 0 && !zero_digits(text, n->length))
         return json_fail(e->j, XI_E_RANGE, n->at, "the number is smaller than any float; write {\"$decimal\":\"...\"}");
     return json_emit_check(e, i, xi_put_float(e->b, v));
 }

@@ -59,7 +59,7 @@ static int print_overview(FILE *to) {
           "A first try, in two terminals:\n\n"
           "  xi recv jobs\n"
           "  xi send jobs 1 '\"two\"' '{\"three\":[3,null]}'\n\n"
-          "Environment: XI_NAMESPACE (default namespace), XI_RUNTIME_DIR, XI_BROKER, XI_WAIT, XI_SPIN_US. See xi(1).\n", to);
+          "Environment: XI_NAMESPACE (default namespace), XI_RUNTIME_DIR, XI_BROKER, XI_WAIT, XI_SPIN_US, XI_LINGER. See\nxi(1).\n", to);
     return fflush(to) == 0 ? XI_EXIT_OK : XI_EXIT_FAILED;
 }
 

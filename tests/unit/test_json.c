@@ -437,6 +437,18 @@ START_TEST(wide_objects) {
 }
 END_TEST
 
+/* Numbers cost what they are long, wherever in a long text they stand: the time limit is what is tested. */
+START_TEST(many_floats) {
+    struct json_out o = {0};
+    json_puts(&o, "[0.0");
+    for (int i = 0; i < 300000; i++) json_puts(&o, i % 2 ? ",0.0" : ",1.5");
+    json_puts(&o, "]");
+    json_put(&o, "", 1);
+    expect_text(o.data, o.data);
+    json_out_clear(&o);
+}
+END_TEST
+
 /* A text cut anywhere is refused, never read beyond its end. */
 START_TEST(cut_anywhere) {
     static const char text[] = "{\"a\":[1,-2.5e3,\"\\u00e9\\ud83d\\ude00\",{\"$bytes\":\"AAEC\"},null,true],\"b\":{}}";
@@ -469,7 +481,8 @@ int main(void) {
     tcase_add_test(sizes, depth);
     tcase_add_test(sizes, big_integers);
     tcase_add_test(sizes, wide_objects);
-    tcase_set_timeout(sizes, 60);
+    tcase_add_test(sizes, many_floats);
+    tcase_set_timeout(sizes, 30);
     suite_add_tcase(suite, texts);
     suite_add_tcase(suite, values);
     suite_add_tcase(suite, sizes);
