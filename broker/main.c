@@ -141,7 +141,7 @@ static void parse(struct options *o, int argc, char **argv) {
     }
 }
 
-/* Tells whoever started us how it went: "ready", "busy", or the sentence that says why not. */
+/* Tells whoever started us how it went: "ready", "busy", or "error", its code and the sentence that says why not. */
 static void say_ready(struct options *o, const char *words) {
     if (o->ready_fd < 0) return;
     dprintf(o->ready_fd, "%s\n", words);
@@ -159,8 +159,10 @@ static int open_log(const char *path) {
 }
 
 static int failed(struct options *o, int rc) {
+    char words[512];
     log_line("%s", xi_error_text(rc));
-    say_ready(o, xi_error_text(rc));
+    snprintf(words, sizeof words, "error %d %s", rc, xi_error_text(rc));
+    say_ready(o, words);
     return 1;
 }
 

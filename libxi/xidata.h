@@ -408,6 +408,8 @@ XI_API int xi_free_register(xi_interp *me, const char *name, xi_free_fn fn, void
  * A free function may send (XI_TRY) and loan; it must not leave.
  */
 XI_API int64_t xi_free_run(xi_interp *me);
+/* True if xi_free_run() may have something to run: a few loads, for bindings that look before every call. */
+XI_API bool xi_free_pending(const xi_interp *me);
 
 /* -------------------------------------------------------------- channels */
 

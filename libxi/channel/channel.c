@@ -185,7 +185,7 @@ int xi_declare_channels(struct xi_interp *me) {
 
 int xi_close(xi_channel *ch) {
     int rc = xi_channel_check(ch);
-    if (rc == 0) rc = xi_lock(ch, ch->chan, -1);
+    if (rc == 0) rc = xi_lock(ch, ch->chan, XI_LOCK_ABANDON_NS);
     if (rc) return rc;
     xi_store_full(&ch->chan->closed, 1);
     xi_unlock(ch->chan);

@@ -35,6 +35,7 @@ struct xi_channel {
     /* Values through this handle, under the producers' or the group's lock; told to the counters now and then. */
     _Atomic uint64_t sent, received;
     uint64_t sent_told, received_told;
+    uint32_t last_length; /* of the value received last: the next is likely as long (park.c) */
     uint64_t known_tail;  /* the tail as last seen, and values received since that was of no help: under the group's lock */
     uint32_t run;
     _Atomic bool freeing;
@@ -43,11 +44,18 @@ struct xi_channel {
     char name[80];
 };
 
-/* lock.c. Errors of taking: TIMEOUT, INTR, CORRUPT (names nobody alive), LEFT. */
-int xi_lock_slow(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_t deadline);
+/*
+ * lock.c. `timeout` as in the public calls; a try waits XI_LOCK_PATIENCE_NS at
+ * most, since a lock that is held means work under way, not a full channel.
+ * Errors of taking: TIMEOUT, AGAIN, INTR, CORRUPT (names nobody alive), LEFT.
+ */
+#define XI_LOCK_PATIENCE_NS 100000000ll
+#define XI_LOCK_ABANDON_NS 1000000000ll /* where nobody gave a timeout: opening, closing */
+int xi_lock_slow(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_t timeout);
 void xi_unlock_wake(xi_a32 *lock_sleep);
 /* At join: lets others' barriers reach this process. False: this kernel has no membarrier(2) for us. */
 bool xi_lock_prepare(void);
+extern bool xi_lock_fenced; /* true where others' barriers do not reach this process: it has its own at every unlock */
 /*
  * After announcing that one is about to sleep: makes sure that whoever holds
  * `lock` now, or held it before, either sees the announcement when it looks for
@@ -56,18 +64,23 @@ bool xi_lock_prepare(void);
 void xi_lock_pass(xi_a32 *lock);
 
 /* `side`: a struct xi_chan (the producers' lock) or struct xi_group. */
-#define xi_lock(ch, side, deadline) xi_lock_words(ch, &(side)->lock, &(side)->lock_sleep, deadline)
+#define xi_lock(ch, side, timeout) xi_lock_words(ch, &(side)->lock, &(side)->lock_sleep, timeout)
+#define xi_try_lock(ch, side) xi_try_lock_word(ch, &(side)->lock)
 #define xi_unlock(side) xi_unlock_words(&(side)->lock, &(side)->lock_sleep)
 
-static inline int xi_lock_words(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_t deadline) {
+static inline bool xi_try_lock_word(const struct xi_channel *ch, xi_a32 *lock) {
     uint32_t free_ = 0;
     /* Pairs with the release that unlocked; sequentially consistent for xi_lock_pass(). */
-    if (__builtin_expect(xi_cas32_full(lock, &free_, ch->lock_word), 1)) return 0;
-    return xi_lock_slow(ch, lock, lock_sleep, deadline);
+    return __builtin_expect(xi_cas32_full(lock, &free_, ch->lock_word), 1);
+}
+
+static inline int xi_lock_words(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_t timeout) {
+    return xi_try_lock_word(ch, lock) ? 0 : xi_lock_slow(ch, lock, lock_sleep, timeout);
 }
 
 static inline void xi_unlock_words(xi_a32 *lock, xi_a32 *lock_sleep) {
-    xi_store_release(lock, 0);
+    if (__builtin_expect(xi_lock_fenced, 0)) (void)xi_exchange_full(lock, 0);
+    else xi_store_release(lock, 0);
     atomic_signal_fence(memory_order_seq_cst); /* the looks for sleepers are behind it in the program; see xi_lock_pass() */
     if (__builtin_expect(xi_load_full(lock_sleep) & 1, 0)) xi_unlock_wake(lock_sleep);
 }
@@ -79,13 +92,14 @@ static inline _Atomic uint64_t *xi_header_at(const struct xi_channel *ch, uint64
 
 /* Payloads are multiples of 8; most are short, where a call to memcpy costs more than the copy. */
 static inline void copy_words(void *to, const void *from, size_t n) {
-    if (n <= 64) {
-        uint64_t *t = to;
-        const uint64_t *f = from;
-        for (size_t i = 0; i < n / 8; i++) t[i] = f[i];
-    } else {
-        memcpy(to, from, n);
+    uint8_t *t = to;
+    const uint8_t *f = from;
+    if (n > 128) {
+        memcpy(t, f, n);
+        return;
     }
+    for (; n >= 16; n -= 16, t += 16, f += 16) memcpy(t, f, 16);
+    if (n) memcpy(t, f, 8);
 }
 
 /* A record about to be written: either bytes, or a block. */

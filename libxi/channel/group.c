@@ -48,7 +48,7 @@ int xi_group_join(struct xi_channel *ch, const char *text) {
     if (text && strlen(text) > sizeof name - 1)
         return xi_fail(XI_E_INVAL, "group name \"%.40s\" is longer than %zu bytes", text, sizeof name - 1);
     if (text) memcpy(name, text, strlen(text));
-    int rc = xi_lock(ch, ch->chan, -1);
+    int rc = xi_lock(ch, ch->chan, XI_LOCK_ABANDON_NS);
     if (rc) return rc;
     struct xi_group *g = own ? NULL : find(ch->chan, name, &index);
     if (!g) g = make(ch, name, own, &index);
@@ -87,7 +87,7 @@ static void drain(struct xi_channel *ch) {
 /* Locks whatever signals come: this is not to be left half done. */
 static bool lock_surely(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep) {
     int rc;
-    do rc = xi_lock_words(ch, lock, lock_sleep, -1);
+    do rc = xi_lock_words(ch, lock, lock_sleep, XI_LOCK_ABANDON_NS);
     while (rc == XI_E_INTR);
     return rc == 0;
 }
@@ -95,7 +95,7 @@ static bool lock_surely(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep)
 void xi_group_end(struct xi_channel *ch) {
     struct xi_chan *c = ch->chan;
     struct xi_group *g = ch->group;
-    if (!lock_surely(ch, &c->lock, &c->lock_sleep)) return; /* broken by somebody; the broker ends it when this interpreter leaves */
+    if (!lock_surely(ch, &c->lock, &c->lock_sleep)) return; /* held by one that is stopped: the broker ends it when this interpreter leaves */
     if (lock_surely(ch, &g->lock, &g->lock_sleep)) {
         (void)xi_and_full(&c->active, ~((uint64_t)1 << ch->group_index)); /* THE END */
         xi_store_full(&g->state, XI_GROUP_ENDING);

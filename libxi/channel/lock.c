@@ -36,11 +36,13 @@
 #define NO_MEMBARRIER_LOOK_NS 2000000ll
 
 static _Atomic int membarrier_works = -1; /* -1: not tried yet */
+bool xi_lock_fenced;
 
 bool xi_lock_prepare(void) {
     int known = atomic_load_explicit(&membarrier_works, memory_order_relaxed);
     if (known >= 0) return known;
     bool works = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
+    xi_lock_fenced = !works;
     atomic_store_explicit(&membarrier_works, works, memory_order_relaxed);
     return works;
 }
@@ -76,10 +78,9 @@ static bool try_lock(struct xi_channel *ch, xi_a32 *lock) {
 /* A word that names no living interpreter, for a second, is no lock: somebody wrote there. */
 static bool names_nobody(struct xi_channel *ch, uint32_t word) {
     uint32_t slot = XI_LOCK_SLOT(word);
-    if (slot == 0) return false; /* the broker, repairing */
     if (slot >= XI_MAX_INTERPS) return true;
     struct xi_slot *s = (struct xi_slot *)(uintptr_t)&ch->interp->registry->slots[slot];
-    return xi_load_acquire(&s->state) == XI_SLOT_FREE;
+    return slot != 0 && xi_load_acquire(&s->state) == XI_SLOT_FREE;
 }
 
 struct suspicion {
@@ -91,12 +92,13 @@ struct suspicion {
 static int judge(struct xi_channel *ch, uint32_t word, int64_t now, struct suspicion *s) {
     if (atomic_load(&ch->interp->leaving) || atomic_load(&ch->freeing))
         return xi_fail(XI_E_LEFT, "this handle of channel \"%s\" was closed", ch->name);
-    if (word == 0 || !names_nobody(ch, word)) {
+    bool broker = word == XI_LOCK_OF(0); /* holds a lock for microseconds, repairing */
+    if (word == 0 || !(broker || names_nobody(ch, word))) {
         s->word = 0;
         return 0;
     }
     if (s->word != word) *s = (struct suspicion){word, now};
-    if (now - s->since < XI_LOOK_NS) return 0;
+    if (now - s->since < (broker ? 5 : 1) * XI_LOOK_NS) return 0;
     return xi_fail(XI_E_CORRUPT, "a lock of channel \"%s\" names no living interpreter: some member overwrote it; close "
                    "the channel and use another", ch->name);
 }
@@ -104,8 +106,7 @@ static int judge(struct xi_channel *ch, uint32_t word, int64_t now, struct suspi
 static int sleep_for(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_t deadline, struct suspicion *s) {
     uint32_t seen = xi_load_full(lock_sleep);
     int64_t now = xi_now(), look = XI_LOOK_NS;
-    if (deadline >= 0 && now >= deadline)
-        return xi_fail(XI_E_TIMEOUT, "channel \"%s\" was locked by another interpreter all the time", ch->name);
+    if (deadline >= 0 && now >= deadline) return XI_E_TIMEOUT;
     if (!(seen & 1) && !xi_cas32_full(lock_sleep, &seen, seen + 1)) return 0;
     seen |= 1;
     if (!barrier_everywhere()) look = NO_MEMBARRIER_LOOK_NS;
@@ -115,7 +116,7 @@ static int sleep_for(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, in
     return rc == -ETIMEDOUT ? judge(ch, xi_load_relaxed(lock), xi_now(), s) : 0;
 }
 
-int xi_lock_slow(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_t deadline) {
+int xi_lock_slow(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_t timeout) {
     struct suspicion suspicion = {0, 0};
     for (int i = 0; i < SPINS; i++) {
         if (try_lock(ch, lock)) return 0;
@@ -126,8 +127,11 @@ int xi_lock_slow(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_
         sched_yield();
     }
     xi_wait_enter(ch);
+    int64_t deadline = xi_deadline(timeout == XI_TRY ? XI_LOCK_PATIENCE_NS : timeout);
     int rc = 0;
     while (rc == 0 && !try_lock(ch, lock)) rc = sleep_for(ch, lock, lock_sleep, deadline, &suspicion);
     xi_wait_exit(ch);
-    return rc;
+    if (rc != XI_E_TIMEOUT) return rc;
+    return xi_fail(timeout == XI_TRY ? XI_E_AGAIN : rc, "channel \"%s\" was locked by the interpreter in slot %u all the "
+                   "time: is it stopped?", ch->name, XI_LOCK_SLOT(xi_load_relaxed(lock)));
 }

@@ -146,12 +146,12 @@ static void take_block(struct xi_channel *ch, xi_msg *m, const struct next *n, s
 }
 
 /* 1 received, 0 the record is not the one that was prepared (any more), or an error. */
-static int receive_block(struct xi_channel *ch, xi_msg *m, struct next *n, int64_t deadline) {
+static int receive_block(struct xi_channel *ch, xi_msg *m, struct next *n, int64_t timeout) {
     struct prepared p;
     read_descriptor(ch, n->head, &n->d);
     int rc = prepare(ch, n, &p);
     if (rc) return rc;
-    rc = xi_lock(ch, ch->group, deadline);
+    rc = xi_lock(ch, ch->group, timeout);
     if (rc == 0) {
         struct next now = {.head = xi_load_relaxed(&ch->group->head)};
         now.header = xi_load_acquire(xi_header_at(ch, now.head));
@@ -175,9 +175,9 @@ static int receive_block(struct xi_channel *ch, xi_msg *m, struct next *n, int64
 /* ---------------------------------------------------------------- inline */
 
 /* Takes inline values from the head on, up to n: how many, 0 if the next is none (any more), or an error. */
-static int64_t receive_inline(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t deadline) {
+static int64_t receive_inline(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
     struct xi_group *g = ch->group;
-    int rc = xi_lock(ch, g, deadline);
+    int rc = xi_lock(ch, g, timeout);
     if (__builtin_expect(rc != 0, 0)) return rc;
     uint64_t start = xi_load_relaxed(&g->head), head = start, seq = xi_load_relaxed(&g->head_seq);
     size_t done = 0;
@@ -217,27 +217,30 @@ static inline void look_ahead(struct xi_channel *ch, uint64_t head) {
         ch->known_tail = xi_load_relaxed(&ch->chan->tail);
 }
 
-/* The usual case: one small value is there. False: nothing was done. */
-static inline bool receive_small(struct xi_channel *ch, xi_msg *m) {
+/* The usual case: one value lies in the ring and there is memory for it. False: nothing was done. */
+static inline bool receive_one(struct xi_channel *ch, xi_msg *m) {
     struct xi_group *g = ch->group;
     /* Before the lock, so that a poll of an empty channel writes nothing. */
-    if (xi_load_acquire(xi_header_at(ch, xi_load_relaxed(&g->head))) == 0) return false;
-    if (xi_lock(ch, g, -1) != 0) return false;
-    uint64_t head = xi_load_relaxed(&g->head), h = xi_load_acquire(xi_header_at(ch, head));
+    uint64_t h = xi_load_acquire(xi_header_at(ch, xi_load_relaxed(&g->head)));
+    if (h == 0 || XI_REC_KIND(h) != XI_REC_INLINE || !xi_try_lock(ch, g)) return false;
+    uint64_t head = xi_load_relaxed(&g->head);
+    h = xi_load_acquire(xi_header_at(ch, head));
     uint32_t length = XI_REC_LENGTH(h);
-    bool small = XI_REC_KIND(h) == XI_REC_INLINE && length >= 8 && length <= XI_MSG_SMALL && (length & 7) == 0 &&
-                 (head & 7) == 0;
-    if (__builtin_expect(small, 1)) {
+    void *where = length <= XI_MSG_SMALL ? (void *)m->small_ : m->heap_;
+    bool usual = XI_REC_KIND(h) == XI_REC_INLINE && length >= 8 && (length & 7) == 0 && (head & 7) == 0 &&
+                 (length <= XI_MSG_SMALL || (length <= ch->inline_max && length <= m->heap_size_));
+    if (__builtin_expect(usual, 1)) {
         look_ahead(ch, head);
-        copy_words(m->small_, ch->ring + (head & ch->mask) + 8, length);
+        copy_words(where, ch->ring + (head & ch->mask) + 8, length);
         commit(ch, xi_load_relaxed(&g->head_seq) + 1, head + 8 + length);
         xi_bump(&ch->received, 1);
-        m->data = m->small_;
+        ch->last_length = length;
+        m->data = where;
         m->size = length;
     }
     xi_unlock(g);
-    if (small) xi_wake_producers(ch);
-    return small;
+    if (usual) xi_wake_producers(ch);
+    return usual;
 }
 
 /* --------------------------------------------------------- the public calls */
@@ -249,21 +252,21 @@ static int check_receiver(const struct xi_channel *ch) {
 }
 
 /* What is there now, up to n: how many, or XI_E_AGAIN, XI_E_CLOSED, ... */
-static int64_t receive_now(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t deadline) {
+static int64_t receive_now(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
     struct next next;
     for (;;) {
         int rc = peek(ch, &next);
         if (rc < 0) return rc;
         if (rc == 0) return XI_E_AGAIN;
         int64_t done = XI_REC_KIND(next.header) == XI_REC_BLOCK && header_valid(ch, next.header)
-                           ? receive_block(ch, msgs, &next, deadline)
-                           : receive_inline(ch, msgs, n, deadline);
+                           ? receive_block(ch, msgs, &next, timeout)
+                           : receive_inline(ch, msgs, n, timeout);
         if (__builtin_expect(done != 0, 1)) return done;
     }
 }
 
 static int64_t receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
-    int64_t done = receive_now(ch, msgs, n, -1);
+    int64_t done = receive_now(ch, msgs, n, timeout);
     if (__builtin_expect(done != XI_E_AGAIN, 1)) return done;
     if (timeout == XI_TRY) return xi_fail(XI_E_AGAIN, "channel \"%s\" has nothing to receive", ch->name);
     int64_t deadline = xi_deadline(timeout);
@@ -271,7 +274,7 @@ static int64_t receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t ti
         int rc = xi_wait_side(ch, XI_SIDE_GROUP(ch->group_index), 0, deadline);
         if (rc == XI_E_TIMEOUT) return xi_fail(rc, "nothing came through channel \"%s\" in time", ch->name);
         if (rc) return rc;
-        done = n == 1 && receive_small(ch, msgs) ? 1 : receive_now(ch, msgs, n, deadline);
+        done = n == 1 && receive_one(ch, msgs) ? 1 : receive_now(ch, msgs, n, xi_left(deadline));
         if (done == XI_E_AGAIN) continue; /* another consumer was faster */
         if (done > 0) xi_pass_on(ch, XI_SIDE_GROUP(ch->group_index));
         return done;
@@ -283,7 +286,7 @@ int xi_recv(xi_channel *ch, xi_msg *msg, int64_t timeout) {
     if (__builtin_expect(rc != 0, 0)) return rc;
     if (msg->data) xi_msg_reset(msg);
     xi_free_poll(ch->interp);
-    if (__builtin_expect(receive_small(ch, msg), 1)) return 0;
+    if (__builtin_expect(receive_one(ch, msg), 1)) return 0;
     int64_t done = receive(ch, msg, 1, timeout);
     return done < 0 ? (int)done : 0;
 }
@@ -297,7 +300,7 @@ int64_t xi_recv_many(xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
     int64_t done = receive(ch, msgs, n, timeout);
     if (done <= 0) return done;
     for (size_t got = (size_t)done; got < n; got += (size_t)done) {
-        done = receive_now(ch, msgs + got, n - got, -1);
+        done = receive_now(ch, msgs + got, n - got, XI_TRY);
         if (done <= 0) return (int64_t)got; /* the error, if it is one, comes again with the next call */
     }
     return (int64_t)n;

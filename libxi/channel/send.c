@@ -23,8 +23,8 @@ static int check_value(const void *value, size_t size) {
 
 /* One attempt for up to n records: how many, 0 for no room, or an error. */
 static int64_t append(struct xi_channel *ch, const struct xi_record *r, size_t n, const struct xi_sending *s,
-                      int64_t deadline) {
-    int rc = xi_lock(ch, ch->chan, deadline);
+                      int64_t timeout) {
+    int rc = xi_lock(ch, ch->chan, timeout);
     if (__builtin_expect(rc != 0, 0)) return rc;
     int64_t done = xi_log_append(ch, r, n, s);
     xi_unlock(ch->chan);
@@ -44,12 +44,11 @@ static int wait_for_room(struct xi_channel *ch, uint32_t length, int64_t timeout
 
 static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, size_t n, const struct xi_sending *s,
                             int64_t timeout) {
-    /* A lock is waited for without limit by a call that may not block: its holder is not waiting for anything. */
     int64_t deadline = XI_TRY;
     bool waited = false;
     xi_free_poll(ch->interp);
     for (;;) {
-        int64_t done = append(ch, r, n, s, deadline == XI_TRY ? -1 : deadline);
+        int64_t done = append(ch, r, n, s, deadline == XI_TRY ? timeout : xi_left(deadline));
         if (__builtin_expect(done != 0, 1)) {
             if (waited && done > 0) xi_pass_on(ch, XI_SIDE_PRODUCERS);
             return done;
@@ -87,7 +86,7 @@ static int send_copy_in_block(struct xi_channel *ch, const void *value, size_t s
 static inline bool send_small(struct xi_channel *ch, const void *value, uint32_t size) {
     struct xi_chan *c = ch->chan;
     xi_free_poll(ch->interp);
-    if (xi_lock(ch, c, -1) != 0) return false;
+    if (!xi_try_lock(ch, c)) return false;
     bool sent = xi_log_append_inline(ch, value, size);
     xi_unlock(c);
     if (sent) xi_wake_consumers(ch, 1);
@@ -150,15 +149,14 @@ int64_t xi_send_many(xi_channel *ch, const void *const *values, const size_t *si
     int64_t deadline = timeout > 0 ? xi_deadline(timeout) : timeout;
     while (sent < n) {
         size_t k = gather(ch, values + sent, sizes + sent, n - sent, r);
-        int64_t left = deadline > 0 ? (deadline > xi_now() ? deadline - xi_now() : XI_TRY) : deadline, done;
-        if (left < 0) left = XI_FOREVER;
+        int64_t left = deadline > 0 ? xi_left(deadline) : timeout, done;
         if (k) {
             done = send_records(ch, r, k, NULL, left);
         } else {
             rc = send_copy_in_block(ch, values[sent], sizes[sent], 0, 0, left);
             done = rc ? rc : 1;
         }
-        if (done < 0) return sent ? (int64_t)sent : done == XI_E_AGAIN && timeout > 0 ? XI_E_TIMEOUT : done;
+        if (done < 0) return sent ? (int64_t)sent : done;
         sent += (size_t)done;
     }
     return (int64_t)sent;

@@ -212,12 +212,14 @@ static int await_ready(int fd, char *said, size_t size) {
     said[n] = 0;
     if (strncmp(said, "ready", 5) == 0 || strncmp(said, "busy", 4) == 0) return 0;
     said[strcspn(said, "\n")] = 0;
-    return XI_E_BROKER;
+    int code = XI_E_BROKER, used = 0; /* "error CODE SENTENCE", or a sentence alone */
+    if (sscanf(said, "error %d %n", &code, &used) >= 1 && used > 0) memmove(said, said + used, strlen(said + used) + 1);
+    return code < 0 && code >= XI_E_LEFT ? code : XI_E_BROKER;
 }
 
 static int start_broker(struct xi_interp *me) {
     int ends[2];
-    char said[200], tried[300];
+    char said[420], tried[300];
     pid_t pid;
     if (pipe2(ends, O_CLOEXEC) != 0) return xi_fail_errno(errno, "cannot start a broker");
     int rc = spawn_broker(me->ns, ends[1], &pid, tried, sizeof tried);
@@ -230,7 +232,7 @@ static int start_broker(struct xi_interp *me) {
     rc = await_ready(ends[0], said, sizeof said);
     close(ends[0]);
     (void)waitpid(pid, NULL, WNOHANG); /* it goes on by itself; what started it has ended */
-    if (rc) return xi_fail(XI_E_BROKER, "the broker of namespace \"%s\" did not come up: %s", me->ns,
+    if (rc) return xi_fail(rc, "the broker of namespace \"%s\" did not come up: %s", me->ns,
                            said[0] ? said : "it ended without a word; run xi broker to see why");
     return 0;
 }

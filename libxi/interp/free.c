@@ -79,8 +79,8 @@ static bool dequeue(struct xi_frees *f, struct xi_due *due) {
 /* A free function may send, which looks for due ones again: they wait for the one that is running. */
 static _Thread_local bool running;
 
-static bool in_debt(struct xi_interp *me) { return atomic_load_explicit(&me->arena.debt, memory_order_relaxed) > 0; }
-static bool told(struct xi_interp *me) { return xi_load_relaxed(&me->mailbox->reclaim) != 0; }
+static bool in_debt(const struct xi_interp *me) { return atomic_load_explicit(&me->arena.debt, memory_order_relaxed) > 0; }
+static bool told(const struct xi_interp *me) { return xi_load_relaxed(&me->mailbox->reclaim) != 0; }
 
 /* Acts on what readers said: clears the word first, so that whoever speaks later is heard. */
 static void listen(struct xi_interp *me) {
@@ -98,8 +98,7 @@ bool xi_free_due(struct xi_interp *me) {
     return atomic_load_explicit(&me->frees.pending, memory_order_relaxed) > 0;
 }
 
-int64_t xi_free_run(xi_interp *me) {
-    if (!xi_alive(me)) return xi_fail_forked();
+static int64_t run_due(xi_interp *me) {
     int64_t n = 0;
     struct xi_due due;
     if (running || !xi_free_due(me)) return 0;
@@ -113,9 +112,20 @@ int64_t xi_free_run(xi_interp *me) {
     return n;
 }
 
+bool xi_free_pending(const xi_interp *me) {
+    return xi_alive(me) && (told(me) || in_debt(me) || atomic_load_explicit(&me->frees.pending, memory_order_relaxed));
+}
+
+int64_t xi_free_run(xi_interp *me) {
+    if (!xi_alive(me)) return xi_fail_forked();
+    if (running) return 0;
+    xi_arena_reclaim(me, SIZE_MAX);
+    return run_due(me);
+}
+
 void xi_free_poll_slow(struct xi_interp *me) {
     if (me->flags & XI_JOIN_MANUAL_FREE) listen(me);
-    else (void)xi_free_run(me);
+    else (void)run_due(me);
 }
 
 void xi_tell_owner(struct xi_interp *me, uint32_t owner_slot) {

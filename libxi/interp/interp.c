@@ -100,8 +100,12 @@ static int say_hello(struct xi_interp *me) {
     req.a = me->flags;
     memcpy(req.name, me->name, sizeof me->name);
     memcpy(req.text, me->language, sizeof me->language);
-    int rc = xi_control_connect(me, true);
-    if (rc == 0) rc = xi_control_exchange(me, &req, &r, fds, 3);
+    int rc = XI_E_BROKER;
+    for (int attempt = 0; attempt < 3 && rc == XI_E_BROKER; attempt++) { /* a broker may die under us: the next one then */
+        rc = xi_control_connect(me, true);
+        if (rc) break;
+        rc = xi_control_exchange(me, &req, &r, fds, 3);
+    }
     if (rc == 0 && (fds[0] < 0 || fds[1] < 0 || fds[2] < 0 || r.b == 0 || r.b >= XI_MAX_INTERPS))
         rc = xi_fail(XI_E_BROKER, "the broker answered nonsense to a join");
     if (rc == 0) {

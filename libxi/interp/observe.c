@@ -19,6 +19,7 @@
 struct xi_observer {
     char ns[32];
     uid_t uid;
+    pid_t pid; /* whose mapping it is: a forked child has none there, or another of its own */
     int fd;
     uint64_t epoch;
     const struct xi_registry *registry;
@@ -55,6 +56,7 @@ int xi_observe_fd(const char *ns, uid_t uid, int fd, xi_observer **out) {
     madvise((void *)(uintptr_t)o->registry, o->mapped, MADV_DONTFORK);
     memcpy(o->ns, ns, strnlen(ns, sizeof o->ns - 1));
     o->uid = uid;
+    o->pid = getpid();
     o->fd = fd;
     o->epoch = head.epoch;
     *out = o;
@@ -75,7 +77,7 @@ int xi_observe(const char *ns, xi_observer **out) {
 
 void xi_observer_free(xi_observer *o) {
     if (!o) return;
-    munmap((void *)(uintptr_t)o->registry, o->mapped); /* in a forked child: a no-op, it was not inherited */
+    if (o->pid == getpid()) munmap((void *)(uintptr_t)o->registry, o->mapped);
     close(o->fd);
     free(o);
 }

@@ -29,6 +29,8 @@ enum xi_wake_reason {
 int64_t xi_now(void); /* CLOCK_MONOTONIC, ns */
 /* Absolute deadline of a timeout in ns: XI_FOREVER (-1) stays -1. */
 int64_t xi_deadline(int64_t timeout);
+/* And back: what is left of it, 1 ns at least; -1 for none. */
+int64_t xi_left(int64_t deadline);
 
 /* Sleeps while *word == seen. control: a descriptor to watch, or -1. */
 enum xi_wake_reason xi_sleep(_Atomic uint32_t *word, uint32_t seen, int64_t deadline, int control);
