@@ -66,6 +66,7 @@ static void put_context(const struct report *r, FILE *f) {
     put_text(f, "kernel", m.kernel);
     put_cpus(f);
     put_flag(f, "pinned", bench_place.pinned);
+    if (!isnan(r->load)) fprintf(f, ",\n      \"load_avg\": [%.2f]", r->load);
     put_number(f, "raw_round_trip_before", r->first_raw);
     put_number(f, "raw_round_trip_after", r->last_raw);
     put_text(f, "regime", bench_regime_name(bench_regime_of(r->first_raw, r->last_raw)));

@@ -17,6 +17,7 @@ int report_init(struct report *r, const struct bench_suite *s) {
     *r = (struct report){.options = s->options, .count = s->count, .first_raw = NAN, .last_raw = NAN};
     r->figures = calloc(s->count ? s->count : 1, sizeof *r->figures);
     if (!r->figures) return -1;
+    if (getloadavg(&r->load, 1) != 1) r->load = NAN;
     for (size_t i = 0; i < s->count; i++) r->figures[i].c = &s->cases[i];
     return 0;
 }
@@ -170,6 +171,8 @@ void report_head(const struct report *r, FILE *out) {
         fprintf(out, "\n# FEWER THAN TWO PROCESSORS: not pinned, and whoever waits gives the processor away\n");
     fprintf(out, "# waits with %s; medians with smallest and largest of %d; raw: 64-byte cache line there and back\n",
             m.wait, r->options->repeat);
+    if (r->load > 0.5)
+        fprintf(out, "# OTHERS ARE AT WORK (load average %.1f at the start): figures are worse than this machine's\n", r->load);
     if (r->options->quick) fprintf(out, "# --quick: runs too short to quote\n");
 }
 

@@ -48,6 +48,7 @@ struct report {
     struct report_figure *figures; /* one for each case of the suite, in its order */
     size_t count;
     double first_raw, last_raw;
+    double load; /* as this benchmark found it */
     size_t mixed; /* runs thrown away for being of no regime */
 };
 
