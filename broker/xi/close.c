@@ -14,7 +14,7 @@ static const char usage[] =
 static int run(int argc, char **argv) {
     static const struct option options[] = {
         {"ns", required_argument, NULL, 'n'}, {"help", no_argument, NULL, OPTION_HELP}, {0}};
-    struct session_opts opts = {.as = "xi close", .join_flags = XI_JOIN_NO_START,
+    struct member_opts opts = {.as = "xi close", .join_flags = XI_JOIN_NO_START,
                                 .open = {.flags = XI_OPEN_EXISTING | XI_OPEN_SEND}};
     for (int got; (got = getopt_long(argc, argv, ":n:h", options, NULL)) != -1;) {
         if (got == 'n') opts.ns = optarg;
@@ -24,12 +24,12 @@ static int run(int argc, char **argv) {
     if (argc - optind != 1) return say_usage("expected the name of one channel, found %d", argc - optind);
     opts.channel = argv[optind];
     stop_install();
-    struct session s;
-    int status = session_open(&s, &opts);
+    struct member s;
+    int status = member_open(&s, &opts);
     if (status) return status;
     int rc = xi_close(s.channel);
     if (rc) say("cannot close channel \"%s\": %s", s.name, xi_error_text(rc));
-    session_close(&s);
+    member_close(&s);
     return rc ? XI_EXIT_FAILED : XI_EXIT_OK;
 }
 

@@ -35,8 +35,8 @@ static const char usage[] =
     "  xi recv --raw log >> app.log\n";
 
 struct receiver {
-    struct session_opts session_opts;
-    struct session session;
+    struct member_opts member_opts;
+    struct member member;
     int64_t timeout;
     uint64_t limit; /* 0: none */
     bool raw;
@@ -108,10 +108,10 @@ static int no_value(struct receiver *r, int rc, uint64_t done) {
     case XI_E_CLOSED: return XI_EXIT_OK;
     case XI_E_INTR: return 128 + stop_signal();
     case XI_E_AGAIN: case XI_E_TIMEOUT:
-        say("nothing came on channel \"%s\" in time; is somebody sending? (xi ls)", r->session.name);
+        say("nothing came on channel \"%s\" in time; is somebody sending? (xi ls)", r->member.name);
         return XI_EXIT_FAILED;
     default:
-        say("cannot receive from \"%s\": %s", r->session.name, xi_error_text(rc));
+        say("cannot receive from \"%s\": %s", r->member.name, xi_error_text(rc));
         return XI_EXIT_FAILED;
     }
 }
@@ -119,7 +119,7 @@ static int no_value(struct receiver *r, int rc, uint64_t done) {
 static int take(struct receiver *r, xi_msg *m) {
     struct deadline d = deadline_in(r->timeout);
     int rc;
-    do rc = xi_recv(r->session.channel, m, deadline_left(&d));
+    do rc = xi_recv(r->member.channel, m, deadline_left(&d));
     while (rc == XI_E_INTR && !stop_signal());
     return rc;
 }
@@ -166,16 +166,16 @@ static int parse(int argc, char **argv, struct receiver *r) {
                                             {0}};
     for (int got; (got = getopt_long(argc, argv, ":n:c:t:h", options, NULL)) != -1;) {
         switch (got) {
-        case 'n': r->session_opts.ns = optarg; break;
+        case 'n': r->member_opts.ns = optarg; break;
         case 'c':
             if (!parse_count(optarg, 1, UINT64_MAX, &r->limit)) return say_usage("count \"%s\": write a number from 1 up", optarg);
             break;
         case 't':
             if (!parse_duration(optarg, &r->timeout)) return say_usage("time \"%s\": write 2, 0.5, 200ms or 1m", optarg);
             break;
-        case OPTION_GROUP: r->session_opts.open.group = optarg; break;
+        case OPTION_GROUP: r->member_opts.open.group = optarg; break;
         case OPTION_MODE:
-            if (!parse_mode(optarg, &r->session_opts.open.mode))
+            if (!parse_mode(optarg, &r->member_opts.open.mode))
                 return say_usage("mode \"%s\": write queue or broadcast", optarg);
             break;
         case OPTION_RAW: r->raw = true; break;
@@ -184,20 +184,20 @@ static int parse(int argc, char **argv, struct receiver *r) {
         }
     }
     if (argc - optind != 1) return say_usage("expected the name of one channel, found %d", argc - optind);
-    r->session_opts.channel = argv[optind];
+    r->member_opts.channel = argv[optind];
     return -1;
 }
 
 static int run(int argc, char **argv) {
-    struct receiver r = {.session_opts = {.as = "xi recv", .open = {.flags = XI_OPEN_RECV}}, .timeout = XI_FOREVER};
+    struct receiver r = {.member_opts = {.as = "xi recv", .open = {.flags = XI_OPEN_RECV}}, .timeout = XI_FOREVER};
     int status = parse(argc, argv, &r);
     if (status >= 0) return status;
     stop_install();
     signal(SIGPIPE, SIG_IGN); /* a write error says which value was not printed */
-    status = session_open(&r.session, &r.session_opts);
+    status = member_open(&r.member, &r.member_opts);
     if (status) return status;
     status = receive_all(&r);
-    session_close(&r.session);
+    member_close(&r.member);
     return status;
 }
 

@@ -36,7 +36,7 @@ static const char usage[] =
     "  xi recv -n lab results | xi send -n home results\n";
 
 struct sender {
-    struct session session;
+    struct member member;
     int64_t timeout;
     uint64_t sent;
     xi_loan *loans; /* blocks of the value that is being built */
@@ -44,7 +44,7 @@ struct sender {
 };
 
 struct send_args {
-    struct session_opts session;
+    struct member_opts member;
     int64_t timeout;
     bool text;
     const char *bytes;
@@ -60,16 +60,16 @@ static int sent(struct sender *s, int rc) {
     }
     if (rc == XI_E_INTR) return 128 + stop_signal();
     if (rc == XI_E_TIMEOUT || rc == XI_E_AGAIN)
-        say("channel \"%s\" is full and nobody made room in time; start a receiver, or give --timeout more", s->session.name);
+        say("channel \"%s\" is full and nobody made room in time; start a receiver, or give --timeout more", s->member.name);
     else
-        say("cannot send on \"%s\": %s", s->session.name, xi_error_text(rc));
+        say("cannot send on \"%s\": %s", s->member.name, xi_error_text(rc));
     return XI_EXIT_FAILED;
 }
 
 static int send_copy(struct sender *s, const void *value, size_t size) {
     struct deadline d = deadline_in(s->timeout);
     int rc;
-    do rc = xi_send(s->session.channel, value, size, deadline_left(&d));
+    do rc = xi_send(s->member.channel, value, size, deadline_left(&d));
     while (rc == XI_E_INTR && !stop_signal());
     return sent(s, rc);
 }
@@ -80,7 +80,7 @@ static int send_loan(struct sender *s, xi_loan *root, size_t size) {
     for (size_t i = 0; i < s->loan_count && rc == 0; i++) rc = xi_loan_attach(root, &s->loans[i]);
     while (rc == 0) {
         xi_send_opts opts = {.timeout = deadline_left(&d)};
-        rc = xi_send_loan(s->session.channel, root, size, &opts);
+        rc = xi_send_loan(s->member.channel, root, size, &opts);
         if (rc != XI_E_INTR || stop_signal()) break;
         rc = 0;
     }
@@ -102,7 +102,7 @@ static int place(void *context, size_t size, void **data, xi_buffer_ref *ref) {
         s->loan_room = room;
     }
     xi_loan loan = {0};
-    int rc = xi_loan_get(s->session.me, size ? size : 1, &loan);
+    int rc = xi_loan_get(s->member.me, size ? size : 1, &loan);
     if (rc) return rc;
     *data = loan.data;
     *ref = (xi_buffer_ref){loan.handle, 0, size};
@@ -138,7 +138,7 @@ static int send_json_small(struct sender *s, struct json *j, size_t size, const 
 static int send_json_loan(struct sender *s, struct json *j, size_t size, uint32_t flags, const char *where) {
     struct json_place at = {place, s};
     xi_loan root = {0};
-    int rc = xi_loan_get(s->session.me, size, &root);
+    int rc = xi_loan_get(s->member.me, size, &root);
     if (rc) return sent(s, rc);
     xi_builder b;
     xi_builder_init(&b, root.data, size, flags);
@@ -158,7 +158,7 @@ static int send_parsed(struct sender *s, struct json *j, const char *where) {
     if (rc) return bad_json(j, where);
     int64_t size = xi_builder_finish(&b);
     if (size < 0) return sent(s, (int)size);
-    if (j->buffers == 0 && (size_t)size <= xi_inline_max(s->session.channel))
+    if (j->buffers == 0 && (size_t)size <= xi_inline_max(s->member.channel))
         return send_json_small(s, j, (size_t)size, where);
     return send_json_loan(s, j, (size_t)size, flags, where);
 }
@@ -168,7 +168,7 @@ static int send_parsed(struct sender *s, struct json *j, const char *where) {
 static int send_blob(struct sender *s, bool text, const void *data, size_t n) {
     size_t room = XI_SIZE_BYTES(n);
     xi_loan loan = {0};
-    int rc = xi_loan_get(s->session.me, room, &loan);
+    int rc = xi_loan_get(s->member.me, room, &loan);
     if (rc) return sent(s, rc);
     xi_builder b;
     xi_builder_init(&b, loan.data, room, 0);
@@ -182,7 +182,7 @@ static int send_blob(struct sender *s, bool text, const void *data, size_t n) {
         return sent(s, (int)size);
     }
     int status;
-    if ((size_t)size <= xi_inline_max(s->session.channel))
+    if ((size_t)size <= xi_inline_max(s->member.channel))
         status = send_copy(s, loan.data, (size_t)size);
     else
         status = send_loan(s, &loan, (size_t)size);
@@ -320,12 +320,12 @@ static int parse(int argc, char **argv, struct send_args *a) {
                                             {0}};
     for (int got; (got = getopt_long(argc, argv, ":n:t:h", options, NULL)) != -1;) {
         switch (got) {
-        case 'n': a->session.ns = optarg; break;
+        case 'n': a->member.ns = optarg; break;
         case 't':
             if (!parse_duration(optarg, &a->timeout)) return say_usage("time \"%s\": write 2, 0.5, 200ms or 1m", optarg);
             break;
         case OPTION_MODE:
-            if (!parse_mode(optarg, &a->session.open.mode)) return say_usage("mode \"%s\": write queue or broadcast", optarg);
+            if (!parse_mode(optarg, &a->member.open.mode)) return say_usage("mode \"%s\": write queue or broadcast", optarg);
             break;
         case OPTION_TEXT: a->text = true; break;
         case OPTION_BYTES: a->bytes = optarg; break;
@@ -334,13 +334,13 @@ static int parse(int argc, char **argv, struct send_args *a) {
         }
     }
     if (optind >= argc) return say_usage("which channel?");
-    a->session.channel = argv[optind++];
+    a->member.channel = argv[optind++];
     if (a->bytes && (a->text || optind < argc)) return say_usage("--bytes sends one file: give no VALUE and no --text");
     return -1;
 }
 
 static int run(int argc, char **argv) {
-    struct send_args a = {.session = {.as = "xi send", .open = {.flags = XI_OPEN_SEND}}, .timeout = XI_FOREVER};
+    struct send_args a = {.member = {.as = "xi send", .open = {.flags = XI_OPEN_SEND}}, .timeout = XI_FOREVER};
     int status = parse(argc, argv, &a);
     if (status >= 0) return status;
     char **values = argv + optind;
@@ -349,14 +349,14 @@ static int run(int argc, char **argv) {
     if (status) return status;
     stop_install();
     struct sender s = {.timeout = a.timeout};
-    status = session_open(&s.session, &a.session);
+    status = member_open(&s.member, &a.member);
     if (status) return status;
     if (a.bytes) status = send_file(&s, a.bytes);
     else if (count > 0) status = send_arguments(&s, values, count, a.text);
     else status = send_input(&s, a.text);
     if (stop_signal()) status = 128 + stop_signal();
     free(s.loans);
-    session_close(&s.session);
+    member_close(&s.member);
     return status;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the subcommands of xi share: messages, options, an interruptible
- * session, and a look at /dev/shm.
+ * What the subcommands of xi share: messages, options, an interpreter with one
+ * channel that signals may interrupt, and a look at /dev/shm.
  *
  * A message goes to standard error and begins with the command's name; it says
  * what was wrong and what to do. Exit statuses: 0 done, 1 the operation failed or
@@ -69,14 +69,14 @@ void stop_install(void);
 /* 0, or the signal. */
 int stop_signal(void);
 
-/* ---- a joined interpreter with one channel (session.c) ---- */
+/* ---- a joined interpreter with one channel (member.c) ---- */
 
-struct session {
+struct member {
     xi_interp *me;
     xi_channel *channel;
     const char *name; /* of the channel */
 };
-struct session_opts {
+struct member_opts {
     const char *ns;
     const char *channel;
     const char *as;       /* the interpreter's name */
@@ -84,8 +84,8 @@ struct session_opts {
     xi_open_opts open;
 };
 /* XI_EXIT_OK, or an exit status after a message. */
-int session_open(struct session *s, const struct session_opts *opts);
-void session_close(struct session *s);
+int member_open(struct member *s, const struct member_opts *opts);
+void member_close(struct member *s);
 
 /* A wait that signals may interrupt and that then goes on for what is left. */
 struct deadline {

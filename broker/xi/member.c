@@ -23,8 +23,8 @@ static int refuse(int rc, const char *what, const char *name) {
     return XI_EXIT_FAILED;
 }
 
-int session_open(struct session *s, const struct session_opts *opts) {
-    *s = (struct session){NULL, NULL, opts->channel};
+int member_open(struct member *s, const struct member_opts *opts) {
+    *s = (struct member){NULL, NULL, opts->channel};
     const char *ns = namespace_or_default(opts->ns);
     if (!ns) return XI_EXIT_USAGE;
     xi_join_opts join = {.ns = ns, .name = opts->as, .language = "xi " XI_VERSION, .flags = opts->join_flags};
@@ -36,11 +36,11 @@ int session_open(struct session *s, const struct session_opts *opts) {
     while (rc == XI_E_INTR && !stop_signal());
     if (rc == 0) return XI_EXIT_OK;
     int status = refuse(rc, "open channel", opts->channel);
-    session_close(s);
+    member_close(s);
     return status;
 }
 
-void session_close(struct session *s) {
+void member_close(struct member *s) {
     xi_channel_free(s->channel);
     if (s->me) xi_leave(s->me);
     s->channel = NULL;
