@@ -208,7 +208,7 @@ static void run(struct options *o, struct broker *b, int listen_fd, int signal_f
     s.watch = loop_poll(b->loop, signal_fd, POLLIN, on_signal, &s);
     broker_listen(b, listen_fd);
     log_more("serving namespace \"%s\" (pid %d, waiting in %s)", o->broker.ns, (int)getpid(), loop_name(b->loop));
-    say_ready(o, 0, "ready");
+    say_ready(o, "ready");
     while (!b->stopping) broker_turn(b);
     loop_stop(b->loop, s.watch);
 }
@@ -249,7 +249,7 @@ int main(int argc, char **argv) {
     start_raise_limits();
     int lock_fd = start_lock(o.broker.ns);
     if (lock_fd == XI_E_AGAIN && o.broker.automatic) {
-        say_ready(&o, 0, "busy");
+        say_ready(&o, "busy");
         return 0;
     }
     if (lock_fd < 0) return failed(&o, lock_fd);
