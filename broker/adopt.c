@@ -67,11 +67,14 @@ static void learn(struct world *w, const struct file *file) {
     bool ours = file->epoch == (uint32_t)w->epoch && xi_segment_open(name, true, &fd) == 0;
     ours = ours && fstat(fd, &st) == 0 && pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head;
     ours = ours && head.magic == XI_LAYOUT_MAGIC && head.version == XI_LAYOUT_VERSION && head.epoch == w->epoch &&
-           head.number == file->number && head.size == (uint64_t)st.st_size && head.size >= XI_PAGE && !xi_load_relaxed(&head.gone) &&
-           head.kind > XI_SEG_REGISTRY && head.kind <= XI_SEG_CHANNEL && head.owner < XI_MAX_INTERPS;
+           head.number == file->number && head.size == (uint64_t)st.st_size && head.size >= XI_PAGE &&
+           !xi_load_relaxed(&head.gone) && head.kind > XI_SEG_REGISTRY && head.kind <= XI_SEG_CHANNEL &&
+           head.owner < XI_MAX_INTERPS;
     if (fd >= 0) close(fd);
-    if (ours) world_know(w, file->number, head.kind, head.owner, head.size, -1);
-    else remove_file(file->name);
+    if (ours)
+        world_know(w, file->number, head.kind, head.owner, head.size, -1);
+    else
+        remove_file(file->name);
 }
 
 static struct seg *known(const struct world *w, uint32_t number, uint32_t kind) {
@@ -88,7 +91,8 @@ static const char *registry_fault(const struct world *w, const struct stat *file
     if (r->seg.magic != XI_LAYOUT_MAGIC || r->seg.kind != XI_SEG_REGISTRY) return "it is not a registry";
     if (r->seg.version != XI_LAYOUT_VERSION) return "it is of another version of xidata";
     if ((uint32_t)r->seg.epoch == 0) return "it has no epoch";
-    if (limit > XI_MAX_CHANNELS || XI_REGISTRY_SIZE(limit) > (uint64_t)file->st_size) return "it is shorter than it says";
+    if (limit > XI_MAX_CHANNELS || XI_REGISTRY_SIZE(limit) > (uint64_t)file->st_size)
+        return "it is shorter than it says";
     if (r->uid != w->uid || strncmp(r->ns, w->ns, sizeof r->ns) != 0) return "it is of another namespace";
     if (xi_load_relaxed(&((struct xi_registry *)(uintptr_t)r)->state) != XI_NS_RUNNING)
         return "its broker died while removing or making it";
@@ -105,8 +109,10 @@ static int open_registry(struct world *w) {
     if (rc) return rc;
     if (fstat(w->registry_fd, &st) != 0) return xi_fail_errno(errno, "fstat of the registry");
     if (st.st_uid != w->uid)
-        return xi_fail(XI_E_ACCESS, "the registry /dev/shm%s belongs to user %u; ask them to remove it, or use another "
-                       "namespace", name, (unsigned)st.st_uid);
+        return xi_fail(XI_E_ACCESS,
+                       "the registry /dev/shm%s belongs to user %u; ask them to remove it, or use another "
+                       "namespace",
+                       name, (unsigned)st.st_uid);
     const char *fault = "it is too short";
     if (st.st_size >= (off_t)sizeof(struct xi_registry)) {
         rc = world_map_registry(w);
@@ -136,9 +142,14 @@ static void adopt_slots(struct world *w, struct state *st) {
     for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
         struct xi_slot *s = &w->registry->slots[i];
         uint32_t state = xi_load_relaxed(&s->state);
-        struct adopted_interp found = {.slot = i, .id = xi_load_relaxed(&s->id), .pid = s->pid, .uid = w->uid,
-                                       .start = s->start_time, .flags = s->flags & XI_JOIN_REQUIRES_REF,
-                                       .refcount = xi_load_relaxed(&s->id_refcount), .orphan = state == XI_SLOT_ORPHAN,
+        struct adopted_interp found = {.slot = i,
+                                       .id = xi_load_relaxed(&s->id),
+                                       .pid = s->pid,
+                                       .uid = w->uid,
+                                       .start = s->start_time,
+                                       .flags = s->flags & XI_JOIN_REQUIRES_REF,
+                                       .refcount = xi_load_relaxed(&s->id_refcount),
+                                       .orphan = state == XI_SLOT_ORPHAN,
                                        .used = s->used != 0};
         if (state != XI_SLOT_LIVE && state != XI_SLOT_ORPHAN) continue;
         if (found.id <= 0 || found.id >= next || found.pid <= 0 || table_find(&st->ids, (uint64_t)found.id)) {
@@ -194,7 +205,8 @@ static void adopt_owned(struct world *w, struct state *st, const uint64_t *numbe
         uint64_t *found = table_find(&w->segs, numbers[i]);
         struct seg *s = found ? (struct seg *)(uintptr_t)*found : NULL;
         if (!s || s->kind == XI_SEG_CHANNEL || s->kind == XI_SEG_RELEASE) continue;
-        struct held h = {s->number, s->kind, s->size, s->size + (s->kind == XI_SEG_ARENA ? XI_RELEASE_SIZE(s->size) : 0)};
+        struct held h = {s->number, s->kind, s->size,
+                         s->size + (s->kind == XI_SEG_ARENA ? XI_RELEASE_SIZE(s->size) : 0)};
         state_adopt_segment(st, s->slot, &h);
     }
 }
@@ -213,8 +225,11 @@ static void drop_empty_orphans(struct world *w, struct state *st) {
 
 static bool adopt_channel(struct world *w, struct state *st, uint32_t index, struct table *ids) {
     const struct xi_chan_entry *e = &w->registry->channels[index];
-    struct chan ch = {.id = xi_load_relaxed(&w->registry->channels[index].id), .segment = e->segment, .mode = e->mode,
-                      .capacity = e->capacity, .uid = w->uid};
+    struct chan ch = {.id = xi_load_relaxed(&w->registry->channels[index].id),
+                      .segment = e->segment,
+                      .mode = e->mode,
+                      .capacity = e->capacity,
+                      .uid = w->uid};
     struct xi_chan_view view;
     memcpy(ch.name, e->name, sizeof ch.name);
     if (!memchr(ch.name, 0, sizeof ch.name) || !xi_channel_name_valid(ch.name, XI_NAME_MAX)) return false;
@@ -270,7 +285,9 @@ static bool remove_leftovers(struct world *w) {
     world_name(w, name, 0);
     xi_segment_remove(name, -1);
     uint32_t count = each_file(w, remove_any);
-    if (count) log_line("removed %u segment%s that an earlier broker left behind; starting afresh", count, count == 1 ? "" : "s");
+    if (count)
+        log_line("removed %u segment%s that an earlier broker left behind; starting afresh", count,
+                 count == 1 ? "" : "s");
     return count > 0;
 }
 

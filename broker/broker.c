@@ -13,19 +13,19 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "request.h"
 #include "error.h"
 #include "log.h"
 #include "proc.h"
+#include "request.h"
 #include "wire/names.h"
 #include "wire/order.h"
 #include "xidata.h"
 
 #define MS ((int64_t)1000000)
-#define SETTLE_NS (1000 * MS)        /* silence after which an interpreter has declared all it holds */
-#define FIRST_JOIN_NS (5000 * MS)    /* an --auto broker waits for the one that started it */
-#define GRACE_NS (200 * MS)          /* for one that comes back right after */
-#define SLICE_NS (2 * MS)            /* of work that is many small pieces, before looking at what else there is */
+#define SETTLE_NS (1000 * MS)     /* silence after which an interpreter has declared all it holds */
+#define FIRST_JOIN_NS (5000 * MS) /* an --auto broker waits for the one that started it */
+#define GRACE_NS (200 * MS)       /* for one that comes back right after */
+#define SLICE_NS (2 * MS)         /* of work that is many small pieces, before looking at what else there is */
 #define CONNECTIONS_MAX 1024u
 
 static void handle(struct broker *b, const struct event *event);
@@ -53,7 +53,8 @@ static void send_to(struct broker *b, uint64_t conn, const struct xi_reply *repl
 }
 
 static struct xi_reply reply_to(const struct xi_request *q, int status, const char *words) {
-    struct xi_reply r = {.magic = XI_WIRE_MAGIC, .version = XI_WIRE_VERSION, .op = q->op, .serial = q->serial, .status = status};
+    struct xi_reply r = {
+        .magic = XI_WIRE_MAGIC, .version = XI_WIRE_VERSION, .op = q->op, .serial = q->serial, .status = status};
     snprintf(r.text, sizeof r.text, "%s", words);
     return r;
 }
@@ -224,7 +225,8 @@ static int gather(struct broker *b, const struct action *a, int fds[XI_WIRE_FDS]
 
 /* Their consequences come later in the same step or after it; whoever reads the answer is to see them. */
 static bool is_late(const struct action *a) {
-    return a->reply.status == 0 && (a->reply.op == XI_OP_CLOSE || a->reply.op == XI_OP_LEAVE || a->reply.op == XI_OP_UNREF);
+    return a->reply.status == 0 &&
+           (a->reply.op == XI_OP_CLOSE || a->reply.op == XI_OP_LEAVE || a->reply.op == XI_OP_UNREF);
 }
 
 static void send_later(struct broker *b, uint64_t conn, const struct xi_reply *reply) {
@@ -236,13 +238,21 @@ static void send_later(struct broker *b, uint64_t conn, const struct xi_reply *r
 }
 
 static int reply(struct broker *b, const struct action *a) {
-    struct xi_reply r = {.magic = XI_WIRE_MAGIC, .version = XI_WIRE_VERSION, .op = a->reply.op, .serial = a->reply.serial,
-                         .status = a->reply.status, .a = a->reply.a, .b = a->reply.b, .c = a->reply.c, .d = a->reply.d};
+    struct xi_reply r = {.magic = XI_WIRE_MAGIC,
+                         .version = XI_WIRE_VERSION,
+                         .op = a->reply.op,
+                         .serial = a->reply.serial,
+                         .status = a->reply.status,
+                         .a = a->reply.a,
+                         .b = a->reply.b,
+                         .c = a->reply.c,
+                         .d = a->reply.d};
     int fds[XI_WIRE_FDS] = {-1, -1, -1}, rc = 0;
     unsigned count = 0;
     if (r.status < 0) {
         memcpy(r.text, b->state.words, sizeof r.text);
-        if (r.status == XI_E_QUOTA || r.status == XI_E_NOSPACE || r.status == XI_E_LIMIT) log_line("refused: %s", r.text);
+        if (r.status == XI_E_QUOTA || r.status == XI_E_NOSPACE || r.status == XI_E_LIMIT)
+            log_line("refused: %s", r.text);
     } else if (r.op == XI_OP_STATS) {
         r.c = outstanding(b);
         r.d += b->world.registry_size;
@@ -250,8 +260,10 @@ static int reply(struct broker *b, const struct action *a) {
         rc = gather(b, a, fds, &count);
     }
     if (rc == 0) {
-        if (is_late(a)) send_later(b, a->conn, &r);
-        else send_to(b, a->conn, &r, fds, count);
+        if (is_late(a))
+            send_later(b, a->conn, &r);
+        else
+            send_to(b, a->conn, &r, fds, count);
     }
     for (unsigned i = 0; i < count; i++) close(fds[i]);
     return rc;

@@ -19,7 +19,7 @@
 
 struct broker_options {
     const char *ns;
-    bool automatic; /* leave when the last interpreter has gone */
+    bool automatic;    /* leave when the last interpreter has gone */
     int64_t linger_ns; /* but wait this long for somebody to come for undelivered values; negative: for ever */
     bool memfd;
     enum loop_choice wait;
@@ -61,12 +61,13 @@ struct broker {
     int made[2]; /* descriptors of what the current request made */
     unsigned made_count;
     bool handling, alone, joined_once, stopping;
-    bool found; /* something of an earlier broker, adopted or removed */
+    bool found;       /* something of an earlier broker, adopted or removed */
     const char *fate; /* of the interpreter whose death is being handled */
     char last_words[160];
 };
 
-/* Adopts or makes the namespace. 0, or an enum xi_error with its sentence in xi_error_text(). The lock is held already. */
+/* Adopts or makes the namespace. 0, or an enum xi_error with its sentence in xi_error_text(). The lock is held already.
+ */
 int broker_init(struct broker *b, const struct broker_options *options);
 /* Begins to accept on a listening socket, which stays the caller's. */
 void broker_listen(struct broker *b, int fd);

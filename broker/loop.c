@@ -18,8 +18,10 @@ struct loop *loop_new(enum loop_choice choice, const char **why) {
     *why = "XI_WAIT=futex";
     if (choice != LOOP_POLL) waiter = waiter_uring_new(why);
     if (!waiter && choice == LOOP_URING) return NULL;
-    if (!waiter) waiter = waiter_poll_new();
-    else *why = "";
+    if (!waiter)
+        waiter = waiter_poll_new();
+    else
+        *why = "";
     struct loop *loop = memory_or_die(NULL, 1, sizeof *loop);
     *loop = (struct loop){.waiter = waiter};
     return loop;
@@ -38,7 +40,8 @@ int64_t loop_now(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static struct watch *watch_new(struct loop *loop, enum watch_kind kind, int fd, size_t size, loop_fn fn, void *context) {
+static struct watch *watch_new(struct loop *loop, enum watch_kind kind, int fd, size_t size, loop_fn fn,
+                               void *context) {
     struct watch *w = memory_or_die(NULL, 1, sizeof *w + size);
     *w = (struct watch){.kind = kind, .fd = fd, .fn = fn, .context = context, .size = size};
     if (kind != WATCH_POLL) loop_again(loop, w);
@@ -71,14 +74,18 @@ void loop_again(struct loop *loop, struct watch *watch) {
 void loop_stop(struct loop *loop, struct watch *watch) {
     if (!watch) return;
     watch->stopped = true;
-    if (watch->armed) loop->waiter->cancel(loop->waiter, watch);
-    else free(watch);
+    if (watch->armed)
+        loop->waiter->cancel(loop->waiter, watch);
+    else
+        free(watch);
 }
 
 void watch_done(struct watch *watch, int result) {
     watch->armed = false;
-    if (watch->stopped) free(watch);
-    else watch->fn(watch->context, result, watch->data);
+    if (watch->stopped)
+        free(watch);
+    else
+        watch->fn(watch->context, result, watch->data);
 }
 
 void loop_timer(struct loop *loop, struct timer *timer, void (*fn)(void *context), void *context) {

@@ -20,7 +20,8 @@ enum loop_choice { LOOP_AUTO, LOOP_URING, LOOP_POLL };
 struct loop;
 struct watch;
 
-/* `result`: a new descriptor, bytes received, or poll's revents; negative errno on error. `data`: the bytes received. */
+/* `result`: a new descriptor, bytes received, or poll's revents; negative errno on error. `data`: the bytes received.
+ */
 typedef void (*loop_fn)(void *context, int result, const void *data);
 
 struct timer {
@@ -30,7 +31,8 @@ struct timer {
     struct timer *next;
 };
 
-/* NULL only if io_uring was demanded and is not to be had (reason in *why). Otherwise *why says why it is poll, or "". */
+/* NULL only if io_uring was demanded and is not to be had (reason in *why). Otherwise *why says why it is poll, or "".
+ */
 struct loop *loop_new(enum loop_choice choice, const char **why);
 void loop_free(struct loop *loop);
 const char *loop_name(const struct loop *loop);

@@ -54,8 +54,10 @@ static void collect(struct poller *p) {
 static int perform(struct watch *w, short revents) {
     ssize_t n;
     if (w->kind == WATCH_POLL) return revents;
-    if (w->kind == WATCH_ACCEPT) n = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC);
-    else n = recvmsg(w->fd, &w->msg, MSG_DONTWAIT);
+    if (w->kind == WATCH_ACCEPT)
+        n = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC);
+    else
+        n = recvmsg(w->fd, &w->msg, MSG_DONTWAIT);
     return n < 0 ? -errno : (int)n;
 }
 

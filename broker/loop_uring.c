@@ -93,7 +93,8 @@ static int make_ring(struct io_uring *ring) {
 static bool knows_all(struct io_uring *ring) {
     struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
     bool all = probe && io_uring_opcode_supported(probe, IORING_OP_ACCEPT) &&
-               io_uring_opcode_supported(probe, IORING_OP_RECVMSG) && io_uring_opcode_supported(probe, IORING_OP_POLL_ADD) &&
+               io_uring_opcode_supported(probe, IORING_OP_RECVMSG) &&
+               io_uring_opcode_supported(probe, IORING_OP_POLL_ADD) &&
                io_uring_opcode_supported(probe, IORING_OP_ASYNC_CANCEL) && (ring->features & IORING_FEAT_NODROP);
     if (probe) io_uring_free_probe(probe);
     return all;

@@ -42,8 +42,10 @@ static const char usage[] =
     "      --auto              go to the background; leave when the last interpreter has gone\n"
     "      --foreground        with --auto: stay in the foreground\n"
     "      --linger            with --auto: stay for as long as undelivered values wait, not for XI_LINGER seconds\n"
-    "      --ready-fd N        write \"ready\" or \"busy\" (another broker serves it) to descriptor N when that is known\n"
-    "      --memfd             segments without names, sealed: only the broker hands them out (a new one cannot adopt them)\n"
+    "      --ready-fd N        write \"ready\" or \"busy\" (another broker serves it) to descriptor N when that is "
+    "known\n"
+    "      --memfd             segments without names, sealed: only the broker hands them out (a new one cannot adopt "
+    "them)\n"
     "      --quota-bytes N     shared memory of one user (K, M, G, T may follow; default 256G)\n"
     "      --quota-segments N  default 65536\n"
     "      --quota-channels N  default 16384, which is the most there can be\n"
@@ -52,19 +54,37 @@ static const char usage[] =
     "      --version\n"
     "\n"
     "Environment: XI_RUNTIME_DIR (folder of the sockets; else $XDG_RUNTIME_DIR/xidata, else /tmp/xidata-UID),\n"
-    "XI_WAIT=auto|uring|futex, XI_LINGER (default 60). SIGTERM and SIGINT end the namespace and remove it. See xi-broker(1).\n";
+    "XI_WAIT=auto|uring|futex, XI_LINGER (default 60). SIGTERM and SIGINT end the namespace and remove it. See "
+    "xi-broker(1).\n";
 
-enum { OPT_LOG = 256, OPT_AUTO, OPT_FOREGROUND, OPT_LINGER, OPT_READY, OPT_MEMFD, OPT_BYTES, OPT_SEGMENTS, OPT_CHANNELS,
-       OPT_INTERPS, OPT_VERSION };
-static const struct option long_options[] = {
-    {"namespace", required_argument, NULL, 'n'},   {"verbose", no_argument, NULL, 'v'},
-    {"log", required_argument, NULL, OPT_LOG},     {"auto", no_argument, NULL, OPT_AUTO},
-    {"foreground", no_argument, NULL, OPT_FOREGROUND}, {"linger", no_argument, NULL, OPT_LINGER},
-    {"ready-fd", required_argument, NULL, OPT_READY}, {"memfd", no_argument, NULL, OPT_MEMFD},
-    {"quota-bytes", required_argument, NULL, OPT_BYTES}, {"quota-segments", required_argument, NULL, OPT_SEGMENTS},
-    {"quota-channels", required_argument, NULL, OPT_CHANNELS}, {"quota-interps", required_argument, NULL, OPT_INTERPS},
-    {"help", no_argument, NULL, 'h'},              {"version", no_argument, NULL, OPT_VERSION},
-    {NULL, 0, NULL, 0}};
+enum {
+    OPT_LOG = 256,
+    OPT_AUTO,
+    OPT_FOREGROUND,
+    OPT_LINGER,
+    OPT_READY,
+    OPT_MEMFD,
+    OPT_BYTES,
+    OPT_SEGMENTS,
+    OPT_CHANNELS,
+    OPT_INTERPS,
+    OPT_VERSION
+};
+static const struct option long_options[] = {{"namespace", required_argument, NULL, 'n'},
+                                             {"verbose", no_argument, NULL, 'v'},
+                                             {"log", required_argument, NULL, OPT_LOG},
+                                             {"auto", no_argument, NULL, OPT_AUTO},
+                                             {"foreground", no_argument, NULL, OPT_FOREGROUND},
+                                             {"linger", no_argument, NULL, OPT_LINGER},
+                                             {"ready-fd", required_argument, NULL, OPT_READY},
+                                             {"memfd", no_argument, NULL, OPT_MEMFD},
+                                             {"quota-bytes", required_argument, NULL, OPT_BYTES},
+                                             {"quota-segments", required_argument, NULL, OPT_SEGMENTS},
+                                             {"quota-channels", required_argument, NULL, OPT_CHANNELS},
+                                             {"quota-interps", required_argument, NULL, OPT_INTERPS},
+                                             {"help", no_argument, NULL, 'h'},
+                                             {"version", no_argument, NULL, OPT_VERSION},
+                                             {NULL, 0, NULL, 0}};
 
 static _Noreturn void misused(const char *what, const char *value) {
     fprintf(stderr, "xi-broker: %s \"%s\"; see xi-broker --help\n", what, value);
@@ -121,18 +141,22 @@ static void take_option(struct options *o, int c, const char *value) {
     case OPT_BYTES: limits->bytes = number(value, UINT64_MAX, "not a number of bytes:"); break;
     case OPT_SEGMENTS: limits->segments = (uint32_t)number(value, UINT32_MAX / 2, "not a number of segments:"); break;
     case OPT_CHANNELS: limits->channels = (uint32_t)number(value, XI_MAX_CHANNELS, "not a number of channels:"); break;
-    case OPT_INTERPS: limits->interps = (uint32_t)number(value, XI_MAX_INTERPS - 1, "not a number of interpreters:"); break;
+    case OPT_INTERPS:
+        limits->interps = (uint32_t)number(value, XI_MAX_INTERPS - 1, "not a number of interpreters:");
+        break;
     default: exit(2); /* getopt has said why */
     }
 }
 
 static void parse(struct options *o, int argc, char **argv) {
     static const struct state_limits limits = STATE_LIMITS_DEFAULT;
-    *o = (struct options){.broker = {.ns = xi_ns_default(), .limits = limits, .wait = wait_choice(),
-                                       .linger_ns = linger_ns()}, .ready_fd = -1};
+    *o = (struct options){
+        .broker = {.ns = xi_ns_default(), .limits = limits, .wait = wait_choice(), .linger_ns = linger_ns()},
+        .ready_fd = -1};
     for (int c; (c = getopt_long(argc, argv, "n:vh", long_options, NULL)) != -1;) take_option(o, c, optarg);
     if (optind < argc) misused("unexpected argument", argv[optind]);
-    if (!xi_ns_valid(o->broker.ns)) misused("a namespace is 1 to 31 of A-Z a-z 0-9 _ . -, not beginning with a dot:", o->broker.ns);
+    if (!xi_ns_valid(o->broker.ns))
+        misused("a namespace is 1 to 31 of A-Z a-z 0-9 _ . -, not beginning with a dot:", o->broker.ns);
     if (!o->broker.automatic) o->foreground = true;
     if (o->ready_fd >= 0 && fcntl(o->ready_fd, F_SETFD, FD_CLOEXEC) != 0) {
         char text[16];

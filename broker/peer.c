@@ -19,8 +19,10 @@
 
 static void on_packet(void *context, int result, const void *data) {
     struct peer *p = context;
-    if (result == -EINTR || result == -EAGAIN) loop_again(p->loop, p->in);
-    else p->packet(p, result, data);
+    if (result == -EINTR || result == -EAGAIN)
+        loop_again(p->loop, p->in);
+    else
+        p->packet(p, result, data);
 }
 
 void peer_listen(struct peer *p) {
@@ -36,8 +38,9 @@ static bool identify(struct peer *p) {
     p->uid = who.uid;
     if (who.uid != geteuid()) {
         p->refused = XI_E_ACCESS;
-        snprintf(p->words, sizeof p->words, "this broker serves user %u alone, and this is user %u: start one of your own",
-                 (unsigned)geteuid(), (unsigned)who.uid);
+        snprintf(p->words, sizeof p->words,
+                 "this broker serves user %u alone, and this is user %u: start one of your own", (unsigned)geteuid(),
+                 (unsigned)who.uid);
         return true;
     }
     if (who.pid <= 0) return true; /* of another pid namespace: it may look, joining is refused by the core */
@@ -45,7 +48,8 @@ static bool identify(struct peer *p) {
     if (p->pidfd < 0 && (errno == ESRCH || errno == ENOENT)) return false;
     if (p->pidfd < 0) {
         p->refused = XI_E_SYSTEM;
-        snprintf(p->words, sizeof p->words, "the broker cannot watch your process (pidfd_open: %s); Linux 5.3 can", strerror(errno));
+        snprintf(p->words, sizeof p->words, "the broker cannot watch your process (pidfd_open: %s); Linux 5.3 can",
+                 strerror(errno));
     }
     return true;
 }
@@ -111,7 +115,8 @@ static void on_writable(void *context, int result, const void *data) {
     int rc = 1;
     (void)result;
     (void)data;
-    while (sent < p->queued && (rc = try_send(p->fd, &p->queue[sent].reply, p->queue[sent].fds, p->queue[sent].fd_count)) > 0)
+    while (sent < p->queued &&
+           (rc = try_send(p->fd, &p->queue[sent].reply, p->queue[sent].fds, p->queue[sent].fd_count)) > 0)
         drop_outgoing(&p->queue[sent++]);
     p->queued -= sent;
     memmove(p->queue, p->queue + sent, p->queued * sizeof *p->queue);
@@ -135,8 +140,10 @@ static bool enqueue(struct peer *p, const struct xi_reply *reply, const int *fds
         return false;
     }
     p->queued++;
-    if (p->out) loop_again(p->loop, p->out);
-    else p->out = loop_poll(p->loop, p->fd, POLLOUT, on_writable, p);
+    if (p->out)
+        loop_again(p->loop, p->out);
+    else
+        p->out = loop_poll(p->loop, p->fd, POLLOUT, on_writable, p);
     return true;
 }
 

@@ -84,7 +84,8 @@ bool proc_has_died(int pidfd) {
     return poll(&p, 1, 0) > 0;
 }
 
-/* Linux 6.15 tells the status of processes that were reaped already. Layout of struct pidfd_info, first version with it. */
+/* Linux 6.15 tells the status of processes that were reaped already. Layout of struct pidfd_info, first version with
+ * it. */
 struct fate_info {
     uint64_t mask, cgroupid;
     uint32_t pid, tgid, ppid, ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid;

@@ -69,7 +69,8 @@ static uint32_t count_borrows(const struct xi_dead *dead) {
 static bool has_group_of(const struct xi_chan_view *view, const struct xi_dead *dead) {
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         struct xi_group *group = &view->chan->groups[g];
-        if (xi_load_relaxed(&group->state) != XI_GROUP_FREE && xi_load_relaxed(&group->owner) == dead->slot) return true;
+        if (xi_load_relaxed(&group->state) != XI_GROUP_FREE && xi_load_relaxed(&group->owner) == dead->slot)
+            return true;
     }
     return false;
 }
@@ -304,8 +305,10 @@ void recover_adopted(struct recover *r) {
         for (uint32_t i = 0; i < r->st->chan_capacity; i++) {
             const struct chan *ch = &r->st->chans[i];
             if (!ch->id || !world_view(r->w, ch, &view)) continue;
-            if (pass == 0) xi_repair_channel(&view, &broker, &r->w->repair);
-            else xi_ring_channel(&view, &r->w->repair);
+            if (pass == 0)
+                xi_repair_channel(&view, &broker, &r->w->repair);
+            else
+                xi_ring_channel(&view, &r->w->repair);
             world_trim(r->w);
         }
     ring_living(r);

@@ -21,7 +21,8 @@ enum check request_check(const void *bytes, size_t n, struct xi_request *out, in
         return CHECK_DROP;
     }
     if (out->version != XI_WIRE_VERSION) {
-        *why = "the broker speaks another version of the protocol: use one version of xidata on both sides, or another namespace";
+        *why = "the broker speaks another version of the protocol: use one version of xidata on both sides, or another "
+               "namespace";
         return CHECK_DROP;
     }
     if (n != sizeof *out) {

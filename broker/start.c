@@ -34,7 +34,8 @@
 static void reset_signals(void) {
     sigset_t none;
     for (int s = 1; s < NSIG; s++)
-        if (s != SIGKILL && s != SIGSTOP) (void)signal(s, SIG_DFL); /* fails for the C library's own: they are default */
+        if (s != SIGKILL && s != SIGSTOP)
+            (void)signal(s, SIG_DFL); /* fails for the C library's own: they are default */
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -100,12 +101,15 @@ void start_raise_limits(void) {
 static int check_folder(const char *dir) {
     struct stat st;
     if (mkdir(dir, 0700) != 0 && errno != EEXIST)
-        return xi_fail(XI_E_ACCESS, "cannot make the folder %s of the control sockets: %s; set XI_RUNTIME_DIR to one that can be "
-                       "made", dir, strerror(errno));
+        return xi_fail(XI_E_ACCESS,
+                       "cannot make the folder %s of the control sockets: %s; set XI_RUNTIME_DIR to one that can be "
+                       "made",
+                       dir, strerror(errno));
     if (lstat(dir, &st) != 0) return xi_fail(XI_E_SYSTEM, "cannot look at %s: %s", dir, strerror(errno));
     if (!S_ISDIR(st.st_mode)) return xi_fail(XI_E_ACCESS, "%s is not a folder: remove it, or set XI_RUNTIME_DIR", dir);
     if (st.st_uid != geteuid())
-        return xi_fail(XI_E_ACCESS, "the folder %s belongs to user %u, not to you: set XI_RUNTIME_DIR to one of your own", dir,
+        return xi_fail(XI_E_ACCESS,
+                       "the folder %s belongs to user %u, not to you: set XI_RUNTIME_DIR to one of your own", dir,
                        (unsigned)st.st_uid);
     if (st.st_mode & 077)
         return xi_fail(XI_E_ACCESS, "the folder %s is open to other users (mode %04o): chmod 700 %s", dir,
@@ -116,7 +120,8 @@ static int check_folder(const char *dir) {
 /* True if the locked file is still what its name leads to: a broker that left may have removed it meanwhile. */
 static bool still_named(int fd, const char *path) {
     struct stat mine, named;
-    return fstat(fd, &mine) == 0 && lstat(path, &named) == 0 && mine.st_ino == named.st_ino && mine.st_dev == named.st_dev;
+    return fstat(fd, &mine) == 0 && lstat(path, &named) == 0 && mine.st_ino == named.st_ino &&
+           mine.st_dev == named.st_dev;
 }
 
 int start_lock(const char *ns) {
@@ -145,7 +150,8 @@ int start_socket(const char *ns, bool *stale) {
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0) return xi_fail_errno(errno, "cannot make a socket");
     *stale = unlink(a.sun_path) == 0;
-    if (bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && chmod(a.sun_path, 0600) == 0 && listen(fd, 1024) == 0) return fd;
+    if (bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && chmod(a.sun_path, 0600) == 0 && listen(fd, 1024) == 0)
+        return fd;
     rc = xi_fail(XI_E_SYSTEM, "cannot listen on %s: %s", a.sun_path, strerror(errno));
     close(fd);
     return rc;

@@ -6,8 +6,8 @@
 #include <stdbool.h>
 
 /* Goes to the background: the caller's process ends with status 0, and the function returns in a daemon with stdio on
- * /dev/null (stderr on `log_fd`, if not -1), no inherited descriptors but `keep_fd` (-1: none), the default signals, and
- * the root as its folder. *starter is a pidfd of the ended process, or -1. 0, or an enum xi_error. */
+ * /dev/null (stderr on `log_fd`, if not -1), no inherited descriptors but `keep_fd` (-1: none), the default signals,
+ * and the root as its folder. *starter is a pidfd of the ended process, or -1. 0, or an enum xi_error. */
 int start_daemonize(int keep_fd, int log_fd, int *starter);
 /* Waits until the process that was started has ended, so that its parent can reap it at once. Closes `starter`. */
 void start_await_end(int starter);

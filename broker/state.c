@@ -70,18 +70,25 @@ static struct user *user_of(struct state *st, uint32_t uid) {
 bool afford(struct state *st, uint32_t uid, const struct state_limits *more) {
     const struct state_limits *used = &user_of(st, uid)->used, *most = &st->limits;
     if (more->bytes > most->bytes || used->bytes > most->bytes - more->bytes)
-        refuse(st, XI_E_QUOTA, "%llu more bytes would pass this user's quota of %llu (%llu used); release values, or start "
-               "xi-broker with a larger --quota-bytes", (unsigned long long)more->bytes, (unsigned long long)most->bytes,
-               (unsigned long long)used->bytes);
+        refuse(st, XI_E_QUOTA,
+               "%llu more bytes would pass this user's quota of %llu (%llu used); release values, or start "
+               "xi-broker with a larger --quota-bytes",
+               (unsigned long long)more->bytes, (unsigned long long)most->bytes, (unsigned long long)used->bytes);
     else if (used->segments + more->segments > most->segments)
-        refuse(st, XI_E_QUOTA, "this user's quota of %u segments is used up; release values, or start xi-broker with a larger "
-               "--quota-segments", most->segments);
+        refuse(st, XI_E_QUOTA,
+               "this user's quota of %u segments is used up; release values, or start xi-broker with a larger "
+               "--quota-segments",
+               most->segments);
     else if (used->channels + more->channels > most->channels)
-        refuse(st, XI_E_QUOTA, "this user's quota of %u channels is used up; close some, or start xi-broker with a larger "
-               "--quota-channels", most->channels);
+        refuse(st, XI_E_QUOTA,
+               "this user's quota of %u channels is used up; close some, or start xi-broker with a larger "
+               "--quota-channels",
+               most->channels);
     else if (used->interps + more->interps > most->interps)
-        refuse(st, XI_E_QUOTA, "this user's quota of %u interpreters is used up; let some leave, or start xi-broker with a "
-               "larger --quota-interps", most->interps);
+        refuse(st, XI_E_QUOTA,
+               "this user's quota of %u interpreters is used up; let some leave, or start xi-broker with a "
+               "larger --quota-interps",
+               most->interps);
     else
         return true;
     return false;
@@ -144,7 +151,8 @@ static void on_disconnect(struct state *st, uint64_t number) {
 }
 
 static void request_stats(struct state *st) {
-    /* c, the blocks outstanding, lies in shared memory: whoever sends this reply adds it, and the registry's size to d */
+    /* c, the blocks outstanding, lies in shared memory: whoever sends this reply adds it, and the registry's size to d
+     */
     answer(st, st->live, st->chan_count, 0, st->bytes);
 }
 
@@ -196,9 +204,12 @@ static void on_request(struct state *st, const struct event *event) {
 /* The action that was to make something for the current request failed: take the decision back, and say so. */
 static void on_failed(struct state *st, const struct event *event) {
     if (st->current.made) {
-        if (st->current.op == XI_OP_JOIN) interp_undo_join(st);
-        else if (st->current.op == XI_OP_OPEN) channel_undo_open(st);
-        else segment_undo(st);
+        if (st->current.op == XI_OP_JOIN)
+            interp_undo_join(st);
+        else if (st->current.op == XI_OP_OPEN)
+            channel_undo_open(st);
+        else
+            segment_undo(st);
     }
     refuse(st, event->status, "%s", event->text);
     st->current.made = false;
@@ -300,7 +311,9 @@ void state_adopt_interp(struct state *st, const struct adopted_interp *found) {
     }
 }
 
-void state_adopt_segment(struct state *st, uint32_t slot, const struct held *held) { hold(st, &st->interps[slot], held); }
+void state_adopt_segment(struct state *st, uint32_t slot, const struct held *held) {
+    hold(st, &st->interps[slot], held);
+}
 
 void state_adopt_channel(struct state *st, uint32_t index, const struct chan *found) {
     channels_reserve(st, index);

@@ -45,7 +45,8 @@ struct state_limits {
     uint64_t bytes;
     uint32_t segments, channels, interps;
 };
-#define STATE_LIMITS_DEFAULT {(uint64_t)256 << 30, 65536, XI_MAX_CHANNELS, XI_MAX_INTERPS - 1}
+#define STATE_LIMITS_DEFAULT                                                                                           \
+    { (uint64_t)256 << 30, 65536, XI_MAX_CHANNELS, XI_MAX_INTERPS - 1 }
 
 struct user {
     uint32_t uid;
@@ -75,9 +76,9 @@ struct interp {
     bool had_ref;       /* wants to be told to end when refcount falls to zero */
     bool told_end;
     bool declaring;
-    bool used;            /* has opened a channel or taken a reference, ever */
-    bool opened_unknown;  /* adopted: `handles` may miss channels that it opened under an earlier broker */
-    uint64_t leave_conn;  /* who waits for the reply to LEAVE, or 0 */
+    bool used;           /* has opened a channel or taken a reference, ever */
+    bool opened_unknown; /* adopted: `handles` may miss channels that it opened under an earlier broker */
+    uint64_t leave_conn; /* who waits for the reply to LEAVE, or 0 */
     uint32_t leave_serial;
     struct table handles; /* channel id to open handles; 0: opened once, closed since */
     struct table refs;    /* interpreter id to references held on it */

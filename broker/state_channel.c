@@ -136,15 +136,19 @@ static void open_new(struct state *st, struct interp *me, const struct xi_reques
     struct state_limits cost = {.bytes = XI_RING_OFFSET + capacity, .segments = 1, .channels = 1};
     if (!afford(st, me->uid, &cost)) return;
     if (st->chan_count >= XI_MAX_CHANNELS) {
-        refuse(st, XI_E_LIMIT, "a namespace has %u channels at most; close some, or use a second namespace", XI_MAX_CHANNELS);
+        refuse(st, XI_E_LIMIT, "a namespace has %u channels at most; close some, or use a second namespace",
+               XI_MAX_CHANNELS);
         return;
     }
     uint32_t number = take_number(st);
     if (!number) return;
     uint32_t index = take_entry(st);
     struct chan *ch = &st->chans[index];
-    *ch = (struct chan){.id = st->next_channel++, .segment = number, .mode = q->a ? (uint32_t)q->a : XI_QUEUE,
-                        .capacity = capacity, .uid = me->uid};
+    *ch = (struct chan){.id = st->next_channel++,
+                        .segment = number,
+                        .mode = q->a ? (uint32_t)q->a : XI_QUEUE,
+                        .capacity = capacity,
+                        .uid = me->uid};
     memcpy(ch->name, q->name, sizeof ch->name);
     link_name(st, index);
     *table_put(&st->chan_ids, ch->id) = index;
@@ -162,8 +166,10 @@ void request_open(struct state *st, struct interp *me, const struct xi_request *
     if ((q->c & XI_WIRE_ADOPT) && me->declaring) emit_slot(st, ACTION_SETTLE, slot_of(st, me));
     if (!well_asked(st, q)) return;
     int64_t index = find_name(st, q->name);
-    if (index >= 0) open_old(st, me, q, (uint32_t)index);
-    else open_new(st, me, q);
+    if (index >= 0)
+        open_old(st, me, q, (uint32_t)index);
+    else
+        open_new(st, me, q);
 }
 
 static void remove_channel(struct state *st, uint32_t index) {
@@ -173,7 +179,8 @@ static void remove_channel(struct state *st, uint32_t index) {
     table_drop(&st->segments, ch->segment);
     for (uint32_t i = 1; i < XI_MAX_INTERPS; i++)
         if (st->interps[i].life != INTERP_FREE) table_drop(&st->interps[i].handles, ch->id);
-    discharge(st, ch->uid, &(struct state_limits){.bytes = XI_RING_OFFSET + ch->capacity, .segments = 1, .channels = 1});
+    discharge(st, ch->uid,
+              &(struct state_limits){.bytes = XI_RING_OFFSET + ch->capacity, .segments = 1, .channels = 1});
     st->chan_count--;
     struct action *a = emit(st, ACTION_CLEAR_CHANNEL);
     a->index = index;

@@ -71,7 +71,8 @@ static bool interps_are_valid(const struct state *st, struct sums *sums, const c
         REQUIRE(in->life != INTERP_ORPHAN || in->held_count, "an orphan without arenas");
         if (!held_is_valid(st, i, sums, why)) return false;
     }
-    REQUIRE(sums->live == st->live && sums->dying == st->dying && sums->orphans == st->orphans, "counts of interpreters");
+    REQUIRE(sums->live == st->live && sums->dying == st->dying && sums->orphans == st->orphans,
+            "counts of interpreters");
     REQUIRE(sums->declaring == st->declaring, "count of those declaring");
     return true;
 }
@@ -103,19 +104,22 @@ static bool channels_are_valid(const struct state *st, struct sums *sums, const 
 
 bool state_is_valid(const struct state *st, const char **why) {
     struct sums sums = {0};
-    if (!refs_are_valid(st, why) || !interps_are_valid(st, &sums, why) || !channels_are_valid(st, &sums, why)) return false;
+    if (!refs_are_valid(st, why) || !interps_are_valid(st, &sums, why) || !channels_are_valid(st, &sums, why))
+        return false;
     struct state_limits used = {0};
     for (uint32_t i = 0; i < st->user_count; i++) {
         const struct state_limits *u = &st->users[i].used;
-        REQUIRE(u->bytes <= st->limits.bytes && u->segments <= st->limits.segments && u->channels <= st->limits.channels &&
-                    u->interps <= st->limits.interps, "a quota was passed");
+        REQUIRE(u->bytes <= st->limits.bytes && u->segments <= st->limits.segments &&
+                    u->channels <= st->limits.channels && u->interps <= st->limits.interps,
+                "a quota was passed");
         used.bytes += u->bytes;
         used.segments += u->segments;
         used.channels += u->channels;
         used.interps += u->interps;
     }
     REQUIRE(used.bytes == sums.bytes && st->bytes == sums.bytes, "bytes charged are not bytes held");
-    REQUIRE(used.segments == sums.segments && st->segments.count == sums.segments, "segments charged are not segments held");
+    REQUIRE(used.segments == sums.segments && st->segments.count == sums.segments,
+            "segments charged are not segments held");
     REQUIRE(used.channels == sums.channels, "channels charged");
     REQUIRE(used.interps == sums.live + sums.dying + sums.orphans, "interpreters charged");
     return true;

@@ -113,7 +113,8 @@ static bool well_asked(struct state *st, const struct conn *conn, const struct x
     else if (q->a & ~known)
         refuse(st, XI_E_INVAL, "unknown flags %llx to join", (unsigned long long)(q->a & ~known));
     else if (!xi_channel_name_valid(q->name, XI_NS_MAX) || !xi_channel_name_valid(q->text, XI_NS_MAX))
-        refuse(st, XI_E_INVAL, "an interpreter's name and language are 1 to 31 bytes of UTF-8 without control characters");
+        refuse(st, XI_E_INVAL,
+               "an interpreter's name and language are 1 to 31 bytes of UTF-8 without control characters");
     else
         return true;
     return false;
@@ -162,8 +163,13 @@ static void rejoin(struct state *st, struct conn *conn, const struct xi_request 
 static void join_new(struct state *st, struct conn *conn, const struct xi_request *q, uint32_t slot, uint32_t own,
                      uint32_t mailbox) {
     struct interp *in = &st->interps[slot];
-    *in = (struct interp){.life = INTERP_LIVE, .id = st->next_id++, .conn = st->current.conn, .pid = conn->pid,
-                          .uid = conn->uid, .start = conn->start, .flags = (uint32_t)q->a & XI_JOIN_REQUIRES_REF};
+    *in = (struct interp){.life = INTERP_LIVE,
+                          .id = st->next_id++,
+                          .conn = st->current.conn,
+                          .pid = conn->pid,
+                          .uid = conn->uid,
+                          .start = conn->start,
+                          .flags = (uint32_t)q->a & XI_JOIN_REQUIRES_REF};
     charge(st, in->uid, &(struct state_limits){.interps = 1});
     hold(st, in, &(struct held){own, XI_SEG_OWN, XI_OWN_SIZE, XI_OWN_SIZE});
     hold(st, in, &(struct held){mailbox, XI_SEG_MAILBOX, XI_MAILBOX_SIZE, XI_MAILBOX_SIZE});
@@ -185,7 +191,8 @@ void request_join(struct state *st, struct conn *conn, const struct xi_request *
         return;
     }
     if (conn->pid <= 0) {
-        refuse(st, XI_E_ACCESS, "the broker cannot see this process: it lives in another pid namespace; start a broker there");
+        refuse(st, XI_E_ACCESS,
+               "the broker cannot see this process: it lives in another pid namespace; start a broker there");
         return;
     }
     struct state_limits cost = {XI_OWN_SIZE + XI_MAILBOX_SIZE, 2, 0, 1};
@@ -261,8 +268,10 @@ static void drop_handles(struct state *st, struct interp *in) {
     uint64_t id, count;
     for (uint32_t at = 0; table_next(&in->handles, &at, &id, &count);) {
         int64_t index = state_channel_index(st, id);
-        if (count) channel_drop_handles(st, (uint32_t)index, (uint32_t)count);
-        else channel_ask(st, (uint32_t)index); /* its group may have been what kept the channel */
+        if (count)
+            channel_drop_handles(st, (uint32_t)index, (uint32_t)count);
+        else
+            channel_ask(st, (uint32_t)index); /* its group may have been what kept the channel */
         *table_find(&in->handles, id) = 0;
     }
 }

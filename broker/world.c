@@ -61,8 +61,10 @@ static void forget(struct world *w, struct seg *s) {
 }
 
 void world_name(const struct world *w, char *out, uint32_t number) {
-    if (number) xi_shm_segment_name(out, w->uid, w->ns, w->epoch, number);
-    else xi_shm_registry_name(out, w->uid, w->ns);
+    if (number)
+        xi_shm_segment_name(out, w->uid, w->ns, w->epoch, number);
+    else
+        xi_shm_registry_name(out, w->uid, w->ns);
 }
 
 /* Maps it writable, or marks it as just used. */
@@ -79,8 +81,9 @@ int world_map(struct world *w, struct seg *s) {
         world_name(w, name, s->number);
         rc = xi_segment_open(name, true, &fd);
     }
-    if (rc == 0) rc = s->kind == XI_SEG_CHANNEL ? xi_map_channel(fd, false, &expect, &s->map)
-                                                : xi_segment_map(fd, true, false, &expect, &s->map);
+    if (rc == 0)
+        rc = s->kind == XI_SEG_CHANNEL ? xi_map_channel(fd, false, &expect, &s->map)
+                                       : xi_segment_map(fd, true, false, &expect, &s->map);
     if (fd >= 0 && s->fd < 0) close(fd);
     if (rc) return rc;
     list_push(w, s);
@@ -154,8 +157,11 @@ int world_create(struct world *w, const char *ns, uid_t uid, bool memfd) {
     memcpy(w->ns, ns, strnlen(ns, sizeof w->ns - 1));
     /* A sealed memfd cannot grow: its registry has all its entries from the start. */
     uint32_t channels = memfd ? XI_MAX_CHANNELS : XI_REGISTRY_CHANNELS_FIRST;
-    struct xi_segment head = {.magic = XI_LAYOUT_MAGIC, .version = XI_LAYOUT_VERSION, .kind = XI_SEG_REGISTRY,
-                              .epoch = w->epoch, .size = XI_REGISTRY_SIZE(channels)};
+    struct xi_segment head = {.magic = XI_LAYOUT_MAGIC,
+                              .version = XI_LAYOUT_VERSION,
+                              .kind = XI_SEG_REGISTRY,
+                              .epoch = w->epoch,
+                              .size = XI_REGISTRY_SIZE(channels)};
     char name[XI_SHM_NAME_MAX];
     world_name(w, name, 0);
     int rc = xi_segment_make(memfd ? NULL : name, &head, &w->registry_fd);
@@ -210,9 +216,16 @@ static void take_numbers(struct world *w, const struct state *st) {
     xi_store_release(&w->registry->next_channel_id, st->next_channel);
 }
 
-static int make_segment(struct world *w, uint32_t number, uint32_t kind, uint32_t slot, int64_t id, uint64_t size, int *fd) {
-    struct xi_segment head = {.magic = XI_LAYOUT_MAGIC, .version = XI_LAYOUT_VERSION, .kind = kind, .epoch = w->epoch,
-                              .size = size, .number = number, .owner = slot, .owner_id = id};
+static int make_segment(struct world *w, uint32_t number, uint32_t kind, uint32_t slot, int64_t id, uint64_t size,
+                        int *fd) {
+    struct xi_segment head = {.magic = XI_LAYOUT_MAGIC,
+                              .version = XI_LAYOUT_VERSION,
+                              .kind = kind,
+                              .epoch = w->epoch,
+                              .size = size,
+                              .number = number,
+                              .owner = slot,
+                              .owner_id = id};
     char name[XI_SHM_NAME_MAX];
     world_name(w, name, number);
     int rc = xi_segment_make(w->memfd ? NULL : name, &head, fd);
@@ -228,8 +241,8 @@ static int make_segment(struct world *w, uint32_t number, uint32_t kind, uint32_
     return 0;
 }
 
-static int make_owned(struct world *w, const struct state *st, uint32_t number, uint32_t kind, uint32_t slot, uint64_t size,
-                      int *fd) {
+static int make_owned(struct world *w, const struct state *st, uint32_t number, uint32_t kind, uint32_t slot,
+                      uint64_t size, int *fd) {
     return make_segment(w, number, kind, slot, st->interps[slot].id, size, fd);
 }
 
@@ -266,13 +279,15 @@ int world_make_interp(struct world *w, const struct state *st, uint32_t slot, co
     return rc;
 }
 
-int world_make_arena(struct world *w, const struct state *st, uint32_t slot, uint32_t number, uint64_t size, int made[2]) {
+int world_make_arena(struct world *w, const struct state *st, uint32_t slot, uint32_t number, uint64_t size,
+                     int made[2]) {
     take_numbers(w, st);
     int rc = make_owned(w, st, number + 1, XI_SEG_RELEASE, slot, XI_RELEASE_SIZE(size), &made[1]);
     return rc ? rc : make_owned(w, st, number, XI_SEG_ARENA, slot, size, &made[0]);
 }
 
-int world_make_borrows(struct world *w, const struct state *st, uint32_t slot, uint32_t number, uint64_t size, int *made) {
+int world_make_borrows(struct world *w, const struct state *st, uint32_t slot, uint32_t number, uint64_t size,
+                       int *made) {
     take_numbers(w, st);
     return make_owned(w, st, number, XI_SEG_BORROWS, slot, size, made);
 }
@@ -289,7 +304,8 @@ static int reserve_entry(struct world *w, uint32_t index) {
     do err = posix_fallocate(w->registry_fd, 0, (off_t)size);
     while (err == EINTR);
     if (err) return xi_fail_errno(err, "cannot enlarge the registry for one more channel");
-    __atomic_store_n(&r->seg.size, size, __ATOMIC_RELEASE); /* static for whoever mapped it; new readers see all of it */
+    __atomic_store_n(&r->seg.size, size,
+                     __ATOMIC_RELEASE); /* static for whoever mapped it; new readers see all of it */
     w->registry_size = size;
     xi_store_release(&r->channel_limit, grown);
     return 0;
@@ -340,8 +356,10 @@ void world_remove(struct world *w, uint32_t number, bool empty_it) {
     if (!s) return; /* it was never made: what should have made it failed */
     char name[XI_SHM_NAME_MAX];
     world_name(w, name, number);
-    if (empty_it) xi_segment_remove(w->memfd ? NULL : name, s->fd);
-    else if (!w->memfd) shm_unlink(name);
+    if (empty_it)
+        xi_segment_remove(w->memfd ? NULL : name, s->fd);
+    else if (!w->memfd)
+        shm_unlink(name);
     forget(w, s);
 }
 
@@ -376,7 +394,9 @@ static void ring(struct xi_bell *bell) {
 
 void world_forget_mailbox(struct world *w, uint32_t slot) { w->mailbox_of[slot] = 0; }
 
-struct xi_mailbox *world_mailbox(struct world *w, uint32_t slot) { return repair_mailbox(w, slot); }
+struct xi_mailbox *world_mailbox(struct world *w, uint32_t slot) {
+    return repair_mailbox(w, slot);
+}
 
 void world_flag(struct world *w, uint32_t slot, uint32_t flag) {
     struct xi_mailbox *m = repair_mailbox(w, slot);

@@ -66,8 +66,10 @@ void world_deinit(struct world *w);
 /* Carrying out actions. `made` gets the descriptors, to send and close. */
 int world_make_interp(struct world *w, const struct state *st, uint32_t slot, const struct xi_request *q, int made[2]);
 int world_make_channel(struct world *w, const struct state *st, uint32_t index, int *made);
-int world_make_arena(struct world *w, const struct state *st, uint32_t slot, uint32_t number, uint64_t size, int made[2]);
-int world_make_borrows(struct world *w, const struct state *st, uint32_t slot, uint32_t number, uint64_t size, int *made);
+int world_make_arena(struct world *w, const struct state *st, uint32_t slot, uint32_t number, uint64_t size,
+                     int made[2]);
+int world_make_borrows(struct world *w, const struct state *st, uint32_t slot, uint32_t number, uint64_t size,
+                       int *made);
 void world_remove(struct world *w, uint32_t number, bool empty_it);
 void world_publish_slot(struct world *w, const struct state *st, uint32_t slot);
 void world_publish_channel(struct world *w, const struct state *st, uint32_t index);

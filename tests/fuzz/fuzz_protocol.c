@@ -53,7 +53,8 @@ static void feed(struct fuzz *f, const struct event *event) {
 }
 
 static size_t packet(struct fuzz *f, unsigned k, const uint8_t *data, size_t size) {
-    static const struct xi_request right = {.magic = XI_WIRE_MAGIC, .version = XI_WIRE_VERSION, .op = XI_OP_JOIN, .serial = 1};
+    static const struct xi_request right = {
+        .magic = XI_WIRE_MAGIC, .version = XI_WIRE_VERSION, .op = XI_OP_JOIN, .serial = 1};
     uint8_t bytes[sizeof right + 1];
     if (size < 2) return size;
     size_t length = data[0] ? data[0] : sizeof right, taken = length < size - 1 ? length : size - 1;
@@ -79,8 +80,11 @@ static size_t packet(struct fuzz *f, unsigned k, const uint8_t *data, size_t siz
 static void connection(struct fuzz *f, unsigned k, bool connect) {
     if (f->connected[k] == connect) return;
     f->connected[k] = connect;
-    feed(f, &(struct event){.kind = connect ? EVENT_CONNECT : EVENT_DISCONNECT, .conn = k + 1, .uid = 1000 + k / 6,
-                            .pid = (int)(1 + k / 2), .start = 5});
+    feed(f, &(struct event){.kind = connect ? EVENT_CONNECT : EVENT_DISCONNECT,
+                            .conn = k + 1,
+                            .uid = 1000 + k / 6,
+                            .pid = (int)(1 + k / 2),
+                            .start = 5});
 }
 
 static void about(struct fuzz *f, enum event_kind kind, unsigned slot) {
@@ -103,9 +107,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         case 4: about(&f, EVENT_SETTLED, k + 1); break;
         case 5: feed(&f, &(struct event){.kind = EVENT_FAILED, .status = XI_E_NOSPACE, .text = "full"}); break;
         case 6: feed(&f, &(struct event){.kind = EVENT_EMPTY, .channel = k}); break;
-        default:
-            connection(&f, k, true);
-            at += packet(&f, k, data + at, size - at);
+        default: connection(&f, k, true); at += packet(&f, k, data + at, size - at);
         }
     }
     const char *why;

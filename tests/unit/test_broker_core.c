@@ -53,8 +53,9 @@ static bool can_fail(const struct action *a) {
     case ACTION_MAKE_BORROWS:
     case ACTION_WATCH: return true;
     case ACTION_REPLY:
-        return a->reply.status == 0 && (a->reply.op == XI_OP_JOIN || a->reply.op == XI_OP_OPEN || a->reply.op == XI_OP_ARENA ||
-                                        a->reply.op == XI_OP_BORROWS || a->reply.op == XI_OP_SEGMENT);
+        return a->reply.status == 0 &&
+               (a->reply.op == XI_OP_JOIN || a->reply.op == XI_OP_OPEN || a->reply.op == XI_OP_ARENA ||
+                a->reply.op == XI_OP_BORROWS || a->reply.op == XI_OP_SEGMENT);
     default: return false;
     }
 }
@@ -205,8 +206,10 @@ static void feed(struct sim *s, const struct event *event) {
         if (a->kind == ACTION_DROP) drops[drop_count++] = a->conn;
         if (a->kind != ACTION_REPLY) continue;
         ck_assert_int_le(a->reply.status, 0);
-        if (a->reply.status) ck_assert_msg(s->st.words[0], "refused without a word");
-        else if (event->kind == EVENT_REQUEST) granted(s, a, event->request, me);
+        if (a->reply.status)
+            ck_assert_msg(s->st.words[0], "refused without a word");
+        else if (event->kind == EVENT_REQUEST)
+            granted(s, a, event->request, me);
     }
     free(list);
     if (failed) {
@@ -226,11 +229,14 @@ static void connect_one(struct sim *s, unsigned k) {
     uint64_t conn = s->conns[k] = ++s->next_conn;
     *table_put(&s->open, conn) = 1;
     unsigned pid = 100 + k / 2; /* two connections a process */
-    feed(s, &(struct event){.kind = EVENT_CONNECT, .conn = conn, .uid = k % 5 == 0 ? 2000 : 1000, .pid = (int)pid, .start = pid * 7});
+    feed(s,
+         &(struct event){
+             .kind = EVENT_CONNECT, .conn = conn, .uid = k % 5 == 0 ? 2000 : 1000, .pid = (int)pid, .start = pid * 7});
 }
 
 static struct xi_request request(struct sim *s, enum xi_op op) {
-    struct xi_request q = {.magic = XI_WIRE_MAGIC, .version = XI_WIRE_VERSION, .op = (uint16_t)op, .serial = ++s->serial};
+    struct xi_request q = {
+        .magic = XI_WIRE_MAGIC, .version = XI_WIRE_VERSION, .op = (uint16_t)op, .serial = ++s->serial};
     return q;
 }
 
@@ -250,9 +256,9 @@ static uint64_t any_key(struct sim *s, const struct table *t) {
 }
 
 static void random_request(struct sim *s, uint64_t conn) {
-    static const enum xi_op often[] = {XI_OP_JOIN, XI_OP_JOIN, XI_OP_LEAVE, XI_OP_OPEN, XI_OP_OPEN, XI_OP_OPEN, XI_OP_CLOSE,
-                                       XI_OP_CLOSE, XI_OP_ARENA, XI_OP_DROP, XI_OP_BORROWS, XI_OP_SEGMENT, XI_OP_REF, XI_OP_REF,
-                                       XI_OP_UNREF, XI_OP_UNREF, XI_OP_STATS};
+    static const enum xi_op often[] = {XI_OP_JOIN,  XI_OP_JOIN,  XI_OP_LEAVE, XI_OP_OPEN,  XI_OP_OPEN,    XI_OP_OPEN,
+                                       XI_OP_CLOSE, XI_OP_CLOSE, XI_OP_ARENA, XI_OP_DROP,  XI_OP_BORROWS, XI_OP_SEGMENT,
+                                       XI_OP_REF,   XI_OP_REF,   XI_OP_UNREF, XI_OP_UNREF, XI_OP_STATS};
     struct xi_request q = request(s, often[draw(s, sizeof often / sizeof often[0])]);
     int64_t me = id_of(s, conn);
     switch (q.op) {
@@ -350,8 +356,10 @@ static void play(struct sim *s) {
     case 8:
     case 9: settle_one(s); break;
     default:
-        if (!table_find(&s->open, conn)) connect_one(s, k);
-        else random_request(s, conn);
+        if (!table_find(&s->open, conn))
+            connect_one(s, k);
+        else
+            random_request(s, conn);
     }
 }
 
@@ -572,12 +580,14 @@ static void adopt_some(void) {
         {.slot = 5, .id = 11, .pid = 11, .uid = 1000, .start = 11, .flags = XI_JOIN_REQUIRES_REF, .refcount = 1},
         {.slot = 6, .id = 12, .pid = 12, .uid = 1000, .start = 12, .orphan = true, .used = true},
     };
-    struct chan ch = {.id = 3, .segment = 20, .mode = XI_QUEUE, .capacity = XI_CAPACITY_MIN, .uid = 1000, .name = "jobs"};
+    struct chan ch = {
+        .id = 3, .segment = 20, .mode = XI_QUEUE, .capacity = XI_CAPACITY_MIN, .uid = 1000, .name = "jobs"};
     state_adopt_counters(&one.st, 20, 40, 9);
     for (unsigned i = 0; i < 3; i++) state_adopt_interp(&one.st, &found[i]);
     for (uint32_t i = 0; i < 2; i++) {
         state_adopt_segment(&one.st, 4 + i, &(struct held){4 + i * 4, XI_SEG_OWN, XI_OWN_SIZE, XI_OWN_SIZE});
-        state_adopt_segment(&one.st, 4 + i, &(struct held){6 + i * 4, XI_SEG_MAILBOX, XI_MAILBOX_SIZE, XI_MAILBOX_SIZE});
+        state_adopt_segment(&one.st, 4 + i,
+                            &(struct held){6 + i * 4, XI_SEG_MAILBOX, XI_MAILBOX_SIZE, XI_MAILBOX_SIZE});
     }
     state_adopt_segment(&one.st, 6, &(struct held){14, XI_SEG_ARENA, 65536, 65536 + XI_RELEASE_SIZE(65536)});
     state_adopt_channel(&one.st, 70, &ch);
@@ -630,7 +640,9 @@ END_TEST
 
 START_TEST(test_quotas_are_exact) {
     one.st.limits = (struct state_limits){.bytes = XI_OWN_SIZE + XI_MAILBOX_SIZE + XI_RING_OFFSET + XI_CAPACITY_DEFAULT,
-                                          .segments = 3, .channels = 9, .interps = 9};
+                                          .segments = 3,
+                                          .channels = 9,
+                                          .interps = 9};
     join(1, 0);
     open_one(1, "fits", 0, 0, 0);
     open_one(1, "does not", 0, 0, XI_E_QUOTA);

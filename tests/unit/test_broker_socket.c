@@ -128,7 +128,8 @@ static int dial(void) {
 }
 
 static struct xi_request request(enum xi_op op) {
-    return (struct xi_request){.magic = XI_WIRE_MAGIC, .version = XI_WIRE_VERSION, .op = (uint16_t)op, .serial = ++serial};
+    return (struct xi_request){
+        .magic = XI_WIRE_MAGIC, .version = XI_WIRE_VERSION, .op = (uint16_t)op, .serial = ++serial};
 }
 
 /* One packet. False: the connection ended. */
@@ -232,7 +233,9 @@ static void leave(struct client *c) {
     hang_up(c);
 }
 
-static uint32_t slot_state(const struct client *c, uint32_t slot) { return xi_load_acquire(&c->registry->slots[slot].state); }
+static uint32_t slot_state(const struct client *c, uint32_t slot) {
+    return xi_load_acquire(&c->registry->slots[slot].state);
+}
 
 static const struct xi_chan_entry *entry_of(const struct client *c, uint64_t id) {
     for (uint32_t i = 0; i < c->registry->channel_limit; i++)
@@ -731,12 +734,22 @@ START_TEST(test_open_folder_is_refused) {
 END_TEST
 
 int main(void) {
-    const TTest *const tests[] = {test_join_work_leave, test_channels, test_any_bytes, test_client_that_never_reads,
-                                         test_kill_is_repaired, test_a_closed_socket_is_no_death, test_last_reference_ends,
-                                         test_adoption, test_unsound_registry_starts_afresh, test_second_broker_is_busy,
-                                         test_termination_tells_everybody, test_shutdown_by_request, test_memfd_namespace,
-                                         test_automatic_leaves_with_the_last, test_many_channels,
-                                         test_open_folder_is_refused};
+    const TTest *const tests[] = {test_join_work_leave,
+                                  test_channels,
+                                  test_any_bytes,
+                                  test_client_that_never_reads,
+                                  test_kill_is_repaired,
+                                  test_a_closed_socket_is_no_death,
+                                  test_last_reference_ends,
+                                  test_adoption,
+                                  test_unsound_registry_starts_afresh,
+                                  test_second_broker_is_busy,
+                                  test_termination_tells_everybody,
+                                  test_shutdown_by_request,
+                                  test_memfd_namespace,
+                                  test_automatic_leaves_with_the_last,
+                                  test_many_channels,
+                                  test_open_folder_is_refused};
     if (access(binary(), X_OK) != 0) {
         printf("skipped: no broker at %s\n", binary());
         return 77;
