@@ -61,7 +61,7 @@ static void one_broker_ends(void) {
 
 int main(void) {
     for (int i = 0; i < SPACES; i++) {
-        char suffix[8];
+        char suffix[12];
         snprintf(suffix, sizeof suffix, "%d", i);
         further_ns(names[i], suffix);
         me[i] = join_ns(names[i], "only", 0);

@@ -71,8 +71,13 @@ static jmp_buf m_killed;
 static long m_left = -1; /* steps to live; -1: for ever */
 static long m_done;      /* steps taken */
 
+static void (*m_between)(void); /* what the living do before the step that m_between_at counts down to */
+static long m_between_at = -1;
+
 static inline void m_step(void) {
     m_done++;
+    if (m_between_at >= 0 && m_between_at-- == 0)
+        m_between();
     if (m_left >= 0 && m_left-- == 0)
         longjmp(m_killed, 1);
 }

@@ -66,6 +66,7 @@ static void check_consistent(void) {
         must(head_explained(&M.view, chan->groups[g].head, chan->tail, true));
         must(chan->min_head <= chan->groups[g].head);
     }
+    must(is_active(0)); /* a queue without its group would send into nothing */
     for (uint32_t i = 0; i < XI_MAX_WAITERS; i++)
         must(chan->waiters[i] == 0 || waiter_valid(chan->waiters[i]));
 }
