@@ -125,8 +125,37 @@ static int enter(Decoder *d, const xi_value *v, xi_cursor *c) {
     return rc;
 }
 
+/*
+ * Numbers that are not the last in their container, without a call: read as docs/value-format.md has them, each word
+ * once, and the cursor moved on as xi_next() would, which sees to everything else.
+ */
+static inline bool next_number(xi_cursor *c, PyObject **o) {
+    uint64_t word, bits;
+    if (c->remaining < 2 || c->end - c->at < 16)
+        return false;
+    word = __atomic_load_n((const uint64_t *)(const void *)c->at, __ATOMIC_RELAXED);
+    if ((uint32_t)word == XI_INT32) {
+        c->at += 8;
+        c->remaining--;
+        *o = PyLong_FromLong((int32_t)(word >> 32));
+        return true;
+    }
+    if (word == (XI_FLOAT | (uint64_t)16 << 32)) {
+        double v;
+        bits = __atomic_load_n((const uint64_t *)(const void *)(c->at + 8), __ATOMIC_RELAXED);
+        memcpy(&v, &bits, sizeof v);
+        c->at += 16;
+        c->remaining--;
+        *o = PyFloat_FromDouble(v);
+        return true;
+    }
+    return false;
+}
+
 /* The next child as an object: 1, 0 at the end, -1 with an exception. Counts are the cursor's to enforce. */
 static inline int next_child(Decoder *d, xi_cursor *c, PyObject **o) {
+    if (next_number(c, o))
+        return XI_LIKELY(*o != NULL) ? 1 : -1;
     xi_value v;
     int rc = xi_next(c, &v);
     if (XI_UNLIKELY(rc != 1)) {

@@ -312,11 +312,50 @@ static int close_container(Encoder *e) {
     PUT(e, xi_end(&e->b));
 }
 
+/*
+ * Numbers inside containers, without a call: their words are written as docs/value-format.md has them, and the builder
+ * moved on as xi_put_int() and xi_put_float() would. False: not such a number, or something that those have to tell.
+ */
+static inline uint8_t *claim(xi_builder *b, size_t size) {
+    if (XI_UNLIKELY(b->error || b->capacity - b->length < size || !b->level[b->depth].remaining))
+        return NULL;
+    uint8_t *at = b->buffer + b->length;
+    b->length += size;
+    b->level[b->depth].remaining--;
+    return at;
+}
+
+static inline bool encode_number(Encoder *e, PyObject *obj) {
+    uint8_t *at;
+    if (PyLong_CheckExact(obj)) {
+        int overflow;
+        long long v = PyLong_AsLongLongAndOverflow(obj, &overflow);
+        if (overflow || v != (int32_t)v || !(at = claim(&e->b, 8)))
+            return false;
+        uint64_t word = XI_INT32 | (uint64_t)(uint32_t)v << 32;
+        memcpy(at, &word, sizeof word);
+        return true;
+    }
+    if (PyFloat_CheckExact(obj)) {
+        double v = PyFloat_AS_DOUBLE(obj);
+        uint64_t head = XI_FLOAT | (uint64_t)16 << 32;
+        if (!(at = claim(&e->b, 16)))
+            return false;
+        memcpy(at, &head, sizeof head);
+        memcpy(at + 8, &v, sizeof v);
+        return true;
+    }
+    return false;
+}
+
 static int encode_tuple(Encoder *e, PyObject *obj) {
     Py_ssize_t n = PyTuple_GET_SIZE(obj);
     int rc = open_container(e, obj, XI_TUPLE, n);
-    for (Py_ssize_t i = 0; i < n && rc == 0; i++)
-        rc = encode(e, PyTuple_GET_ITEM(obj, i));
+    for (Py_ssize_t i = 0; i < n && rc == 0; i++) {
+        PyObject *item = PyTuple_GET_ITEM(obj, i);
+        if (!encode_number(e, item))
+            rc = encode(e, item);
+    }
     return rc ? rc : close_container(e);
 }
 
@@ -331,7 +370,10 @@ static int encode_list(Encoder *e, PyObject *obj) {
 #else
         if (XI_UNLIKELY(i >= PyList_GET_SIZE(obj)))
             return encoder_error(e, XI_E_INVAL);
-        PyObject *item = Py_NewRef(PyList_GET_ITEM(obj, i));
+        PyObject *item = PyList_GET_ITEM(obj, i);
+        if (encode_number(e, item))
+            continue;
+        Py_INCREF(item);
 #endif
         rc = encode(e, item);
         Py_DECREF(item);
@@ -366,7 +408,7 @@ static int encode_items(Encoder *e, PyObject *obj) {
         Py_INCREF(key);
         Py_INCREF(value);
         rc = encode(e, key);
-        if (rc == 0)
+        if (rc == 0 && !encode_number(e, value))
             rc = encode(e, value);
         Py_DECREF(key);
         Py_DECREF(value);
