@@ -215,6 +215,23 @@ START_TEST(test_wrong_tail) {
 }
 END_TEST
 
+/* A queue whose group was taken away with all traces: it comes back. */
+START_TEST(test_queue_without_group) {
+    m_map(CAPACITY);
+    for (int holder = 0; holder < HOLDERS; holder++) {
+        uint32_t slot = prepare((enum holder)holder);
+        snprintf(where, sizeof where, "queue without its group, holder %d", holder);
+        M.chan->active &= ~(uint64_t)1;
+        M.chan->groups[0].state = XI_GROUP_FREE;
+        repair_bounded(slot);
+        check_consistent();
+        must(group_is_whole(0));
+        check_usable();
+    }
+    m_unmap();
+}
+END_TEST
+
 /* --------------------------------------------------------------- all at random */
 
 static uint64_t seed;
@@ -277,6 +294,7 @@ int main(void) {
     tcase_add_test(words, test_waiter_words);
     tcase_add_test(words, test_group_words);
     tcase_add_test(words, test_wrong_tail);
+    tcase_add_test(words, test_queue_without_group);
     suite_add_tcase(suite, words);
     tcase_add_loop_test(all, test_random, 0, 4);
     suite_add_tcase(suite, all);
