@@ -24,7 +24,7 @@
 #define ENCODE_LONG 2              /* 4 GiB or more: begin again with long containers */
 #define ALIGN64(n) (((n) + 63) & ~(uint64_t)63)
 
-void copy_bytes(void *to, const void *from, size_t n) {
+__attribute__((noinline)) void copy_bytes(void *to, const void *from, size_t n) {
     if (XI_LIKELY(n < LARGE_COPY)) {
         memcpy(to, from, n);
         return;
