@@ -102,7 +102,7 @@ static void meet_receive(xi_interp *me) {
         expect(message_int(&held[i]) == i, "value %d arrived as %lld", i, (long long)message_int(&held[i]));
         xi_msg_release(&held[i]);
     }
-    must(xi_leave(reader));
+    leave_with(reader, in);
     must(xi_channel_free(out));
 }
 

@@ -88,6 +88,12 @@ static inline xi_channel *open_with(xi_interp *me, const char *name, const xi_op
 }
 static inline xi_channel *open_queue(xi_interp *me, const char *name) { return open_with(me, name, NULL); }
 
+/* The usual end: the handle first, then the interpreter. */
+static inline void leave_with(xi_interp *me, xi_channel *ch) {
+    must(xi_channel_free(ch));
+    must(xi_leave(me));
+}
+
 /* The integer that a message is, or the first child of the tuple that it is. */
 static inline int64_t message_int(const xi_msg *m) {
     xi_cursor c, children;

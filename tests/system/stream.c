@@ -54,7 +54,6 @@ int main(int argc, char **argv) {
     printf("done %" PRId64 "\n", now_ns() - start);
     fflush(stdout);
     wait_for_line();
-    must(xi_channel_free(ch));
-    must(xi_leave(me));
+    leave_with(me, ch);
     return 0;
 }

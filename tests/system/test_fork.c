@@ -48,7 +48,7 @@ static void child(void *argument) {
     expect(xi_id(me) != parent->id, "the child has its parent's id");
     xi_channel *ch = open_queue(me, "family");
     must(xi_send_int(ch, 1001, SECOND));
-    must(xi_leave(me));
+    leave_with(me, ch);
 }
 
 /* The other order: joins first, and lets go of what it inherited while its own handles are in use. */
@@ -68,7 +68,7 @@ static void child_that_lets_go_late(void *argument) {
         expect(message_int(&m) == i, "%lld came back as %lld", (long long)i, (long long)message_int(&m));
     }
     xi_msg_release(&m);
-    must(xi_leave(me));
+    leave_with(me, ch);
 }
 
 static void handles(void) {
@@ -97,7 +97,7 @@ static void handles(void) {
     must(xi_recv(f.ch, &m, SECOND));
     expect(message_int(&m) == 66, "then the parent's loan, got %lld", (long long)message_int(&m));
     xi_msg_release(&m);
-    must(xi_leave(f.me));
+    leave_with(f.me, f.ch);
 }
 
 /* ---- a joined process dies while a child of its holds copies of all its descriptors */
@@ -146,7 +146,7 @@ static void death_with_heir(void) {
         must_fail(XI_E_TIMEOUT, xi_recv(nothing, &m, 5 * MS));
     }
     close(stay.fd[1]);
-    must(xi_leave(me));
+    leave_with(me, nothing);
 }
 
 int main(void) {

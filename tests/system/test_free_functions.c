@@ -53,7 +53,7 @@ static void consume(void *argument) {
         if (++got == c->kill_after) kill(getpid(), SIGKILL);
     expect(rc == XI_E_CLOSED, "receiving ended with %s: %s", xi_error_name(rc), xi_error_text(rc));
     xi_msg_release(&m);
-    must(xi_leave(me));
+    leave_with(me, ch);
 }
 
 static void send_all(xi_channel *ch, uint32_t index) {
@@ -106,8 +106,7 @@ static void run(uint32_t mode, int groups) {
     reap_signalled(children[0], SIGKILL, "the consumer that kills itself");
     for (int i = 1; i < n; i++) reap_ok(children[i], "a consumer");
     wait_for_all(me);
-    must(xi_channel_free(ch));
-    must(xi_leave(me));
+    leave_with(me, ch);
     close(ready.fd[0]), close(ready.fd[1]), close(death.fd[0]);
     printf("%d group(s): %d free functions, each once, in the owner\n", groups, VALUES);
 }

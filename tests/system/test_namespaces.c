@@ -53,7 +53,7 @@ static void one_broker_ends(void) {
     expect(xi_status(me[1]) == XI_E_BROKER, "status of %s: %s", names[1], xi_error_name(xi_status(me[1])));
     must(xi_status(me[0]));
     must(xi_status(me[2]));
-    must(xi_leave(me[1]));
+    leave_with(me[1], ch[1]);
     me[1] = join_ns(names[1], "again", 0);
     ch[1] = open_queue(me[1], "same");
     same_channel_name();
@@ -74,6 +74,6 @@ int main(void) {
     xi_join_opts bad = {.ns = "not/a/name"};
     xi_interp *none = NULL;
     must_fail(XI_E_INVAL, xi_join(&bad, &none));
-    for (int i = 0; i < SPACES; i++) must(xi_leave(me[i]));
+    for (int i = 0; i < SPACES; i++) leave_with(me[i], ch[i]);
     return 0;
 }

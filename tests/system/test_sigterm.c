@@ -18,7 +18,8 @@ static void wait_in_receive(void *argument) {
     expect(rc < 0, "received something on a silent channel");
     printf("receiver: %s: %s\n", xi_error_name(rc), xi_error_text(rc));
     expect(xi_status(me) == XI_E_BROKER, "its status is %s", xi_error_name(xi_status(me)));
-    must(xi_leave(me));
+    xi_msg_release(&m);
+    leave_with(me, ch);
 }
 
 /* Fills a channel with values in its arena, and waits for room that will never come. */
@@ -36,7 +37,7 @@ static void wait_in_send(void *argument) {
     rc = xi_send(ch, buffer, size, XI_FOREVER);
     expect(rc < 0, "sent to a full channel");
     printf("sender: %s: %s\n", xi_error_name(rc), xi_error_text(rc));
-    must(xi_leave(me));
+    leave_with(me, ch);
 }
 
 static void broker_ends(void) {

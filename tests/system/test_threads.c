@@ -75,7 +75,7 @@ static void *produce(void *argument) {
         must(xi_free_run(me));
         sched_yield();
     }
-    must(xi_leave(me));
+    leave_with(me, ch);
     return NULL;
 }
 
@@ -104,7 +104,7 @@ static void *consume(void *argument) {
     }
     expect(n == XI_E_CLOSED, "receiving ended with %s: %s", xi_error_name((int)n), xi_error_text((int)n));
     for (int i = 0; i < 8; i++) xi_msg_release(&m[i]);
-    must(xi_leave(me));
+    leave_with(me, ch);
     return NULL;
 }
 
@@ -150,7 +150,7 @@ static void play(struct scene *s) {
     for (int i = 0; i < n; i++) pthread_join(consumers[i], NULL);
     pthread_barrier_wait(&s->drained);
     for (int i = 0; i < PRODUCERS; i++) pthread_join(producers[i], NULL);
-    must(xi_leave(me));
+    leave_with(me, ch);
     check_seen(s);
     printf("%s: each value once in each group, in order\n", s->channel);
 }
@@ -162,7 +162,7 @@ static void *come_and_go(void *argument) {
         xi_interp *me = join_as("visitor", 0);
         xi_channel *ch = open_queue(me, "visitors");
         must(xi_send_int(ch, i * 10 + r->number, 10 * SECOND));
-        must(xi_leave(me));
+        leave_with(me, ch);
     }
     return NULL;
 }
@@ -181,7 +181,7 @@ static void visitors(void) {
     must_fail(XI_E_AGAIN, xi_recv(ch, &m, XI_TRY));
     for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
     xi_msg_release(&m);
-    must(xi_leave(me));
+    leave_with(me, ch);
     printf("visitors: 60 came and went\n");
 }
 
