@@ -254,11 +254,9 @@ void interp_forget_parent(Interp *in); /* what a forked child must drop at once 
 /* Free callbacks. Reserve keeps the callable and registers what is needed; -1 with an exception. */
 int free_reserve(Interp *in, PyObject *callable, uint32_t *slot);
 void free_cancel(Interp *in, uint32_t slot);
+/* Calls those that are due: how many, or -1 with an exception that is none of theirs (KeyboardInterrupt). */
 int64_t free_run(Interp *in);
-static inline void free_poll(Interp *in) {
-    if (XI_UNLIKELY(in->slots_used))
-        (void)free_run(in);
-}
+static inline int free_poll(Interp *in) { return XI_UNLIKELY(in->slots_used) && free_run(in) < 0 ? -1 : 0; }
 /* After XI_E_INTR: signal handlers and due callbacks. -1 with an exception. */
 int interrupted(Interp *in);
 

@@ -271,10 +271,13 @@ int64_t free_run(Interp *in) {
             in->due_last = 0;
         PyObject *callable = take_slot(in, slot);
         PyObject *result = PyObject_CallObject(callable, NULL);
-        if (!result)
+        bool passed_on = !result && !PyErr_ExceptionMatches(PyExc_Exception); /* KeyboardInterrupt is for the caller */
+        if (!result && !passed_on)
             PyErr_WriteUnraisable(callable);
         Py_XDECREF(result);
         Py_DECREF(callable);
+        if (passed_on)
+            return -1;
         n++;
     }
     return n;
@@ -283,8 +286,7 @@ int64_t free_run(Interp *in) {
 int interrupted(Interp *in) {
     if (PyErr_CheckSignals() < 0)
         return -1;
-    free_poll(in);
-    return 0;
+    return free_poll(in);
 }
 
 /* --------------------------------------------------------------- methods */
@@ -350,7 +352,7 @@ static PyObject *interp_run_free(PyObject *self, PyObject *Py_UNUSED(ignored)) {
         return NULL;
     int64_t n = free_run(in);
     interp_exit(in);
-    return PyLong_FromLongLong(n);
+    return n < 0 ? NULL : PyLong_FromLongLong(n);
 }
 
 static PyObject *interp_leave_method(PyObject *self, PyObject *Py_UNUSED(ignored)) {

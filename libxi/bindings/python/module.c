@@ -86,7 +86,7 @@ static PyObject *module_run_free(PyObject *module, PyObject *Py_UNUSED(ignored))
     int64_t n = free_run(in);
     interp_exit(in);
     Py_DECREF(in);
-    return PyLong_FromLongLong(n);
+    return n < 0 ? NULL : PyLong_FromLongLong(n);
 }
 
 static PyObject *module_interpreters(PyObject *module, PyObject *args, PyObject *keywords) {

@@ -95,6 +95,16 @@ static int64_t transfer(Channel *ch, Attempt attempt, void *job, int64_t timeout
     }
 }
 
+/* Every transfer begins so: enters the channel, and calls the free callbacks that are due. */
+static inline int begin(Channel *ch) {
+    if (XI_UNLIKELY(channel_enter(ch) < 0))
+        return -1;
+    if (XI_LIKELY(free_poll(ch->interp) == 0))
+        return 0;
+    channel_exit(ch);
+    return -1;
+}
+
 /* --------------------------------------------------------------- sending */
 
 typedef struct {
@@ -245,9 +255,8 @@ PyObject *channel_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
         if (parse("send", args, nargs, kwnames, 1, names, value) < 0 || parse_timeout(value[0], &timeout) < 0)
             return NULL;
     }
-    if (XI_UNLIKELY(channel_enter(ch) < 0))
+    if (XI_UNLIKELY(begin(ch) < 0))
         return NULL;
-    free_poll(ch->interp);
     int64_t r = send_object(ch, args[0], timeout, value[1] == Py_None ? NULL : value[1]);
     if (XI_UNLIKELY(r < 0))
         raise_send_error(ch->st, r);
@@ -259,9 +268,8 @@ PyObject *channel_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
 
 PyObject *channel_try_send(PyObject *self, PyObject *obj) {
     Channel *ch = (Channel *)self;
-    if (channel_enter(ch) < 0)
+    if (begin(ch) < 0)
         return NULL;
-    free_poll(ch->interp);
     int64_t r = send_object(ch, obj, XI_TRY, NULL);
     if (r < 0 && r != XI_E_AGAIN)
         raise_send_error(ch->st, r);
@@ -415,14 +423,13 @@ PyObject *channel_send_many(PyObject *self, PyObject *const *args, Py_ssize_t na
         !(iterator = PyObject_GetIter(args[0])))
         return NULL;
     Batch *b = PyMem_Malloc(sizeof *b);
-    if (!b || channel_enter(ch) < 0) {
+    if (!b || begin(ch) < 0) {
         if (!b)
             PyErr_NoMemory();
         PyMem_Free(b);
         Py_DECREF(iterator);
         return NULL;
     }
-    free_poll(ch->interp);
     b->ch = ch;
     b->timeout = timeout;
     b->deadline = timeout > 0 ? now_ns() + timeout : 0;
@@ -597,9 +604,8 @@ static PyObject *receive(Channel *ch, int64_t timeout, bool zero_copy, int64_t *
 /* As receive(), entering the channel; raises, except for `quiet`, which is left in *code without an exception. */
 static PyObject *receive_or_raise(Channel *ch, int64_t timeout, bool zero_copy, int64_t quiet, int64_t *code) {
     *code = XI_RAISED;
-    if (XI_UNLIKELY(channel_enter(ch) < 0))
+    if (XI_UNLIKELY(begin(ch) < 0))
         return NULL;
-    free_poll(ch->interp);
     PyObject *o = receive(ch, timeout, zero_copy, code);
     if (XI_UNLIKELY(!o && *code < 0 && *code != quiet))
         raise_error(ch->st, *code);
@@ -754,9 +760,8 @@ PyObject *channel_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t na
             PyErr_SetString(PyExc_ValueError, "recv_many(n): n is at least 1");
         return NULL;
     }
-    if (channel_enter(ch) < 0)
+    if (begin(ch) < 0)
         return NULL;
-    free_poll(ch->interp);
     PyObject *list = receive_many(ch, n < RECV_MOST ? (size_t)n : RECV_MOST, timeout);
     channel_exit(ch);
     return list;
