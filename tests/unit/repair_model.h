@@ -43,6 +43,14 @@ enum values { INLINE_ONLY, BLOCKS_ONLY, MIXED };
             ck_abort_msg("%s", #condition);                                                                            \
     } while (0)
 
+/* True under valgrind, where everything takes fifty times as long. */
+static inline bool m_slow(void) {
+    const char *preload = getenv("LD_PRELOAD");
+    return preload && strstr(preload, "vgpreload");
+}
+/* Loops over steps take each n-th of them, beginning elsewhere each time, unless XI_TEST_LONG asks for all. */
+static inline long m_stride(long n) { return m_slow() ? n * 8 : getenv("XI_TEST_LONG") ? 1 : n; }
+
 /* What has happened, told by the operations themselves. */
 struct m_truth {
     uint64_t sent;                     /* number of the last value sent */

@@ -260,7 +260,7 @@ START_TEST(test_beside_the_living) {
     m_reset(BLOCKS_ONLY, 0, 0);
     pthread_create(&threads[0], NULL, produce, NULL);
     pthread_create(&threads[1], NULL, consume, NULL);
-    for (double end = seconds() + 1.5; seconds() < end;) {
+    for (double end = seconds() + 1; seconds() < end || xi_load_relaxed(&M.chan->tail_seq) < 1000;) {
         T.pass++;
         uint64_t sent = xi_load_acquire(&M.chan->tail_seq); /* by the dead, say */
         xi_mark_channel(&M.view, mark_live, NULL);
@@ -273,7 +273,6 @@ START_TEST(test_beside_the_living) {
     }
     xi_store_relaxed(&T.stop, true);
     for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
-    ck_assert_uint_gt(M.chan->tail_seq, 1000);
     m_unmap();
 }
 END_TEST

@@ -270,7 +270,7 @@ START_TEST(test_killed_anywhere) {
     const struct scenario *s = &scenarios[_i];
     m_map(CAPACITY);
     for (int values = 0; values < VALUE_KINDS; values++)
-        for (size_t start = 0; start < STARTS; start++)
+        for (size_t start = m_slow() ? (size_t)values % STARTS : 0; start < STARTS; start += m_slow() ? STARTS : 1)
             for (int times = 1; times <= 2; times++) {
                 bool ended = false;
                 for (long k = 0; !ended; k++) {
@@ -294,7 +294,7 @@ START_TEST(test_repair_killed_anywhere) {
         bool ended = false;
         for (long k = 0; !ended; k++) {
             bool repaired = false;
-            for (long r = 0; !repaired; r++) {
+            for (long r = k % m_stride(9); !repaired; r += m_stride(9)) {
                 ended = die(s, values, start, k);
                 now.repair_k = r;
                 repaired = m_run(repair_it, r);
@@ -346,7 +346,7 @@ START_TEST(test_living_in_between) {
         bool ended = false;
         for (long k = 0; !ended; k++) {
             bool over = false;
-            for (long at = k % 4; !over; at += 4) { /* each k begins elsewhere */
+            for (long at = k % m_stride(32); !over; at += m_stride(32)) {
                 ended = die(s, MIXED, (size_t)_i % STARTS, k);
                 now.repair_k = 10000 * deed + at;
                 m_between = deeds[deed];
@@ -411,9 +411,10 @@ START_TEST(test_two_deaths) {
     for (int values = 0; values < VALUE_KINDS; values++)
         for (int order = 0; order < 2; order++) {
             bool ended[2] = {false, false};
-            for (long p = 0; !ended[0]; p++) {
+            for (long p = 0; !ended[0]; p += m_slow() ? 4 : 1) {
                 ended[1] = false;
-                for (long c = 0; !ended[1]; c++) both_die(values, (size_t)_i, p, c, order == 0, ended);
+                for (long c = p % m_stride(9); !ended[1]; c += m_stride(9))
+                    both_die(values, (size_t)_i, p, c, order == 0, ended);
             }
         }
     m_unmap();
@@ -476,8 +477,8 @@ static void receive_largest(void) { m_receive(CONSUMER, 0, 32767, NULL); }
 START_TEST(test_largest_batch) {
     static const uint64_t numbers[] = {0, 32768, 65535, ((uint64_t)1 << 32) - 5};
     m_map(1 << 20);
-    for (size_t n = 0; n < 4; n++)
-        for (int moment = 0; moment < 8; moment++) {
+    for (size_t n = 0; n < 4; n += m_slow() ? 4 : 1)
+        for (int moment = 0; moment < 8; moment += m_slow() ? 5 : 1) {
             m_reset(INLINE_ONLY, 8 * 999, numbers[n]);
             now.name = "largest batch";
             now.k = moment;
@@ -565,6 +566,7 @@ int main(void) {
     tcase_add_loop_test(killed, test_living_in_between, 0, SCENARIOS);
     tcase_add_loop_test(killed, test_two_deaths, 0, (int)STARTS);
     suite_add_tcase(suite, killed);
+    tcase_set_timeout(other, 60);
     tcase_add_test(other, test_summaries);
     tcase_add_test(other, test_living_holders);
     tcase_add_test(other, test_groups_wait_for_the_living);

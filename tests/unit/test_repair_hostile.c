@@ -165,7 +165,8 @@ static void one_word(size_t offset, enum holder holder, uint64_t value) {
 static void words_of(size_t from, size_t to) {
     for (size_t offset = from; offset < to; offset += 8)
         for (int holder = 0; holder < HOLDERS; holder++)
-            for (size_t i = 0; i < EXTREMES; i++) one_word(offset, (enum holder)holder, extremes[i]);
+            for (size_t i = offset / 8 % (size_t)m_stride(2); i < EXTREMES; i += (size_t)m_stride(2))
+                one_word(offset, (enum holder)holder, extremes[i]);
 }
 
 START_TEST(test_head_words) {
@@ -201,7 +202,7 @@ END_TEST
 START_TEST(test_wrong_tail) {
     m_map(CAPACITY);
     for (int holder = 0; holder < HOLDERS; holder++)
-        for (uint64_t tail = 0; tail < 16 * CAPACITY; tail += 8) {
+        for (uint64_t tail = 0; tail < 16 * CAPACITY; tail += 8 * (uint64_t)m_stride(3)) {
             uint32_t slot = prepare((enum holder)holder);
             M.chan->tail = tail;
             snprintf(where, sizeof where, "tail set to %llu, holder %d", (unsigned long long)tail, holder);
@@ -265,7 +266,7 @@ static void fill(size_t from, size_t to, uint64_t one_in) {
 START_TEST(test_random) {
     m_map(CAPACITY);
     seed = 0x9e3779b97f4a7c15u + (uint64_t)_i;
-    for (int round = 0; round < 3000; round++) {
+    for (int round = 0; round < 3000 / m_stride(4); round++) {
         uint64_t here = seed;
         uint32_t slot = prepare((enum holder)(random64() % HOLDERS));
         snprintf(where, sizeof where, "seed %#llx", (unsigned long long)here);
