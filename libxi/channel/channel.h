@@ -35,7 +35,6 @@ struct xi_channel {
     /* Values through this handle, under the producers' or the group's lock; told to the counters now and then. */
     _Atomic uint64_t sent, received;
     uint64_t sent_told, received_told;
-    uint32_t last_length; /* of the value received last: the next is likely as long (park.c) */
     uint64_t known_tail;  /* the tail as last seen, and values received since that was of no help: under the group's lock */
     uint32_t run;
     _Atomic bool freeing;

@@ -116,7 +116,7 @@ struct wait {
     struct xi_channel *ch;
     struct xi_mask *mask;
     struct xi_bell *bell;
-    uint32_t side, length, lines, bell_index, number;
+    uint32_t side, length, bell_index, number;
     int64_t deadline;
 };
 
@@ -189,26 +189,8 @@ static bool over(const struct wait *w, int64_t *start, int64_t budget) {
            atomic_load_explicit(&w->ch->interp->leaving, memory_order_relaxed);
 }
 
-/*
- * A value that reaches into a second line would cost a second transfer after the
- * first, for it is asked for only when the header has been seen. In an exchange
- * of single values (nothing came at once) all its lines are asked for at every look.
- */
-#define LINES_MOST 4
-static inline void ask_for_lines(const struct wait *w, uint64_t head) {
-    const uint8_t *at = w->ch->ring + (head & w->ch->mask);
-    for (uint32_t i = 1; i <= w->lines; i++) __builtin_prefetch(at + (size_t)i * XI_LINE, 0);
-}
-
-static uint32_t lines_after_first(const struct xi_channel *ch) {
-    uint64_t head = xi_load_relaxed(&ch->group->head) & (XI_LINE - 1);
-    uint32_t n = (uint32_t)((head + 8 + ch->last_length + 7) / XI_LINE);
-    return n < LINES_MOST ? n : LINES_MOST;
-}
-
-static bool spin_for_value(struct wait *w, struct xi_spin *s, int64_t budget) {
+static bool spin_for_value(const struct wait *w, struct xi_spin *s, int64_t budget) {
     uint32_t held = xi_load_relaxed(&s->hold_back);
-    w->lines = lines_after_first(w->ch);
     int64_t start = 0;
     uint64_t head;
     for (uint32_t i = 0; i < held; i++) xi_pause();
@@ -218,7 +200,6 @@ static bool spin_for_value(struct wait *w, struct xi_spin *s, int64_t budget) {
             return true;
         }
         xi_pause();
-        if (looks >= SOON && w->lines) ask_for_lines(w, head);
         if (looks % 32 == 31) {
             if (ready(w)) return true; /* closed */
             if (over(w, &start, budget)) return false;
@@ -241,7 +222,7 @@ static bool spin_for_room(const struct wait *w, int64_t budget) {
     }
 }
 
-static bool spin(struct wait *w, struct xi_spin *s) {
+static bool spin(const struct wait *w, struct xi_spin *s) {
     int64_t budget = xi_spin_budget(s);
     if (budget == 0) return false;
     bool hit = w->side == XI_SIDE_PRODUCERS ? spin_for_room(w, budget) : spin_for_value(w, s, budget);

@@ -234,7 +234,6 @@ static inline bool receive_one(struct xi_channel *ch, xi_msg *m) {
         copy_words(where, ch->ring + (head & ch->mask) + 8, length);
         commit(ch, xi_load_relaxed(&g->head_seq) + 1, head + 8 + length);
         xi_bump(&ch->received, 1);
-        ch->last_length = length;
         m->data = where;
         m->size = length;
     }
