@@ -132,6 +132,18 @@ static size_t padding_of(uint64_t *random) {
 
 static uint64_t value_of(uint32_t life, uint64_t n) { return (uint64_t)life << 32 | n; }
 
+/* A large value needs the broker now and then, for more arena. Where brokers are killed as fast as they come, a call may
+ * give up; nothing was sent then. (A namespace that is gone would be something else.) */
+static int64_t send_now(xi_channel *ch, const void *const *values, const size_t *sizes, uint32_t n) {
+    int64_t rc;
+    await((rc = n == 1 ? xi_send(ch, values[0], sizes[0], STUCK) : xi_send_many(ch, values, sizes, n, STUCK)) !=
+                  XI_E_BROKER ||
+              !plan->kill_broker || xi_status(xi_channel_interp(ch)) != 0,
+          "no broker to be had: %s", xi_error_text((int)rc));
+    must(rc);
+    return n == 1 ? 1 : rc;
+}
+
 /* Sends `n` values in one call, as the plan wants. */
 static void send_some(xi_channel *ch, uint32_t life, uint64_t first, uint32_t n, uint64_t *random) {
     static uint64_t buffers[16][8192 + 128];
@@ -142,15 +154,10 @@ static void send_some(xi_channel *ch, uint32_t life, uint64_t first, uint32_t n,
         values[i] = buffers[i];
     }
     atomic_store(&S->life[life].begun, first + n - 1);
-    if (n == 1)
-        must(xi_send(ch, values[0], sizes[0], STUCK));
-    for (uint32_t done = 0; n > 1 && done < n;) {
-        int64_t sent = xi_send_many(ch, values + done, sizes + done, n - done, STUCK);
-        must(sent);
-        done += (uint32_t)sent;
+    for (uint32_t done = 0; done < n;) {
+        done += (uint32_t)send_now(ch, values + done, sizes + done, n - done);
         atomic_store(&S->life[life].sent, first + done - 1);
     }
-    atomic_store(&S->life[life].sent, first + n - 1);
     atomic_fetch_add(&S->total, n);
 }
 
