@@ -426,7 +426,8 @@ enum xi_mode { XI_QUEUE = 1, XI_BROADCAST = 2 };
 typedef struct xi_open_opts {
     uint32_t mode;     /* enum xi_mode; 0: XI_QUEUE for a new channel, whatever it is for an old one */
     uint32_t flags;    /* XI_OPEN_* */
-    uint64_t capacity; /* bytes of the ring, rounded up to a power of two; 0: default. Of an old channel: ignored. */
+    uint64_t capacity; /* bytes of the ring, rounded up to a power of two; 0: default. Of an old channel: ignored. Values in
+                          the arena: each handle may have 64 times this, or 16 values, that are not received by all. */
     const char *group; /* consumers of one group share its values; NULL: a queue's one default group, or on a
                           broadcast a group of this handle's own, which ends with it. A named group is made at the
                           tail and stays. */

@@ -250,5 +250,11 @@ void xi_maps_forget(uint64_t epoch) {
 
 void xi_maps_forked(void) {
     pthread_mutex_init(&mutex, NULL);
-    for (uint32_t i = 0; i < BUCKETS; i++) table[i] = NULL; /* not inherited (MADV_DONTFORK), but for arenas' data, which views may need */
+    for (uint32_t i = 0; i < BUCKETS; i++)
+        while (table[i]) { /* handles of the parent's life do not touch their entries any more */
+            struct xi_map_entry *next = table[i]->next;
+            free(table[i]);
+            table[i] = next;
+        }
+    /* The mappings themselves were not inherited (MADV_DONTFORK), but for arenas' data, which views may need. */
 }

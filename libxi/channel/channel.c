@@ -148,6 +148,7 @@ int xi_channel_free(xi_channel *ch) {
         post_close(me, ch->id);
         xi_maps_put(ch->entry);
     }
+    free(ch->flights);
     free(ch);
     xi_interp_drop(me);
     return 0;

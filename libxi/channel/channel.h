@@ -39,6 +39,12 @@ struct xi_channel {
     uint32_t run;
     _Atomic bool freeing;
     atomic_uint waiting;  /* calls asleep on this handle */
+    /* Blocks sent through this handle that not every group has received, oldest first: under the producers' lock. */
+    struct xi_flight {
+        uint64_t end; /* position behind its record */
+        size_t size;
+    } *flights;
+    size_t flight_head, flight_count, flight_capacity, flight_bytes;
     struct xi_channel *next;
     char name[80];
 };
@@ -54,7 +60,7 @@ int xi_lock_slow(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_
 void xi_unlock_wake(xi_a32 *lock_sleep);
 /* At join: lets others' barriers reach this process. False: this kernel has no membarrier(2) for us. */
 bool xi_lock_prepare(void);
-extern bool xi_lock_fenced; /* true where others' barriers do not reach this process: it has its own at every unlock */
+extern _Atomic bool xi_lock_fenced; /* true where others' barriers do not reach this process: it has its own at every unlock */
 /*
  * After announcing that one is about to sleep: makes sure that whoever holds
  * `lock` now, or held it before, either sees the announcement when it looks for
@@ -78,7 +84,7 @@ static inline int xi_lock_words(struct xi_channel *ch, xi_a32 *lock, xi_a32 *loc
 }
 
 static inline void xi_unlock_words(xi_a32 *lock, xi_a32 *lock_sleep) {
-    if (__builtin_expect(xi_lock_fenced, 0)) (void)xi_exchange_full(lock, 0);
+    if (__builtin_expect(xi_load_relaxed(&xi_lock_fenced), 0)) (void)xi_exchange_full(lock, 0);
     else xi_store_release(lock, 0);
     atomic_signal_fence(memory_order_seq_cst); /* the looks for sleepers are behind it in the program; see xi_lock_pass() */
     if (__builtin_expect(xi_load_full(lock_sleep) & 1, 0)) xi_unlock_wake(lock_sleep);
@@ -117,8 +123,9 @@ struct xi_sending {
     struct xi_block *block;
     uint32_t free_index;
     uint64_t free_argument;
+    uint32_t wait_length; /* out: what to wait for room for, where it is not the record's own length */
 };
-int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, const struct xi_sending *sending);
+int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, struct xi_sending *sending);
 /* True if a record of `length` would fit now, or the channel is closed: a look without the lock. */
 bool xi_log_has_room(struct xi_channel *ch, uint32_t length);
 /* How far the slowest group has come: a look without the lock, for telling whether it goes on. */

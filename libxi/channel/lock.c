@@ -36,13 +36,13 @@
 #define NO_MEMBARRIER_LOOK_NS 2000000ll
 
 static _Atomic int membarrier_works = -1; /* -1: not tried yet */
-bool xi_lock_fenced;
+_Atomic bool xi_lock_fenced;
 
 bool xi_lock_prepare(void) {
     int known = atomic_load_explicit(&membarrier_works, memory_order_relaxed);
     if (known >= 0) return known;
     bool works = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
-    xi_lock_fenced = !works;
+    xi_store_relaxed(&xi_lock_fenced, !works);
     atomic_store_explicit(&membarrier_works, works, memory_order_relaxed);
     return works;
 }

@@ -4,6 +4,7 @@
  * order that wire/layout.h gives ("Send"). Also the looks without a lock that
  * tell a waiter whether to try.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "../wire/bounds.h"
@@ -30,7 +31,58 @@ static int broken(struct xi_channel *ch) {
                    "another", ch->name);
 }
 
-int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, const struct xi_sending *sending) {
+/*
+ * Values in the arena count against the channel too, or a queue of 64 KiB would
+ * hold 1,600 values of any size: each handle may have 64 times the capacity, or
+ * 16 values, that not every group has received. Positions tell which those are,
+ * so a death of anybody else changes nothing.
+ */
+#define FLIGHT_VALUES 16u
+#define FLIGHT_TIMES 64u
+
+static bool too_much(const struct xi_channel *ch, size_t size) {
+    return ch->flight_count >= FLIGHT_VALUES && ch->flight_bytes + size > FLIGHT_TIMES * ch->capacity;
+}
+
+/* Forgets what all groups have received, given how far the slowest has come. */
+static void flights_settle(struct xi_channel *ch, uint64_t head) {
+    while (ch->flight_count && (int64_t)(head - ch->flights[ch->flight_head].end) >= 0) {
+        ch->flight_bytes -= ch->flights[ch->flight_head].size;
+        ch->flight_head = (ch->flight_head + 1) % ch->flight_capacity;
+        ch->flight_count--;
+    }
+}
+
+static bool flights_full(struct xi_channel *ch, struct xi_sending *s, uint64_t active, uint64_t tail) {
+    flights_settle(ch, xi_load_relaxed(&ch->chan->min_head)); /* so that the list is no longer than the ring */
+    if (!too_much(ch, s->block->size)) return false;
+    flights_settle(ch, smallest_head(ch->chan, active, tail, ch->capacity));
+    if (!too_much(ch, s->block->size)) return false;
+    /* Room for this much is there as soon as the oldest has been received by all. */
+    s->wait_length = (uint32_t)(ch->capacity + ch->flights[ch->flight_head].end - tail - 16) & ~7u;
+    return true;
+}
+
+/* Room for one more to be remembered. */
+static bool flights_reserve(struct xi_channel *ch) {
+    if (ch->flight_count < ch->flight_capacity) return true;
+    size_t capacity = ch->flight_capacity ? ch->flight_capacity * 2 : 64;
+    struct xi_flight *f = malloc(capacity * sizeof *f);
+    if (!f) return false;
+    for (size_t i = 0; i < ch->flight_count; i++) f[i] = ch->flights[(ch->flight_head + i) % ch->flight_capacity];
+    free(ch->flights);
+    ch->flights = f;
+    ch->flight_head = 0;
+    ch->flight_capacity = capacity;
+    return true;
+}
+
+static void flights_add(struct xi_channel *ch, size_t size, uint64_t end) {
+    ch->flights[(ch->flight_head + ch->flight_count++) % ch->flight_capacity] = (struct xi_flight){end, size};
+    ch->flight_bytes += size;
+}
+
+int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, struct xi_sending *sending) {
     struct xi_chan *c = ch->chan;
     if (__builtin_expect(xi_load_relaxed(&c->closed), 0)) return xi_fail(XI_E_CLOSED, "channel \"%s\" is closed", ch->name);
     uint64_t stored = xi_load_relaxed(&c->tail), seq = xi_load_relaxed(&c->tail_seq);
@@ -42,6 +94,10 @@ int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, si
         return (int64_t)n;
     }
     if (n > BATCH_MAX) n = BATCH_MAX;
+    if (sending) {
+        if (!flights_reserve(ch)) return xi_fail(XI_E_NOMEM, "no memory to keep account of values under way");
+        if (flights_full(ch, sending, active, w)) return 0;
+    }
     size_t done = 0;
     for (; done < n; done++) {
         uint64_t need = 8 + (uint64_t)records[done].length + 8;
@@ -57,6 +113,7 @@ int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, si
         w += 8 + records[done].length;
     }
     if (done == 0) return 0;
+    if (sending) flights_add(ch, sending->block->size, w);
     /* Release: neither may be seen before the headers that it counts (a repair reads them in that order). */
     xi_store_release(&c->tail_seq, seq + done);
     xi_store_release(&c->tail, w);

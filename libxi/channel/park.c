@@ -308,7 +308,10 @@ static int sleep_once(const struct wait *w) {
         if (why == XI_WAKE_TIME) rc = XI_E_TIMEOUT;
         if (why == XI_WAKE_SIGNAL) rc = XI_E_INTR;
         if (why == XI_WAKE_CONTROL || why == XI_WAKE_LOOK) xi_control_drain(me);
-        if (why == XI_WAKE_LOOK) xi_arena_trim(me, xi_now());
+        if (why == XI_WAKE_LOOK) { /* idle: what readers gave back goes on to the system */
+            xi_arena_reclaim(me, SIZE_MAX);
+            xi_arena_trim(me, xi_now());
+        }
         xi_store_relaxed(&me->own->counters.wait_backend, (uint32_t)xi_backend_used());
     }
     (void)xi_bell_unpark(w->bell);

@@ -22,7 +22,7 @@ static int check_value(const void *value, size_t size) {
 }
 
 /* One attempt for up to n records: how many, 0 for no room, or an error. */
-static int64_t append(struct xi_channel *ch, const struct xi_record *r, size_t n, const struct xi_sending *s,
+static int64_t append(struct xi_channel *ch, const struct xi_record *r, size_t n, struct xi_sending *s,
                       int64_t timeout) {
     int rc = xi_lock(ch, ch->chan, timeout);
     if (__builtin_expect(rc != 0, 0)) return rc;
@@ -42,7 +42,7 @@ static int wait_for_room(struct xi_channel *ch, uint32_t length, int64_t timeout
     return rc;
 }
 
-static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, size_t n, const struct xi_sending *s,
+static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, size_t n, struct xi_sending *s,
                             int64_t timeout) {
     int64_t deadline = XI_TRY;
     bool waited = false;
@@ -53,7 +53,8 @@ static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, si
             if (waited && done > 0) xi_pass_on(ch, XI_SIDE_PRODUCERS);
             return done;
         }
-        int rc = wait_for_room(ch, r[0].length, timeout, &deadline);
+        int rc = wait_for_room(ch, s && s->wait_length > r[0].length ? s->wait_length : r[0].length, timeout, &deadline);
+        if (s) s->wait_length = 0;
         if (rc) return rc;
         waited = true;
     }
@@ -63,7 +64,7 @@ static int send_block(struct xi_channel *ch, struct xi_block *b, size_t size, ui
                       int64_t timeout) {
     struct xi_descriptor d = {b->segment->number, b->granule, b->generation, size, ch->interp->slot, 0};
     struct xi_record r = {&d, sizeof d, XI_REC_BLOCK, free_index ? XI_REC_F_FREE : 0};
-    struct xi_sending s = {b, free_index, argument};
+    struct xi_sending s = {b, free_index, argument, 0};
     int64_t done = send_records(ch, &r, 1, &s, timeout);
     if (done < 0) return (int)done;
     /* Nobody listens: nobody else will tell us that it is free. */

@@ -71,6 +71,7 @@ void xi_spin_result(struct xi_spin *s, bool hit) {
     int64_t now = atomic_load_explicit(&s->budget, memory_order_relaxed);
     if (hit) {
         now = s->limit;
+        atomic_store_explicit(&s->misses, 0, memory_order_relaxed);
     } else {
         atomic_fetch_add_explicit(&s->misses, 1, memory_order_relaxed);
         now = now / 2 > SPIN_LEAST_NS ? now / 2 : SPIN_LEAST_NS;

@@ -6,6 +6,7 @@
  */
 #include <check.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -582,22 +583,34 @@ END_TEST
 
 static void on_signal(int signo) { (void)signo; }
 
+struct interrupted {
+    pthread_t thread;
+    _Atomic bool done;
+};
+
 static void *interrupts(void *arg) {
+    struct interrupted *me_ = arg;
     xi_channel *watch = queue(you);
     xi_channel_info info;
     do ok(xi_channel_stat(watch, &info));
     while (info.waiting == 0);
-    pthread_kill(*(pthread_t *)arg, SIGUSR1);
+    /* Until it has had an effect: one that comes between the last look and the sleep is no interruption of the sleep. */
+    while (!me_->done) {
+        pthread_kill(me_->thread, SIGUSR1);
+        sched_yield();
+    }
     ok(xi_channel_free(watch));
     return NULL;
 }
 
 START_TEST(a_signal_ends_a_wait) {
     xi_channel *in = queue(me);
-    pthread_t t, self = pthread_self();
+    struct interrupted self = {pthread_self(), false};
+    pthread_t t;
     sigaction(SIGUSR1, &(struct sigaction){.sa_handler = on_signal, .sa_flags = SA_RESTART}, NULL);
     pthread_create(&t, NULL, interrupts, &self);
     fails(XI_E_INTR, xi_recv(in, &(xi_msg)XI_MSG_INIT, XI_FOREVER));
+    self.done = true;
     pthread_join(t, NULL);
     ok(xi_channel_free(in));
 }
