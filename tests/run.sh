@@ -10,11 +10,12 @@
 #   run.sh PROGRAM ARGUMENT...
 #
 # A test may use further namespaces if their names begin with "$XI_NAMESPACE.".
+# XI_TEST_RUN (a number) tells the tests of one ./test from those of another.
 # XI_TEST_PREFIX (valgrind, setarch, ...) is put before the program.
 set -u
 
 uid=$(id -u)
-namespace="t$$"
+namespace="t${XI_TEST_RUN:-0}-$$"
 runtime=$(mktemp -d /tmp/xi.XXXXXXXX) || exit 1
 : "${XI_BUILD:?set by ctest}"
 export PATH="$XI_BUILD/bin:$PATH" LC_ALL=C.UTF-8

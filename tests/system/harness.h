@@ -218,7 +218,7 @@ static inline const char *test_ns(void) {
 }
 /* A further namespace of this test: run.sh looks after those that begin with its own. */
 static inline const char *further_ns(char out[32], const char *suffix) {
-    snprintf(out, 32, "%.15s.%.15s", test_ns(), suffix);
+    snprintf(out, 32, "%.20s.%.10s", test_ns(), suffix);
     return out;
 }
 static inline pid_t broker_pid(xi_interp *me) { return xi_observer_broker_pid(xi_observer_of(me)); }
