@@ -31,21 +31,17 @@ struct marker {
 };
 
 static void mark_block(const struct marker *m, uint32_t segment, uint32_t granule) {
-    if (segment != 0 && segment % 2 == 0)
-        m->mark(m->context, segment, granule);
+    if (segment != 0 && segment % 2 == 0) m->mark(m->context, segment, granule);
 }
 
 /* The smallest head of the active groups, UINT64_MAX without groups. False if one cannot be: see xi_lowest_head. */
 static bool smallest_head(const struct xi_chan_view *view, uint64_t tail, uint64_t *out) {
     uint64_t active = xi_load_acquire(&view->chan->active), smallest = UINT64_MAX;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
-        if (!(active >> g & 1))
-            continue;
+        if (!(active >> g & 1)) continue;
         uint64_t head = xi_load_acquire(&view->chan->groups[g].head);
-        if (!xi_position_plausible(head) || head < xi_lowest_head(view, tail))
-            return false;
-        if (head < smallest)
-            smallest = head;
+        if (!xi_position_plausible(head) || head < xi_lowest_head(view, tail)) return false;
+        if (head < smallest) smallest = head;
     }
     *out = smallest;
     return true;
@@ -55,8 +51,7 @@ static bool smallest_head(const struct xi_chan_view *view, uint64_t tail, uint64
 static bool mark_run(const struct xi_chan_view *view, uint64_t *position, uint64_t tail, const struct marker *m) {
     struct xi_record record;
     for (int n = 0; n < RUN_RECORDS && *position < tail; n++) {
-        if (!xi_record_read(view, *position, tail, &record))
-            return false;
+        if (!xi_record_read(view, *position, tail, &record)) return false;
         if (XI_REC_KIND(record.header) == XI_REC_BLOCK) {
             struct xi_block_name block = xi_block_read(view, *position);
             mark_block(m, block.segment, block.granule);
@@ -69,15 +64,12 @@ static bool mark_run(const struct xi_chan_view *view, uint64_t *position, uint64
 /* False if the ring makes no sense; some of it has been marked then. */
 static bool mark_records(const struct xi_chan_view *view, const struct marker *m) {
     uint64_t tail = xi_load_acquire(&view->chan->tail), position, now;
-    if (!xi_position_plausible(tail) || !smallest_head(view, tail, &position))
-        return false;
+    if (!xi_position_plausible(tail) || !smallest_head(view, tail, &position)) return false;
     while (position < tail) {
         uint64_t next = position;
         bool valid = mark_run(view, &next, tail, m);
-        if (!smallest_head(view, tail, &now))
-            return false;
-        if (now <= position && !valid)
-            return false;
+        if (!smallest_head(view, tail, &now)) return false;
+        if (now <= position && !valid) return false;
         position = now > position ? now : next;
     }
     return true;
@@ -87,8 +79,7 @@ static bool mark_records(const struct xi_chan_view *view, const struct marker *m
 static void mark_words(const struct xi_chan_view *view, const struct marker *m) {
     for (uint64_t offset = 0; offset < view->capacity; offset += 8) {
         uint64_t header = xi_load_acquire(xi_ring_at(view, offset));
-        if (XI_REC_KIND(header) != XI_REC_BLOCK || XI_REC_LENGTH(header) != sizeof(struct xi_descriptor))
-            continue;
+        if (XI_REC_KIND(header) != XI_REC_BLOCK || XI_REC_LENGTH(header) != sizeof(struct xi_descriptor)) continue;
         struct xi_block_name block = xi_block_read(view, offset);
         mark_block(m, block.segment, block.granule);
     }
@@ -96,8 +87,7 @@ static void mark_words(const struct xi_chan_view *view, const struct marker *m) 
 
 void xi_mark_channel(const struct xi_chan_view *view, xi_mark_fn mark, void *context) {
     const struct marker m = {mark, context};
-    if (!mark_records(view, &m))
-        mark_words(view, &m);
+    if (!mark_records(view, &m)) mark_words(view, &m);
 }
 
 /*
@@ -109,8 +99,7 @@ void xi_mark_borrows(const struct xi_borrow_view *borrows, size_t chunks, xi_mar
     for (size_t c = 0; c < chunks; c++) {
         for (size_t i = 0; i < borrows[c].count; i++) {
             struct xi_borrow *b = &borrows[c].entries[i];
-            if (xi_load_acquire(&b->key) == 0)
-                continue;
+            if (xi_load_acquire(&b->key) == 0) continue;
             uint64_t where = xi_load_acquire(&b->block);
             mark_block(&m, (uint32_t)(where >> 32), (uint32_t)where);
         }
@@ -121,11 +110,9 @@ bool xi_channel_empty(const struct xi_chan_view *view) {
     struct xi_chan *chan = view->chan;
     uint64_t active = xi_load_full(&chan->active), tail = xi_load_full(&chan->tail);
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
-        if (!(active >> g & 1))
-            continue;
+        if (!(active >> g & 1)) continue;
         uint64_t head = xi_load_full(&chan->groups[g].head);
-        if (head < tail || xi_load_full(xi_ring_at(view, head)) != 0)
-            return false;
+        if (head < tail || xi_load_full(xi_ring_at(view, head)) != 0) return false;
     }
     return true;
 }

@@ -41,7 +41,8 @@ struct repair {
 
 /* ------------------------------------------------------------------ locks */
 
-/* Words that no living process stores are nobody's, as are those of a killed broker: this one holds no lock on entry. */
+/* Words that no living process stores are nobody's, as are those of a killed broker: this one holds no lock on entry.
+ */
 static bool holder_is_gone(const struct repair *r, uint32_t word) {
     uint32_t slot = XI_LOCK_SLOT(word);
     bool valid = slot < XI_MAX_INTERPS;
@@ -51,8 +52,7 @@ static bool holder_is_gone(const struct repair *r, uint32_t word) {
 /* True if the lock is the dead one's, and so ours; or if something is `wrong` and the lock was free. */
 static bool seize(const struct repair *r, xi_a32 *lock, bool wrong) {
     uint32_t word = xi_load_full(lock);
-    if (word != 0)
-        return holder_is_gone(r, word);
+    if (word != 0) return holder_is_gone(r, word);
     return wrong && xi_do_cas32(lock, 0, XI_LOCK_OF(0));
 }
 
@@ -89,30 +89,27 @@ static void set_release_bit(const struct xi_world *world, const struct xi_block_
     uint64_t value = xi_load_full(word), bit = XI_RELEASE_BIT(group);
     /* Each of the 16 bits is set once while the generation lasts; whoever flips them for longer keeps its own block. */
     for (int tries = 0; tries < 64 && value >> 16 == block->generation && !(value & bit); tries++)
-        if (xi_do_cas64(word, &value, value | bit))
-            return;
+        if (xi_do_cas64(word, &value, value | bit)) return;
 }
 
 /* A block with a free function has come back: its owner must look. */
 static void tell_owner(const struct xi_world *world, uint32_t segment) {
     uint32_t slot = world->owner_of(world->context, segment);
     struct xi_mailbox *mailbox = slot != 0 ? world->mailbox(world->context, slot) : NULL;
-    if (mailbox == NULL)
-        return;
+    if (mailbox == NULL) return;
     XI_REPAIR_STEP();
     xi_store_full(&mailbox->reclaim, 1u);
     uint32_t bell = xi_load_full(&mailbox->reclaim_bell);
-    if (bell != 0 && bell <= XI_BELLS_USABLE)
-        (void)xi_ring_bell(mailbox, bell - 1, world);
+    if (bell != 0 && bell <= XI_BELLS_USABLE) (void)xi_ring_bell(mailbox, bell - 1, world);
 }
 
 /* ------------------------------------------------------------- the records */
 
 struct chain {
-    uint64_t end;     /* position after the last valid record */
+    uint64_t end; /* position after the last valid record */
     uint64_t records;
     uint16_t first, last; /* number bits of the records */
-    bool clean;       /* a zero header follows, as must be */
+    bool clean;           /* a zero header follows, as must be */
 };
 
 /* Follows valid records with consecutive numbers from `from`; none, nor the header after it, reaches beyond `limit`. */
@@ -120,11 +117,9 @@ static struct chain follow(const struct xi_chan_view *view, uint64_t from, uint6
     struct chain chain = {.end = from};
     struct xi_record record;
     while (xi_record_read(view, chain.end, limit - 8, &record)) {
-        if (chain.records > 0 && XI_REC_SEQ(record.header) != (uint16_t)(chain.last + 1))
-            break;
+        if (chain.records > 0 && XI_REC_SEQ(record.header) != (uint16_t)(chain.last + 1)) break;
         chain.last = XI_REC_SEQ(record.header);
-        if (chain.records == 0)
-            chain.first = chain.last;
+        if (chain.records == 0) chain.first = chain.last;
         chain.end = record.next;
         chain.records++;
     }
@@ -135,10 +130,8 @@ static struct chain follow(const struct xi_chan_view *view, uint64_t from, uint6
 /* True if a group with this head may be, given the tail; `exact`: no living producer is ahead of the tail. */
 static bool head_explained(const struct xi_chan_view *view, uint64_t head, uint64_t tail, bool exact) {
     struct xi_record record;
-    if (!xi_position_plausible(head) || head < xi_lowest_head(view, tail))
-        return false;
-    if (head >= tail)
-        return head <= (exact ? tail : tail + view->capacity);
+    if (!xi_position_plausible(head) || head < xi_lowest_head(view, tail)) return false;
+    if (head >= tail) return head <= (exact ? tail : tail + view->capacity);
     return xi_record_read(view, head, tail, &record);
 }
 
@@ -148,8 +141,7 @@ static uint64_t smallest_head(const struct xi_chan_view *view, uint64_t tail) {
     uint64_t active = xi_load_acquire(&view->chan->active);
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         uint64_t head = xi_load_acquire(&view->chan->groups[g].head);
-        if ((active >> g & 1) && xi_position_plausible(head) && head >= lowest && head < smallest)
-            smallest = head;
+        if ((active >> g & 1) && xi_position_plausible(head) && head >= lowest && head < smallest) smallest = head;
     }
     return smallest;
 }
@@ -158,14 +150,12 @@ static uint64_t smallest_head(const struct xi_chan_view *view, uint64_t tail) {
 
 /* True if some active group's head lies where it can with this tail, or no group says anything. */
 static bool tail_explained(const struct xi_chan_view *view, uint64_t tail) {
-    if (!xi_position_plausible(tail) || !xi_position_plausible(tail + view->capacity))
-        return false;
+    if (!xi_position_plausible(tail) || !xi_position_plausible(tail + view->capacity)) return false;
     uint64_t active = xi_load_acquire(&view->chan->active);
     uint64_t lowest = xi_lowest_head(view, tail), highest = tail + view->capacity;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         uint64_t head = xi_load_acquire(&view->chan->groups[g].head);
-        if ((active >> g & 1) && xi_position_plausible(head) && head >= lowest && head <= highest)
-            return true;
+        if ((active >> g & 1) && xi_position_plausible(head) && head >= lowest && head <= highest) return true;
     }
     return active == 0;
 }
@@ -180,20 +170,17 @@ static struct witness ask_group(const struct xi_chan_view *view, uint32_t g) {
     struct xi_group *group = &view->chan->groups[g];
     uint64_t head = xi_load_acquire(&group->head), sent = xi_load_acquire(&view->chan->tail_seq);
     bool active = xi_load_acquire(&view->chan->active) >> g & 1;
-    if (!active || !xi_position_plausible(head))
-        return (struct witness){.agrees = false};
+    if (!active || !xi_position_plausible(head)) return (struct witness){.agrees = false};
     struct chain chain = follow(view, head, head + view->capacity);
     uint64_t received = xi_load_acquire(&group->head_seq);
-    bool agrees = chain.records > 0 ? chain.first == (uint16_t)(received + 1) && chain.last == (uint16_t)sent
-                                    : received == sent;
+    bool agrees =
+        chain.records > 0 ? chain.first == (uint16_t)(received + 1) && chain.last == (uint16_t)sent : received == sent;
     return (struct witness){chain, agrees && chain.clean};
 }
 
 static bool says_more(const struct witness *a, const struct witness *b) {
-    if (a->agrees != b->agrees)
-        return a->agrees;
-    if (a->chain.records != b->chain.records)
-        return a->chain.records > b->chain.records;
+    if (a->agrees != b->agrees) return a->agrees;
+    if (a->chain.records != b->chain.records) return a->chain.records > b->chain.records;
     return a->chain.end > b->chain.end;
 }
 
@@ -206,14 +193,11 @@ static uint64_t find_tail(const struct xi_chan_view *view, uint64_t stored) {
     struct witness best = {.agrees = false};
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         struct witness other = ask_group(view, g);
-        if (says_more(&other, &best))
-            best = other;
+        if (says_more(&other, &best)) best = other;
     }
     uint64_t end = best.chain.end;
-    if (!xi_position_plausible(stored))
-        return end;
-    if (!best.agrees)
-        return stored;
+    if (!xi_position_plausible(stored)) return end;
+    if (!best.agrees) return stored;
     return best.chain.records == 0 && stored > end ? stored : end;
 }
 
@@ -221,8 +205,7 @@ static uint64_t largest_number(const struct xi_chan_view *view) {
     uint64_t active = xi_load_acquire(&view->chan->active), largest = 0;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         uint64_t number = xi_load_acquire(&view->chan->groups[g].head_seq);
-        if ((active >> g & 1) && xi_number_plausible(number) && number > largest)
-            largest = number;
+        if ((active >> g & 1) && xi_number_plausible(number) && number > largest) largest = number;
     }
     return largest;
 }
@@ -238,16 +221,13 @@ static void repair_tail(const struct repair *r) {
         xi_put64(xi_ring_at(view, chain.end), 0);
     if (chain.records > 0) /* a batch is at most 32,768 records, so 16 bits tell which */
         number += (uint16_t)(chain.last - (uint16_t)number);
-    if (number != stored_number)
-        xi_put64(&chan->tail_seq, number);
-    if (chain.end != stored)
-        xi_put64(&chan->tail, chain.end);
+    if (number != stored_number) xi_put64(&chan->tail_seq, number);
+    if (chain.end != stored) xi_put64(&chan->tail, chain.end);
 }
 
 static void repair_min_head(const struct repair *r) {
     uint64_t smallest = smallest_head(r->view, xi_load_acquire(&r->chan->tail));
-    if (xi_load_acquire(&r->chan->min_head) != smallest)
-        xi_put64(&r->chan->min_head, smallest);
+    if (xi_load_acquire(&r->chan->min_head) != smallest) xi_put64(&r->chan->min_head, smallest);
 }
 
 /* --------------------------------------------------- a head, under its lock */
@@ -260,7 +240,8 @@ struct tail_view {
 };
 
 static struct tail_view look_at_tail(const struct repair *r, bool producers_ours) {
-    /* The lock first: when it is free, whoever sent what the dead one received has stored its tail before freeing it. */
+    /* The lock first: when it is free, whoever sent what the dead one received has stored its tail before freeing it.
+     */
     bool is_free = xi_load_full(&r->chan->lock) == 0;
     struct tail_view t = {.exact = producers_ours || is_free, .ours = producers_ours};
     t.number = xi_load_acquire(&r->chan->tail_seq);
@@ -280,8 +261,7 @@ static void repair_head_number(const struct repair *r, struct xi_group *group, c
     } else if (t->ours && head == t->tail) {
         number = t->number;
     }
-    if (number != stored)
-        xi_put64(&group->head_seq, number);
+    if (number != stored) xi_put64(&group->head_seq, number);
 }
 
 static void repair_head(const struct repair *r, struct xi_group *group, const struct tail_view *t) {
@@ -316,11 +296,9 @@ static void repair_group(const struct repair *r, uint32_t g, bool producers_ours
     struct tail_view t = look_at_tail(r, producers_ours);
     bool active = xi_load_acquire(&r->chan->active) >> g & 1;
     bool wrong = active && !head_explained(r->view, xi_load_acquire(&group->head), t.tail, t.exact);
-    if (!seize(r, &group->lock, wrong))
-        return;
+    if (!seize(r, &group->lock, wrong)) return;
     t = look_at_tail(r, producers_ours); /* again: until now the head may have moved, and the tail before it */
-    if (active || xi_load_acquire(&group->state) != XI_GROUP_FREE)
-        repair_head(r, group, &t);
+    if (active || xi_load_acquire(&group->state) != XI_GROUP_FREE) repair_head(r, group, &t);
     judge_borrows(r, g);
     unlock(r->world, &group->lock, &group->lock_sleep);
 }
@@ -335,20 +313,17 @@ static void drain(const struct xi_chan_view *view, uint32_t g, const struct xi_w
     if (!xi_position_plausible(tail) || !xi_position_plausible(position) || position < xi_lowest_head(view, tail))
         return;
     for (; position < tail && xi_record_read(view, position, tail, &record); position = record.next) {
-        if (XI_REC_KIND(record.header) != XI_REC_BLOCK)
-            continue;
+        if (XI_REC_KIND(record.header) != XI_REC_BLOCK) continue;
         struct xi_block_name block = xi_block_read(view, position);
         set_release_bit(world, &block, g);
-        if (XI_REC_FLAGS(record.header) & XI_REC_F_FREE)
-            tell_owner(world, block.segment);
+        if (XI_REC_FLAGS(record.header) & XI_REC_F_FREE) tell_owner(world, block.segment);
     }
 }
 
 static void end_group(const struct xi_chan_view *view, uint32_t g, const struct xi_world *world) {
     uint64_t bit = (uint64_t)1 << g;
     struct xi_group *group = &view->chan->groups[g];
-    if (xi_load_acquire(&view->chan->active) & bit)
-        (void)xi_do_and(&view->chan->active, ~bit);
+    if (xi_load_acquire(&view->chan->active) & bit) (void)xi_do_and(&view->chan->active, ~bit);
     xi_put32(&group->state, XI_GROUP_ENDING);
     drain(view, g, world);
     xi_put32(&group->state, XI_GROUP_FREE);
@@ -385,26 +360,24 @@ static bool queue_lost_its_group(const struct xi_chan_view *view) {
 }
 
 static void restore_queue(const struct repair *r) {
-    if (!queue_lost_its_group(r->view))
-        return;
+    if (!queue_lost_its_group(r->view)) return;
     xi_put32(&r->chan->groups[0].state, XI_GROUP_ACTIVE);
     xi_do_or(&r->chan->active, 1);
 }
 
 /* ------------------------------------------------------------- the channel */
 
-/* True if something that the producers' lock guards is as no operation leaves it. Racy: looked at again under the lock. */
+/* True if something that the producers' lock guards is as no operation leaves it. Racy: looked at again under the lock.
+ */
 static bool producers_wrong(const struct xi_chan_view *view) {
     struct xi_chan *chan = view->chan;
     uint64_t min_head = xi_load_acquire(&chan->min_head), tail = xi_load_acquire(&chan->tail);
     if (!tail_explained(view, tail) || !xi_number_plausible(xi_load_acquire(&chan->tail_seq)) ||
         xi_load_acquire(xi_ring_at(view, tail)) != 0)
         return true;
-    if (!xi_position_plausible(min_head) || min_head > smallest_head(view, tail))
-        return true;
+    if (!xi_position_plausible(min_head) || min_head > smallest_head(view, tail)) return true;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
-        if (!group_settled(chan, g))
-            return true;
+        if (!group_settled(chan, g)) return true;
     return queue_lost_its_group(view);
 }
 
@@ -415,12 +388,10 @@ void xi_repair_channel(const struct xi_chan_view *view, const struct xi_dead *de
         restore_queue(&r);
         repair_tail(&r);
     }
-    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
-        repair_group(&r, g, producers);
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) repair_group(&r, g, producers);
     if (producers) {
         for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
-            if (!group_settled(view->chan, g))
-                settle_group(&r, g);
+            if (!group_settled(view->chan, g)) settle_group(&r, g);
         repair_min_head(&r);
         unlock(world, &view->chan->lock, &view->chan->lock_sleep);
     }
@@ -440,8 +411,7 @@ static bool ends_with(struct xi_chan *chan, uint32_t g, const struct xi_dead *de
 /* Under the producers' lock. False if a living process is receiving in the group. */
 static bool end_owned(const struct xi_chan_view *view, uint32_t g, const struct xi_world *world) {
     struct xi_group *group = &view->chan->groups[g];
-    if (!xi_do_cas32(&group->lock, 0, XI_LOCK_OF(0)))
-        return false;
+    if (!xi_do_cas32(&group->lock, 0, XI_LOCK_OF(0))) return false;
     end_group(view, g, world);
     unlock(world, &group->lock, &group->lock_sleep);
     return true;
@@ -452,15 +422,11 @@ bool xi_repair_groups(const struct xi_chan_view *view, const struct xi_dead *dea
     uint64_t due = 0;
     bool done = true;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
-        if (ends_with(chan, g, dead))
-            due |= (uint64_t)1 << g;
-    if (due == 0)
-        return true;
-    if (!xi_do_cas32(&chan->lock, 0, XI_LOCK_OF(0)))
-        return false;
+        if (ends_with(chan, g, dead)) due |= (uint64_t)1 << g;
+    if (due == 0) return true;
+    if (!xi_do_cas32(&chan->lock, 0, XI_LOCK_OF(0))) return false;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
-        if ((due >> g & 1) && ends_with(chan, g, dead) && !end_owned(view, g, world))
-            done = false;
+        if ((due >> g & 1) && ends_with(chan, g, dead) && !end_owned(view, g, world)) done = false;
     unlock(world, &chan->lock, &chan->lock_sleep);
     xi_ring_channel(view, world); /* producers that waited for the groups that are gone */
     return done;
@@ -473,8 +439,7 @@ void xi_repair_borrows(const struct xi_dead *dead, const struct xi_world *world)
         for (size_t i = 0; i < dead->borrows[c].count; i++) {
             struct xi_borrow *b = &dead->borrows[c].entries[i];
             uint64_t key = xi_load_acquire(&b->key);
-            if (key == 0)
-                continue;
+            if (key == 0) continue;
             uint64_t where = xi_load_acquire(&b->block);
             struct xi_block_name block = {(uint32_t)(where >> 32), (uint32_t)where, XI_BORROW_GENERATION(key)};
             set_release_bit(world, &block, XI_BORROW_GROUP(key));

@@ -75,8 +75,9 @@ bool xi_repair_groups(const struct xi_chan_view *view, const struct xi_dead *dea
 void xi_ring_channel(const struct xi_chan_view *view, const struct xi_world *world);
 
 /*
- * Rings every bell of a living interpreter that was claimed (NOTIFIED): whoever claimed it may have died before it rang,
- * and later wakers leave a claimed bell alone. For every living interpreter's mailbox, after each death and adoption.
+ * Rings every bell of a living interpreter that was claimed (NOTIFIED): whoever claimed it may have died before it
+ * rang, and later wakers leave a claimed bell alone. For every living interpreter's mailbox, after each death and
+ * adoption.
  */
 void xi_repair_bells(struct xi_mailbox *mailbox, const struct xi_world *world);
 

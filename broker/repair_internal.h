@@ -56,7 +56,8 @@ static inline void xi_do_wake(const struct xi_world *world, xi_a32 *word, int co
 
 /* ---- reading a channel */
 
-/* A position, or a number of a value, that somebody who follows the rules can have stored. (Of numbers, 16 bits more.) */
+/* A position, or a number of a value, that somebody who follows the rules can have stored. (Of numbers, 16 bits more.)
+ */
 static inline bool xi_position_plausible(uint64_t position) { return position < XI_COUNT_MAX && position % 8 == 0; }
 static inline bool xi_number_plausible(uint64_t number) { return number < XI_COUNT_MAX - 65536; }
 
@@ -82,12 +83,9 @@ static inline bool xi_record_read(const struct xi_chan_view *view, uint64_t posi
     uint64_t header = xi_load_acquire(xi_ring_at(view, position));
     uint64_t length = XI_REC_LENGTH(header);
     uint32_t kind = XI_REC_KIND(header);
-    if (length < 8 || length % 8 != 0 || length > view->capacity - 16)
-        return false;
-    if (kind != XI_REC_INLINE && !(kind == XI_REC_BLOCK && length == sizeof(struct xi_descriptor)))
-        return false;
-    if (position + 8 + length > limit)
-        return false;
+    if (length < 8 || length % 8 != 0 || length > view->capacity - 16) return false;
+    if (kind != XI_REC_INLINE && !(kind == XI_REC_BLOCK && length == sizeof(struct xi_descriptor))) return false;
+    if (position + 8 + length > limit) return false;
     *out = (struct xi_record){header, position, position + 8 + length};
     return true;
 }

@@ -35,8 +35,7 @@ static bool mask_has(struct xi_mask *mask, uint32_t index) {
 
 static bool mask_empty(struct xi_mask *mask) {
     for (size_t i = 0; i < XI_MASK_WORDS; i++)
-        if (xi_load_full(&mask->word[i]) != 0)
-            return false;
+        if (xi_load_full(&mask->word[i]) != 0) return false;
     return true;
 }
 
@@ -51,20 +50,17 @@ static void strike(struct xi_bell *bell, const struct xi_world *world) {
 bool xi_ring_bell(struct xi_mailbox *mailbox, uint32_t index, const struct xi_world *world) {
     struct xi_bell *bell = &mailbox->bells[index];
     bool won = xi_do_cas32(&bell->state, XI_BELL_PARKED, XI_BELL_NOTIFIED);
-    if (won || xi_load_full(&bell->state) == XI_BELL_NOTIFIED)
-        strike(bell, world);
+    if (won || xi_load_full(&bell->state) == XI_BELL_NOTIFIED) strike(bell, world);
     return won;
 }
 
 void xi_repair_bells(struct xi_mailbox *mailbox, const struct xi_world *world) {
     for (uint32_t i = 0; i < XI_BELLS_USABLE; i++)
-        if (xi_load_full(&mailbox->bells[i].state) == XI_BELL_NOTIFIED)
-            strike(&mailbox->bells[i], world);
+        if (xi_load_full(&mailbox->bells[i].state) == XI_BELL_NOTIFIED) strike(&mailbox->bells[i], world);
 }
 
 static bool ring_waiter(uint64_t waiter, const struct xi_world *world) {
-    if (!waiter_valid(waiter))
-        return false;
+    if (!waiter_valid(waiter)) return false;
     struct xi_mailbox *mailbox = world->mailbox(world->context, XI_WAITER_SLOT(waiter));
     return mailbox != NULL && xi_ring_bell(mailbox, XI_WAITER_BELL(waiter), world);
 }
@@ -82,10 +78,8 @@ static void ring_mask(const struct xi_chan_view *view, struct xi_mask *mask, uin
             uint32_t index = i * 64 + (uint32_t)__builtin_ctzll(word);
             uint64_t bit = (uint64_t)1 << (index % 64);
             claims--;
-            if (!(xi_do_and(&mask->word[i], ~bit) & bit))
-                continue; /* somebody else's claim */
-            if (ring_waiter(xi_load_full(&view->chan->waiters[index]), world))
-                count--;
+            if (!(xi_do_and(&mask->word[i], ~bit) & bit)) continue; /* somebody else's claim */
+            if (ring_waiter(xi_load_full(&view->chan->waiters[index]), world)) count--;
         }
     }
 }
@@ -95,10 +89,8 @@ static void raise_summaries(const struct xi_chan_view *view) {
     struct xi_chan *chan = view->chan;
     uint64_t groups = 0;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
-        if (!mask_empty(&chan->groups[g].parked))
-            groups |= (uint64_t)1 << g;
-    if (groups & ~xi_load_full(&chan->parked_groups))
-        xi_do_or(&chan->parked_groups, groups);
+        if (!mask_empty(&chan->groups[g].parked)) groups |= (uint64_t)1 << g;
+    if (groups & ~xi_load_full(&chan->parked_groups)) xi_do_or(&chan->parked_groups, groups);
     if (!mask_empty(&chan->parked_senders) && xi_load_full(&chan->parked_producers) != 1) {
         XI_REPAIR_STEP();
         xi_store_full(&chan->parked_producers, 1u);
@@ -120,13 +112,10 @@ static uint32_t consumers_due(const struct xi_chan_view *view, uint32_t g) {
     struct xi_group *group = &chan->groups[g];
     bool active = xi_load_full(&chan->active) >> g & 1;
     uint64_t head = xi_load_full(&group->head);
-    if (!active || xi_load_full(&chan->closed) != 0 || !xi_position_plausible(head))
-        return XI_MAX_WAITERS;
-    if (xi_load_full(xi_ring_at(view, head)) == 0)
-        return 0;
+    if (!active || xi_load_full(&chan->closed) != 0 || !xi_position_plausible(head)) return XI_MAX_WAITERS;
+    if (xi_load_full(xi_ring_at(view, head)) == 0) return 0;
     uint64_t values = xi_load_full(&chan->tail_seq) - xi_load_full(&group->head_seq);
-    if (values == 0)
-        return 1; /* sent a moment ago: its sender has not counted it yet */
+    if (values == 0) return 1; /* sent a moment ago: its sender has not counted it yet */
     return values < XI_MAX_WAITERS ? (uint32_t)values : XI_MAX_WAITERS;
 }
 
@@ -134,8 +123,7 @@ static uint32_t consumers_due(const struct xi_chan_view *view, uint32_t g) {
 static bool producers_due(const struct xi_chan_view *view) {
     struct xi_chan *chan = view->chan;
     uint64_t tail = xi_load_full(&chan->tail);
-    if (xi_load_full(&chan->closed) != 0 || !xi_position_plausible(tail))
-        return true;
+    if (xi_load_full(&chan->closed) != 0 || !xi_position_plausible(tail)) return true;
     uint64_t active = xi_load_full(&chan->active), smallest_record = 8 + 8 + 8;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         uint64_t head = xi_load_full(&chan->groups[g].head);
@@ -150,8 +138,7 @@ void xi_ring_channel(const struct xi_chan_view *view, const struct xi_world *wor
     ring_claimed(view, world);
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         struct xi_mask *mask = &view->chan->groups[g].parked;
-        if (!mask_empty(mask))
-            ring_mask(view, mask, consumers_due(view, g), world);
+        if (!mask_empty(mask)) ring_mask(view, mask, consumers_due(view, g), world);
     }
     if (!mask_empty(&view->chan->parked_senders) && producers_due(view))
         ring_mask(view, &view->chan->parked_senders, XI_MAX_WAITERS, world);
@@ -161,22 +148,19 @@ void xi_ring_channel(const struct xi_chan_view *view, const struct xi_world *wor
 
 static void clear_bit(struct xi_mask *mask, uint32_t index) {
     uint64_t bit = (uint64_t)1 << (index % 64);
-    if (xi_load_full(&mask->word[index / 64]) & bit)
-        (void)xi_do_and(&mask->word[index / 64], ~bit);
+    if (xi_load_full(&mask->word[index / 64]) & bit) (void)xi_do_and(&mask->word[index / 64], ~bit);
 }
 
 void xi_forget_waiters(const struct xi_chan_view *view, const struct xi_dead *dead) {
     for (uint32_t i = 0; i < XI_MAX_WAITERS; i++) {
         uint64_t waiter = xi_load_full(&view->chan->waiters[i]);
         bool valid = waiter_valid(waiter);
-        if (waiter == 0 || (valid && XI_WAITER_SLOT(waiter) != dead->slot))
-            continue;
+        if (waiter == 0 || (valid && XI_WAITER_SLOT(waiter) != dead->slot)) continue;
         /* Nobody else takes entry i while it is not 0, so its bit is nobody else's either. */
         if (valid)
             clear_bit(side_mask(view, XI_WAITER_SIDE(waiter)), i);
         else
-            for (uint32_t side = 0; side <= XI_MAX_GROUPS; side++)
-                clear_bit(side_mask(view, side), i);
+            for (uint32_t side = 0; side <= XI_MAX_GROUPS; side++) clear_bit(side_mask(view, side), i);
         (void)xi_do_cas64(&view->chan->waiters[i], &waiter, 0);
     }
 }

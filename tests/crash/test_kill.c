@@ -107,7 +107,8 @@ static xi_interp *join(const char *name) {
     xi_interp *me = NULL;
     xi_join_opts opts = {.name = name, .spin_ns = plan->spin_ns};
     int rc;
-    await((rc = xi_join(&opts, &me)) != XI_E_BROKER || !plan->kill_broker, "no broker to be had: %s", xi_error_text(rc));
+    await((rc = xi_join(&opts, &me)) != XI_E_BROKER || !plan->kill_broker, "no broker to be had: %s",
+          xi_error_text(rc));
     must(rc);
     return me;
 }
@@ -132,8 +133,8 @@ static size_t padding_of(uint64_t *random) {
 
 static uint64_t value_of(uint32_t life, uint64_t n) { return (uint64_t)life << 32 | n; }
 
-/* A large value needs the broker now and then, for more arena. Where brokers are killed as fast as they come, a call may
- * give up; nothing was sent then. (A namespace that is gone would be something else.) */
+/* A large value needs the broker now and then, for more arena. Where brokers are killed as fast as they come, a call
+ * may give up; nothing was sent then. (A namespace that is gone would be something else.) */
 static int64_t send_now(xi_channel *ch, const void *const *values, const size_t *sizes, uint32_t n) {
     int64_t rc;
     await((rc = n == 1 ? xi_send(ch, values[0], sizes[0], STUCK) : xi_send_many(ch, values, sizes, n, STUCK)) !=
@@ -242,7 +243,8 @@ static void consume(int number, const char *group) {
         uint32_t h = turn % HOLD;
         for (uint32_t i = 0; i < counts[h]; i++) give_back(&held[h][i], values[h][i]);
         counts[h] = 0;
-        int64_t n = plan->batch > 1 ? xi_recv_many(ch, held[h], plan->batch, XI_FOREVER) : xi_recv(ch, held[h], XI_FOREVER);
+        int64_t n =
+            plan->batch > 1 ? xi_recv_many(ch, held[h], plan->batch, XI_FOREVER) : xi_recv(ch, held[h], XI_FOREVER);
         if (n == XI_E_CLOSED) break;
         must(n);
         counts[h] = plan->batch > 1 ? (uint32_t)n : 1;
@@ -294,7 +296,7 @@ struct child {
 static struct {
     struct child child[PRODUCERS + CONSUMERS];
     int count;
-    uint32_t lives;                /* of producers so far */
+    uint32_t lives; /* of producers so far */
     uint32_t kills, broker_kills;
     uint32_t group_kills[CONSUMERS]; /* of each consumer */
 } K;
@@ -423,15 +425,16 @@ static void judge_group(int first, int n) {
         for (uint64_t i = 0; i < S->log[c].count; i++) {
             uint64_t value = S->log[c].value[i];
             if (value == NEW_LIFE) continue;
-            expect(seen[life_in(value)][(uint32_t)value]++ == 0, "value %llx was received twice", (unsigned long long)value);
+            expect(seen[life_in(value)][(uint32_t)value]++ == 0, "value %llx was received twice",
+                   (unsigned long long)value);
         }
     }
     for (uint32_t life = 0; life < K.lives; life++) {
         for (uint64_t v = 1; v <= limit_of(life, false); v++) missing += !seen[life][v];
         free(seen[life]);
     }
-    expect(missing <= allowed, "%llu values were lost; kills of consumers explain %llu at most", (unsigned long long)missing,
-           (unsigned long long)allowed);
+    expect(missing <= allowed, "%llu values were lost; kills of consumers explain %llu at most",
+           (unsigned long long)missing, (unsigned long long)allowed);
 }
 
 static void judge(void) {

@@ -145,7 +145,8 @@ static void die_after_claiming_the_bell(xi_channel *ch) {
     struct xi_map_entry *e;
     struct xi_mailbox *m = xi_mailbox_get(ch->interp, XI_WAITER_SLOT(w), &e);
     uint32_t parked = XI_BELL_PARKED;
-    expect(m && xi_cas32_full(&m->bells[XI_WAITER_BELL(w)].state, &parked, XI_BELL_NOTIFIED), "the witness does not sleep");
+    expect(m && xi_cas32_full(&m->bells[XI_WAITER_BELL(w)].state, &parked, XI_BELL_NOTIFIED),
+           "the witness does not sleep");
     die();
 }
 static void die_before_waking_lock_waiters(xi_channel *ch) {

@@ -39,8 +39,7 @@ enum values { INLINE_ONLY, BLOCKS_ONLY, MIXED };
 /* ck_assert() writes to the runner each time, also when it holds: too slow for millions. */
 #define m_assert(condition)                                                                                            \
     do {                                                                                                               \
-        if (!(condition))                                                                                              \
-            ck_abort_msg("%s", #condition);                                                                            \
+        if (!(condition)) ck_abort_msg("%s", #condition);                                                              \
     } while (0)
 
 /* True under valgrind, where everything takes fifty times as long. */
@@ -53,10 +52,10 @@ static inline long m_stride(long n) { return m_slow() ? n * 8 : getenv("XI_TEST_
 
 /* What has happened, told by the operations themselves. */
 struct m_truth {
-    uint64_t sent;                     /* number of the last value sent */
-    uint64_t received[XI_MAX_GROUPS];  /* of the last value received */
+    uint64_t sent;                    /* number of the last value sent */
+    uint64_t received[XI_MAX_GROUPS]; /* of the last value received */
     uint64_t tail, head[XI_MAX_GROUPS];
-    uint64_t taken[SLOTS][64];         /* blocks received and not yet released */
+    uint64_t taken[SLOTS][64]; /* blocks received and not yet released */
     uint32_t taken_count[SLOTS];
 };
 
@@ -84,10 +83,8 @@ static long m_between_at = -1;
 
 static inline void m_step(void) {
     m_done++;
-    if (m_between_at >= 0 && m_between_at-- == 0)
-        m_between();
-    if (m_left >= 0 && m_left-- == 0)
-        longjmp(m_killed, 1);
+    if (m_between_at >= 0 && m_between_at-- == 0) m_between();
+    if (m_left >= 0 && m_left-- == 0) longjmp(m_killed, 1);
 }
 
 /* Runs `op` and kills it before its k-th step (from 0). True if it came to its end before. */
@@ -122,10 +119,8 @@ static inline void m_futex_wake(void *context, xi_a32 *word, int count) {
     m_assert(count > 0);
     for (uint32_t s = 1; s < SLOTS; s++)
         for (uint32_t b = 0; b < 8; b++)
-            if (word == &M.mail[s].bells[b].bell)
-                M.woken[s][b]++;
-    if (word == &M.chan->lock_sleep)
-        M.lock_wakes++;
+            if (word == &M.mail[s].bells[b].bell) M.woken[s][b]++;
+    if (word == &M.chan->lock_sleep) M.lock_wakes++;
 }
 static const struct xi_world m_world = {NULL, m_release_word, m_mailbox, m_owner_of, m_futex_wake};
 
@@ -180,8 +175,7 @@ static inline void m_reset(enum values values, uint64_t position, uint64_t numbe
     M.chan->tail_seq = M.truth.sent = number;
     m_group_at(0, 0);
     for (uint32_t i = 0; i < GRANULES; i++)
-        for (int w = 0; w < 4; w++)
-            M.release[i].word[w] = (uint64_t)1 << 16; /* a generation that nobody names */
+        for (int w = 0; w < 4; w++) M.release[i].word[w] = (uint64_t)1 << 16; /* a generation that nobody names */
 }
 
 static inline void m_lock(xi_a32 *lock, uint32_t slot) {
@@ -207,19 +201,16 @@ static inline void m_unlock(xi_a32 *lock) {
 static inline void m_wake_one(struct xi_mask *mask) {
     for (uint32_t i = 0; i < XI_MAX_WAITERS; i++) {
         uint64_t bit = (uint64_t)1 << (i % 64);
-        if (!(mask->word[i / 64] & bit))
-            continue;
+        if (!(mask->word[i / 64] & bit)) continue;
         m_step();
         (void)xi_and_full(&mask->word[i / 64], ~bit);
         uint64_t waiter = M.chan->waiters[i];
         struct xi_mailbox *mailbox = waiter_valid(waiter) ? m_mailbox(NULL, XI_WAITER_SLOT(waiter)) : NULL;
-        if (mailbox == NULL)
-            continue;
+        if (mailbox == NULL) continue;
         struct xi_bell *bell = &mailbox->bells[XI_WAITER_BELL(waiter)];
         uint32_t parked = XI_BELL_PARKED;
         m_step();
-        if (!xi_cas32_full(&bell->state, &parked, XI_BELL_NOTIFIED))
-            continue;
+        if (!xi_cas32_full(&bell->state, &parked, XI_BELL_NOTIFIED)) continue;
         m_step();
         bell->bell++;
         m_step();
@@ -230,20 +221,16 @@ static inline void m_wake_one(struct xi_mask *mask) {
 
 static inline void m_wake_consumers(uint32_t n) {
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
-        if (!(M.chan->parked_groups >> g & 1))
-            continue;
-        for (uint32_t i = 0; i < n; i++)
-            m_wake_one(&M.chan->groups[g].parked);
-        if (!mask_empty(&M.chan->groups[g].parked))
-            continue;
+        if (!(M.chan->parked_groups >> g & 1)) continue;
+        for (uint32_t i = 0; i < n; i++) m_wake_one(&M.chan->groups[g].parked);
+        if (!mask_empty(&M.chan->groups[g].parked)) continue;
         m_step();
         (void)xi_and_full(&M.chan->parked_groups, ~((uint64_t)1 << g));
     }
 }
 
 static inline void m_wake_producers(void) {
-    if (M.chan->parked_producers)
-        m_wake_one(&M.chan->parked_senders);
+    if (M.chan->parked_producers) m_wake_one(&M.chan->parked_senders);
 }
 
 static inline void m_park(uint32_t slot, uint32_t bell, uint32_t side, uint32_t entry) {
@@ -273,7 +260,9 @@ static inline void m_unpark(uint32_t slot, uint32_t bell, uint32_t side, uint32_
 
 /* ------------------------------------------------------------------ sending */
 
-static inline bool m_is_block(uint64_t number) { return M.values == BLOCKS_ONLY || (M.values == MIXED && number % 2 == 0); }
+static inline bool m_is_block(uint64_t number) {
+    return M.values == BLOCKS_ONLY || (M.values == MIXED && number % 2 == 0);
+}
 static inline uint32_t m_length(uint64_t number) { return m_is_block(number) ? 32 : 8 + 8 * (uint32_t)(number % 3); }
 static inline uint32_t m_granule(uint64_t number) { return 4 + (uint32_t)(number % (GRANULES - 4)); }
 static inline uint64_t m_generation(uint64_t number) { return 2 + number % 100000; }
@@ -285,8 +274,7 @@ static inline void m_payload(uint64_t w, uint64_t number) {
         payload[0] = ARENA | (uint64_t)m_granule(number) << 32;
         payload[1] = m_generation(number);
         payload[3] = PRODUCER;
-        for (int i = 0; i < 4; i++)
-            M.release[m_granule(number)].word[i] = m_generation(number) << 16;
+        for (int i = 0; i < 4; i++) M.release[m_granule(number)].word[i] = m_generation(number) << 16;
     }
     for (uint32_t i = 0; i < words; i++) {
         m_step();
@@ -297,8 +285,7 @@ static inline void m_payload(uint64_t w, uint64_t number) {
 static inline uint64_t m_smallest_head(uint64_t w) {
     uint64_t smallest = w;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
-        if ((M.chan->active >> g & 1) && M.chan->groups[g].head < smallest)
-            smallest = M.chan->groups[g].head;
+        if ((M.chan->active >> g & 1) && M.chan->groups[g].head < smallest) smallest = M.chan->groups[g].head;
     return smallest;
 }
 
@@ -309,16 +296,16 @@ static inline uint32_t m_send(uint32_t slot, uint32_t n) {
     uint32_t done = 0;
     for (; done < n; done++) {
         uint64_t need = 8 + (uint64_t)m_length(number + 1) + 8, floor_ = m_smallest_head(w);
-        if (w + need > M.view.capacity + (floor_ < stored ? floor_ : stored))
-            break;
+        if (w + need > M.view.capacity + (floor_ < stored ? floor_ : stored)) break;
         number++;
         m_payload(w, number);
         uint64_t next = w + 8 + m_length(number);
         m_step();
         *xi_ring_at(&M.view, next) = 0;
         m_step();
-        xi_store_release(xi_ring_at(&M.view, w), XI_REC(m_length(number), m_is_block(number) ? XI_REC_BLOCK : XI_REC_INLINE,
-                                                        m_is_block(number) ? XI_REC_F_FREE : 0, number));
+        xi_store_release(xi_ring_at(&M.view, w),
+                         XI_REC(m_length(number), m_is_block(number) ? XI_REC_BLOCK : XI_REC_INLINE,
+                                m_is_block(number) ? XI_REC_F_FREE : 0, number));
         M.truth.sent = number;
         M.truth.tail = w = next;
     }
@@ -340,8 +327,7 @@ static inline struct xi_borrow *m_entry(uint32_t slot, uint32_t i) { return &M.b
 static inline void m_take(uint32_t slot, uint32_t g, uint64_t position) {
     struct xi_block_name block = xi_block_read(&M.view, position);
     uint32_t i = 0;
-    while (m_entry(slot, i)->key != 0)
-        m_assert(++i < ENTRIES);
+    while (m_entry(slot, i)->key != 0) m_assert(++i < ENTRIES);
     struct xi_borrow *b = m_entry(slot, i);
     m_step();
     b->block = (uint64_t)block.segment << 32 | block.granule;
@@ -369,8 +355,7 @@ static inline uint32_t m_receive(uint32_t slot, uint32_t g, uint32_t n, uint64_t
         } else {
             m_assert(*xi_ring_at(&M.view, head + 8) == number);
         }
-        if (out)
-            out[done] = number;
+        if (out) out[done] = number;
         head += 8 + XI_REC_LENGTH(header);
     }
     if (done > 0) {
@@ -383,21 +368,18 @@ static inline uint32_t m_receive(uint32_t slot, uint32_t g, uint32_t n, uint64_t
         M.truth.taken_count[slot] += blocks;
     }
     m_unlock(&group->lock);
-    if (done > 0)
-        m_wake_producers();
+    if (done > 0) m_wake_producers();
     return done;
 }
 
 static inline void m_ring_owner(void) {
     m_step();
     xi_store_full(&M.mail[PRODUCER].reclaim, 1u);
-    if (M.mail[PRODUCER].reclaim_bell == 0)
-        return;
+    if (M.mail[PRODUCER].reclaim_bell == 0) return;
     struct xi_bell *bell = &M.mail[PRODUCER].bells[M.mail[PRODUCER].reclaim_bell - 1];
     uint32_t parked = XI_BELL_PARKED;
     m_step();
-    if (!xi_cas32_full(&bell->state, &parked, XI_BELL_NOTIFIED))
-        return;
+    if (!xi_cas32_full(&bell->state, &parked, XI_BELL_NOTIFIED)) return;
     m_step();
     bell->bell++;
     m_step();
@@ -448,8 +430,7 @@ static inline void m_end(uint32_t slot, uint32_t g) {
     m_step();
     group->state = XI_GROUP_ENDING;
     for (uint64_t p = group->head, number = group->head_seq + 1; p < M.chan->tail; number++) {
-        if (m_is_block(number))
-            m_set_bit(number, g);
+        if (m_is_block(number)) m_set_bit(number, g);
         p += 8 + m_length(number);
     }
     m_step();
@@ -492,8 +473,7 @@ static inline void m_repair(uint32_t slot) {
     xi_repair_borrows(&dead, &m_world);
     m_assert(xi_repair_groups(&M.view, &dead, &m_world));
     for (uint32_t s = 1; s < SLOTS; s++)
-        if (!M.gone[s])
-            xi_repair_bells(&M.mail[s], &m_world);
+        if (!M.gone[s]) xi_repair_bells(&M.mail[s], &m_world);
 }
 
 #endif

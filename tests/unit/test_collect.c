@@ -12,8 +12,7 @@
 #define CAPACITY 4096u
 #define must(condition)                                                                                                \
     do {                                                                                                               \
-        if (!(condition))                                                                                              \
-            ck_abort_msg("%s (%ld, %ld)", #condition, now[0], now[1]);                                                 \
+        if (!(condition)) ck_abort_msg("%s (%ld, %ld)", #condition, now[0], now[1]);                                   \
     } while (0)
 static long now[2]; /* where a loop stands, for messages */
 
@@ -83,8 +82,7 @@ START_TEST(test_killed_receiver) {
         m_send(LIVING, 12);
         ended = m_run(receive_batch, now[0]);
         mark_all();
-        for (now[1] = 1; now[1] <= 12; now[1]++)
-            must(is_marked(now[1]) == m_is_block(now[1]));
+        for (now[1] = 1; now[1] <= 12; now[1]++) must(is_marked(now[1]) == m_is_block(now[1]));
     }
     m_unmap();
 }
@@ -100,8 +98,7 @@ START_TEST(test_killed_sender) {
         ended = m_run(send_batch, now[0]);
         m_repair(PRODUCER);
         mark_all();
-        for (now[1] = 1; now[1] <= (long)M.truth.sent; now[1]++)
-            must(is_marked(now[1]));
+        for (now[1] = 1; now[1] <= (long)M.truth.sent; now[1]++) must(is_marked(now[1]));
     }
     m_unmap();
 }
@@ -111,8 +108,8 @@ END_TEST
 
 /* Heads and tails that make no sense: the names are found all the same. */
 START_TEST(test_garbage_positions) {
-    static const uint64_t extremes[] = {0, 1, 4, 8, CAPACITY, (uint64_t)1 << 40, (uint64_t)1 << 62, (uint64_t)1 << 63,
-                                        ~(uint64_t)0, ~(uint64_t)7};
+    static const uint64_t extremes[] = {
+        0, 1, 4, 8, CAPACITY, (uint64_t)1 << 40, (uint64_t)1 << 62, (uint64_t)1 << 63, ~(uint64_t)0, ~(uint64_t)7};
     m_map(CAPACITY);
     for (size_t i = 0; i < sizeof extremes / sizeof *extremes; i++)
         for (int what = 0; what < 2; what++) {
@@ -122,11 +119,9 @@ START_TEST(test_garbage_positions) {
             *(what ? &M.chan->tail : &M.chan->groups[0].head) = extremes[i];
             mark_all();
             if (what == 0 && extremes[i] >= M.chan->tail && xi_position_plausible(extremes[i]))
-                continue; /* a head past the tail says that nothing is due */
-            if (what == 1 && extremes[i] < starts[2])
-                continue; /* a tail before the head says so too */
-            for (uint64_t number = 1; number <= 20; number++)
-                must(is_marked(number));
+                continue;                                       /* a head past the tail says that nothing is due */
+            if (what == 1 && extremes[i] < starts[2]) continue; /* a tail before the head says so too */
+            for (uint64_t number = 1; number <= 20; number++) must(is_marked(number));
         }
     m_unmap();
 }
@@ -194,8 +189,7 @@ static void *produce(void *unused) {
     uint64_t tail = chan->tail, number = 0;
     while (!xi_load_relaxed(&T.stop)) {
         uint64_t filler = 16 * (number % 5); /* an inline value in between, so that records begin anywhere */
-        if (tail + filler + 8 + 32 + 8 > CAPACITY + xi_load_acquire(&chan->groups[0].head))
-            continue;
+        if (tail + filler + 8 + 32 + 8 > CAPACITY + xi_load_acquire(&chan->groups[0].head)) continue;
         number++;
         for (uint64_t i = 8; i < filler; i += 8) xi_store_relaxed(xi_ring_at(&M.view, tail + i), number << 32 | 24);
         if (filler > 0) {
@@ -219,16 +213,14 @@ static void *consume(void *unused) {
     uint64_t head = group->head, number = 0;
     while (!xi_load_relaxed(&T.stop)) {
         uint64_t header = xi_load_acquire(xi_ring_at(&M.view, head));
-        if (header == 0)
-            continue;
+        if (header == 0) continue;
         if (XI_REC_KIND(header) == XI_REC_INLINE) {
             head += 8 + XI_REC_LENGTH(header);
             xi_store_release(&group->head, head);
             continue;
         }
         struct xi_borrow *b = &T.table[++number % HELD];
-        if (number > HELD)
-            xi_store_release(&T.released, number - HELD);
+        if (number > HELD) xi_store_release(&T.released, number - HELD);
         xi_store_release(&b->key, 0); /* what it held goes */
         struct xi_block_name block = xi_block_read(&M.view, head);
         xi_store_relaxed(&b->block, (uint64_t)block.segment << 32 | block.granule);
@@ -243,8 +235,7 @@ static void *consume(void *unused) {
 
 static void mark_live(void *context, uint32_t segment, uint32_t granule) {
     (void)context;
-    if (segment == ARENA && granule < WINDOW)
-        T.seen[granule] = T.pass;
+    if (segment == ARENA && granule < WINDOW) T.seen[granule] = T.pass;
 }
 
 static double seconds(void) {

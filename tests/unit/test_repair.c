@@ -18,7 +18,7 @@ static const struct {
     uint64_t position, number;
 } starts[] = {
     {0, 0},
-    {3 * CAPACITY - 24, 65533},                      /* the ring and the 16 bits wrap within the operation */
+    {3 * CAPACITY - 24, 65533}, /* the ring and the 16 bits wrap within the operation */
     {((uint64_t)1 << 40) + 8, ((uint64_t)1 << 33) - 3},
 };
 #define STARTS (sizeof starts / sizeof *starts)
@@ -51,8 +51,7 @@ static void check_quiet(void) {
         must(group->lock == 0);
         must(group->corrupt == 0);
         must(group->state == (is_active(g) ? XI_GROUP_ACTIVE : XI_GROUP_FREE));
-        if (!is_active(g))
-            continue;
+        if (!is_active(g)) continue;
         must(group->head == M.truth.head[g]);
         must(group->head_seq == M.truth.received[g]);
         must(M.chan->min_head <= group->head);
@@ -60,8 +59,7 @@ static void check_quiet(void) {
 }
 
 static void check_nothing_held(uint32_t slot) {
-    for (uint32_t i = 0; i < ENTRIES; i++)
-        must(m_entry(slot, i)->key == 0);
+    for (uint32_t i = 0; i < ENTRIES; i++) must(m_entry(slot, i)->key == 0);
     for (uint32_t i = 0; i < XI_MAX_WAITERS; i++)
         must(M.chan->waiters[i] == 0 || XI_WAITER_SLOT(M.chan->waiters[i]) != slot);
 }
@@ -78,8 +76,7 @@ static void check_sleepers(void) {
     uint32_t told[SIDES] = {0}, asleep[SIDES] = {0};
     for (uint32_t i = 0; i < XI_MAX_WAITERS; i++) {
         uint64_t waiter = M.chan->waiters[i];
-        if (waiter == 0)
-            continue;
+        if (waiter == 0) continue;
         uint32_t slot = XI_WAITER_SLOT(waiter), bell = XI_WAITER_BELL(waiter), side = XI_WAITER_SIDE(waiter);
         bool woken = M.woken[slot][bell] > 0 && M.mail[slot].bells[bell].bell > 0;
         must(woken || M.mail[slot].bells[bell].state == XI_BELL_PARKED);
@@ -111,8 +108,7 @@ static void check_rest(uint32_t g) {
     uint64_t got, due = M.truth.received[g] + 1;
     for (; m_receive(LIVING, g, 1, &got) == 1; due++) {
         must(got == due);
-        if (!m_is_block(got))
-            continue;
+        if (!m_is_block(got)) continue;
         must(release_bit(got, g) == 0);
         m_set_bit(got, g);
         m_entry(LIVING, 0)->key = 0;
@@ -122,13 +118,11 @@ static void check_rest(uint32_t g) {
 }
 
 static void check_usable(void) {
-    if (M.chan->closed)
-        return;
+    if (M.chan->closed) return;
     for (int i = 0; i < 3; i++) {
         must(m_send(LIVING, 5) == 5);
         for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
-            if (is_active(g))
-                check_rest(g);
+            if (is_active(g)) check_rest(g);
     }
     m_join(LIVING, 7);
     must(m_send(LIVING, 2) == 2);
@@ -141,8 +135,7 @@ static uint64_t first_number; /* of the scenario's own values */
 static void check_released(uint32_t g, uint64_t upto) {
     uint64_t oldest = M.truth.sent > GRANULES - 4 ? M.truth.sent - (GRANULES - 5) : 1;
     for (uint64_t number = first_number > oldest ? first_number : oldest; number <= upto; number++)
-        if (m_is_block(number))
-            must(release_bit(number, g) == 1);
+        if (m_is_block(number)) must(release_bit(number, g) == 1);
 }
 
 static void check_all(uint32_t slot) {
@@ -151,13 +144,11 @@ static void check_all(uint32_t slot) {
     check_masks();
     check_sleepers();
     must(M.lock_wakes > 0);
-    if (slot == CONSUMER)
-        check_released(0, M.truth.received[0]);
+    if (slot == CONSUMER) check_released(0, M.truth.received[0]);
     if (M.truth.taken_count[slot] > 0 && M.mail[PRODUCER].reclaim_bell == 8 && !M.gone[PRODUCER])
         must(M.mail[PRODUCER].reclaim == 1 && M.woken[PRODUCER][7] > 0);
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
-        if (is_active(g))
-            check_rest(g);
+        if (is_active(g)) check_rest(g);
     check_usable();
 }
 
@@ -205,8 +196,7 @@ static void receive_one(void) { m_receive(CONSUMER, 0, 1, NULL); }
 static void receive_batch(void) { m_receive(CONSUMER, 0, 6, NULL); }
 static void receive_all(void) { m_receive(CONSUMER, 0, ENTRIES, NULL); }
 static void release_one(void) {
-    if (M.truth.taken_count[CONSUMER] > 0)
-        m_give_back(CONSUMER, 0);
+    if (M.truth.taken_count[CONSUMER] > 0) m_give_back(CONSUMER, 0);
 }
 static void join(void) { m_join(MEMBER, 1); }
 static void end(void) { m_end(MEMBER, 1); }
@@ -262,8 +252,7 @@ static void repair_it(void) { m_repair(to_repair); }
 
 static void judge(const struct scenario *s) {
     check_all(s->dead);
-    if (s->after)
-        s->after();
+    if (s->after) s->after();
 }
 
 START_TEST(test_killed_anywhere) {
@@ -311,24 +300,19 @@ END_TEST
 /* ------------------------------------------------------------ the living go on */
 
 static void send_and_receive(void) {
-    if (M.chan->lock == 0)
-        m_send(LIVING, 1);
+    if (M.chan->lock == 0) m_send(LIVING, 1);
     uint64_t got;
-    if (M.chan->groups[0].lock != 0 || m_receive(LIVING, 0, 1, &got) == 0)
-        return;
+    if (M.chan->groups[0].lock != 0 || m_receive(LIVING, 0, 1, &got) == 0) return;
     must(got == M.truth.received[0]);
-    if (m_is_block(got))
-        m_set_bit(got, 0);
+    if (m_is_block(got)) m_set_bit(got, 0);
     memset(M.borrows[LIVING], 0, sizeof M.borrows[LIVING]);
     M.truth.taken_count[LIVING] = 0;
 }
 static void only_send(void) {
-    if (M.chan->lock == 0)
-        m_send(LIVING, 2);
+    if (M.chan->lock == 0) m_send(LIVING, 2);
 }
 static void join_another(void) {
-    if (M.chan->lock == 0)
-        m_join(LIVING, 9);
+    if (M.chan->lock == 0) m_join(LIVING, 9);
 }
 static void park_another(void) {
     m_park(SLEEPER, 5, XI_SIDE_GROUP(0), 13);
@@ -387,7 +371,8 @@ END_TEST
 /* ------------------------------------------------------------------ two deaths */
 
 /* A consumer on a producer's heels, past the stored tail; both killed; repaired in either order. */
-static void both_die(enum values values, size_t start, long producer_k, long consumer_k, bool producer_first, bool *ended) {
+static void both_die(enum values values, size_t start, long producer_k, long consumer_k, bool producer_first,
+                     bool *ended) {
     m_reset(values, starts[start].position, starts[start].number);
     first_number = starts[start].number + 1;
     sleepers();
@@ -421,7 +406,8 @@ START_TEST(test_two_deaths) {
 }
 END_TEST
 
-/* A living producer in the middle of a batch, and a living consumer: the death of others must not touch what they hold. */
+/* A living producer in the middle of a batch, and a living consumer: the death of others must not touch what they hold.
+ */
 START_TEST(test_living_holders) {
     m_map(CAPACITY);
     bool ended = false;
@@ -488,7 +474,8 @@ START_TEST(test_largest_batch) {
             long receive_steps = m_done;
             ck_assert_uint_eq(M.truth.received[0], numbers[n] + 32767);
             m_reset(INLINE_ONLY, 8 * 999, numbers[n]);
-            ck_assert(!m_run(moment < 4 ? send_largest : receive_largest, moment < 4 ? steps - 1 - moment : 1) || moment >= 4);
+            ck_assert(!m_run(moment < 4 ? send_largest : receive_largest, moment < 4 ? steps - 1 - moment : 1) ||
+                      moment >= 4);
             if (moment >= 4) {
                 M.chan->groups[0].lock = 0;
                 ck_assert(m_run(send_largest, -1));

@@ -15,8 +15,23 @@
 #define STEPS_MAX 20000 /* of one repair: it is bounded, and far below this */
 
 static const uint64_t extremes[] = {
-    0, 1, 4, 8, 12, CAPACITY, CAPACITY - 8, 1000000, (uint64_t)1 << 32, (uint64_t)1 << 40, ((uint64_t)1 << 62) - 8,
-    (uint64_t)1 << 62, (uint64_t)1 << 63, ~(uint64_t)0, ~(uint64_t)7, ~(uint64_t)0 << 32, 0x8000000080000000u,
+    0,
+    1,
+    4,
+    8,
+    12,
+    CAPACITY,
+    CAPACITY - 8,
+    1000000,
+    (uint64_t)1 << 32,
+    (uint64_t)1 << 40,
+    ((uint64_t)1 << 62) - 8,
+    (uint64_t)1 << 62,
+    (uint64_t)1 << 63,
+    ~(uint64_t)0,
+    ~(uint64_t)7,
+    ~(uint64_t)0 << 32,
+    0x8000000080000000u,
 };
 #define EXTREMES (sizeof extremes / sizeof *extremes)
 
@@ -46,8 +61,7 @@ static uint32_t prepare(enum holder holder) {
 static char where[128];
 #define must(condition)                                                                                                \
     do {                                                                                                               \
-        if (!(condition))                                                                                              \
-            ck_abort_msg("%s: " #condition, where);                                                                    \
+        if (!(condition)) ck_abort_msg("%s: " #condition, where);                                                      \
     } while (0)
 
 static bool is_active(uint32_t g) { return M.chan->active >> g & 1; }
@@ -60,15 +74,13 @@ static void check_consistent(void) {
     must(*xi_ring_at(&M.view, chan->tail) == 0);
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         must(chan->groups[g].state == (is_active(g) ? XI_GROUP_ACTIVE : XI_GROUP_FREE));
-        if (!is_active(g))
-            continue;
+        if (!is_active(g)) continue;
         must(chan->groups[g].lock == 0);
         must(head_explained(&M.view, chan->groups[g].head, chan->tail, true));
         must(chan->min_head <= chan->groups[g].head);
     }
     must(is_active(0)); /* a queue without its group would send into nothing */
-    for (uint32_t i = 0; i < XI_MAX_WAITERS; i++)
-        must(chan->waiters[i] == 0 || waiter_valid(chan->waiters[i]));
+    for (uint32_t i = 0; i < XI_MAX_WAITERS; i++) must(chan->waiters[i] == 0 || waiter_valid(chan->waiters[i]));
 }
 
 /* Group 0 still holds what it held, though not necessarily under the same positions. Numbers may have been lost. */
@@ -77,8 +89,7 @@ static bool group_is_whole(uint32_t g) {
     struct xi_record record;
     while (xi_record_read(&M.view, position, M.chan->tail, &record)) {
         number++;
-        if (XI_REC_KIND(record.header) == XI_REC_INLINE && *xi_ring_at(&M.view, position + 8) != number)
-            return false;
+        if (XI_REC_KIND(record.header) == XI_REC_INLINE && *xi_ring_at(&M.view, position + 8) != number) return false;
         position = record.next;
     }
     return number == M.truth.sent && position == M.chan->tail;
@@ -86,8 +97,7 @@ static bool group_is_whole(uint32_t g) {
 
 /* What consumers do with what is left: take it, or skip it. Then the channel must carry new values. */
 static void check_usable(void) {
-    if (M.chan->closed)
-        return;
+    if (M.chan->closed) return;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         M.chan->groups[g].head = M.chan->tail;
         M.chan->groups[g].head_seq = M.chan->tail_seq;
@@ -97,12 +107,10 @@ static void check_usable(void) {
         uint64_t first = M.chan->tail_seq + 1;
         must(m_send(LIVING, 5) == 5);
         for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
-            if (!is_active(g))
-                continue;
+            if (!is_active(g)) continue;
             M.truth.taken_count[LIVING] = 0;
             must(m_receive(LIVING, g, 5, got) == 5);
-            for (uint64_t i = 0; i < 5; i++)
-                must(got[i] == first + i);
+            for (uint64_t i = 0; i < 5; i++) must(got[i] == first + i);
             memset(M.borrows[LIVING], 0, sizeof M.borrows[LIVING]);
         }
     }
@@ -131,8 +139,7 @@ static bool costs_nothing(size_t offset) {
                                  offsetof(struct xi_chan, groups[0].owner_id),
                                  offsetof(struct xi_chan, groups[0].start_seq)};
     for (size_t i = 0; i < sizeof free_words / sizeof *free_words; i++)
-        if (offset == free_words[i])
-            return true;
+        if (offset == free_words[i]) return true;
     size_t senders = offsetof(struct xi_chan, parked_senders), waiters = offsetof(struct xi_chan, waiters);
     return (offset >= senders && offset < senders + sizeof(struct xi_mask)) ||
            (offset >= waiters && offset < offsetof(struct xi_chan, groups));
@@ -157,8 +164,7 @@ static void one_word(size_t offset, enum holder holder, uint64_t value) {
     }
     repair_bounded(slot);
     check_consistent();
-    if (costs_nothing(offset) && !tail_is_a_choice)
-        must(group_is_whole(0));
+    if (costs_nothing(offset) && !tail_is_a_choice) must(group_is_whole(0));
     check_usable();
 }
 
@@ -258,8 +264,7 @@ static uint64_t garbage(uint64_t old) {
 static void fill(size_t from, size_t to, uint64_t one_in) {
     for (size_t offset = from; offset < to; offset += 8) {
         xi_a64 *word = (xi_a64 *)(void *)((uint8_t *)M.chan + offset);
-        if (random64() % one_in == 0)
-            *word = garbage(*word);
+        if (random64() % one_in == 0) *word = garbage(*word);
     }
 }
 
@@ -274,10 +279,8 @@ START_TEST(test_random) {
         fill(offsetof(struct xi_chan, lock), sizeof *M.chan, one_in);
         fill(XI_RING_OFFSET, XI_RING_OFFSET + CAPACITY, (uint64_t)1 << (random64() % 10));
         for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
-            if (names_the_living(M.chan->groups[g].lock))
-                M.chan->groups[g].lock = XI_LOCK_OF(slot);
-        if (names_the_living(M.chan->lock))
-            M.chan->lock = XI_LOCK_OF(slot);
+            if (names_the_living(M.chan->groups[g].lock)) M.chan->groups[g].lock = XI_LOCK_OF(slot);
+        if (names_the_living(M.chan->lock)) M.chan->lock = XI_LOCK_OF(slot);
         repair_bounded(slot);
         check_consistent();
         check_usable();
