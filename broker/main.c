@@ -41,7 +41,6 @@ static const char usage[] =
     "      --log FILE          append to FILE instead of stderr\n"
     "      --auto              go to the background; leave when the last interpreter has gone\n"
     "      --foreground        with --auto: stay in the foreground\n"
-    "      --linger            with --auto: stay for as long as undelivered values wait, not for XI_LINGER seconds\n"
     "      --ready-fd N        write \"ready\" or \"busy\" (another broker serves it) to descriptor N when that is "
     "known\n"
     "      --memfd             segments without names, sealed: only the broker hands them out (a new one cannot adopt "
@@ -54,14 +53,13 @@ static const char usage[] =
     "      --version\n"
     "\n"
     "Environment: XI_RUNTIME_DIR (folder of the sockets; else $XDG_RUNTIME_DIR/xidata, else /tmp/xidata-UID),\n"
-    "XI_WAIT=auto|uring|futex, XI_LINGER (default 60). SIGTERM and SIGINT end the namespace and remove it. See "
+    "XI_WAIT=auto|uring|futex, XI_LINGER (seconds). SIGTERM and SIGINT end the namespace and remove it. See "
     "xi-broker(1).\n";
 
 enum {
     OPT_LOG = 256,
     OPT_AUTO,
     OPT_FOREGROUND,
-    OPT_LINGER,
     OPT_READY,
     OPT_MEMFD,
     OPT_BYTES,
@@ -75,7 +73,6 @@ static const struct option long_options[] = {{"namespace", required_argument, NU
                                              {"log", required_argument, NULL, OPT_LOG},
                                              {"auto", no_argument, NULL, OPT_AUTO},
                                              {"foreground", no_argument, NULL, OPT_FOREGROUND},
-                                             {"linger", no_argument, NULL, OPT_LINGER},
                                              {"ready-fd", required_argument, NULL, OPT_READY},
                                              {"memfd", no_argument, NULL, OPT_MEMFD},
                                              {"quota-bytes", required_argument, NULL, OPT_BYTES},
@@ -115,10 +112,10 @@ static enum loop_choice wait_choice(void) {
     misused("XI_WAIT is auto, uring or futex, not", wait);
 }
 
-/* Seconds that undelivered values wait for somebody, when no interpreter is left. */
+/* How long undelivered values wait for somebody when no interpreter is left: for ever, or XI_LINGER seconds. */
 static int64_t linger_ns(void) {
     const char *text = getenv("XI_LINGER");
-    if (!text || !text[0]) return 60 * (int64_t)1000000000;
+    if (!text || !text[0]) return -1;
     char *end;
     double seconds = strtod(text, &end);
     if (*end || !(seconds >= 0 && seconds <= 1e9)) misused("XI_LINGER is a number of seconds, not", text);
@@ -135,7 +132,6 @@ static void take_option(struct options *o, int c, const char *value) {
     case OPT_LOG: o->log_path = value; break;
     case OPT_AUTO: o->broker.automatic = true; break;
     case OPT_FOREGROUND: o->foreground = true; break;
-    case OPT_LINGER: o->broker.linger_ns = -1; break;
     case OPT_READY: o->ready_fd = (int)number(value, 1 << 20, "not a descriptor:"); break;
     case OPT_MEMFD: o->broker.memfd = true; break;
     case OPT_BYTES: limits->bytes = number(value, UINT64_MAX, "not a number of bytes:"); break;

@@ -463,7 +463,8 @@ typedef struct xi_send_opts {
  * Sends one encoded value of `size` bytes (a multiple of 8). The bytes are copied (into the ring up to xi_inline_max,
  * else into the arena); the caller keeps them. Blocks while the channel is full. When it returns 0 the value will reach
  * every group that exists now, though this process dies at once.
- * Errors: AGAIN, TIMEOUT, CLOSED, INTR, NOSPACE, QUOTA, TOOBIG, FORKED, LEFT, INVAL.
+ * Errors: AGAIN, TIMEOUT, CLOSED, INTR, NOSPACE, QUOTA, BROKER (these three when the arena must grow), TOOBIG, FORKED,
+ * LEFT, INVAL.
  */
 XI_API XI_NODISCARD int xi_send(xi_channel *ch, const void *value, size_t size, int64_t timeout);
 XI_API XI_NODISCARD int xi_send_ex(xi_channel *ch, const void *value, size_t size, const xi_send_opts *opts);
