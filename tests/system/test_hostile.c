@@ -44,6 +44,7 @@ struct victim_state {
     _Atomic uint64_t good;   /* calls that succeeded since then */
 };
 struct control {
+    char why[256];           /* why a channel could not be opened, the last time */
     _Atomic uint32_t wanted; /* number of the channel to use */
     _Atomic uint32_t stop;
     struct victim_state victim[2];
@@ -78,9 +79,12 @@ static void follow(xi_interp *me, struct victim_state *s, xi_channel **ch) {
     *ch = NULL;
     char name[32];
     snprintf(name, sizeof name, "ring-%u", wanted);
-    if (xi_open(me, name, &(xi_open_opts){.capacity = RING}, ch) == 0) {
+    int rc = xi_open(me, name, &(xi_open_opts){.capacity = RING}, ch);
+    if (rc == 0) {
         atomic_store(&s->good, 0);
         atomic_store(&s->opened, wanted);
+    } else {
+        snprintf(control->why, sizeof control->why, "%s: %s", xi_error_name(rc), xi_error_text(rc));
     }
     atomic_fetch_add(&s->calls, 1);
 }
@@ -242,7 +246,17 @@ static void fresh_channel(const char *after) {
             if (atomic_load(&control->victim[i].good) < 2 * CALLS)
                 new_victim(i, after, "could not use a fresh channel");
     }
-    fail("after %s no channel could be used any more", after);
+    fail("after %s no channel could be used any more: %s", after, control->why);
+}
+
+/* New victims, one by one, so that the broker always has somebody to serve. */
+static void replace_victims(void) {
+    for (int i = 0; i < 2; i++) {
+        kill(victims[i], SIGKILL);
+        reap(victims[i]);
+        start_victim(i);
+        fresh_channel("a victim was replaced");
+    }
 }
 
 /* ---- the segments, opened as a hostile process of the same user would */
@@ -372,6 +386,9 @@ static void attack_kind(uint32_t kind, const char *name, size_t from, size_t to)
     for (size_t o = from; o < to && o + 8 <= t.size; o += 8)
         for (size_t v = 0; v < EXTREMES; v++) attack(&t, name, o, 8, extremes[v]);
     munmap(t.base, t.size);
+    /* A mailbox may have told its owner to end, which is to be believed; and what was read is read again by a repair.
+     */
+    replace_victims();
     printf("%s: every field\n", name);
 }
 

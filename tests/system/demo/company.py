@@ -25,7 +25,7 @@ class Gone(Exception):
 
 
 def say(role, text):
-    print(f"{role}: {text}", flush=True)
+    os.write(1, f"{role}: {text}\n".encode())  # in one piece: others write to the same place
 
 
 class Company:
