@@ -244,6 +244,9 @@ static int open_one(struct bench_pair *p, struct bench_xi *x, int sender) {
 
 int bench_xi_open(struct bench_pair *p, struct bench_xi *x, int64_t spin_ns) {
     *x = (struct bench_xi){.msg = XI_MSG_INIT};
+    /* The library's default, in so many words: it does not spin by default in a process that has one CPU, as a pinned one has,
+     * since it cannot know that its peer has another. */
+    if (spin_ns == 0) spin_ns = 50000;
     xi_join_opts opts = {.name = p->side == 0 ? "bench side 0" : "bench side 1", .spin_ns = spin_ns,
                          .flags = XI_JOIN_NO_START};
     int rc = xi_join(&opts, &x->me);

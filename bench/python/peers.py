@@ -68,6 +68,7 @@ class Xi:
         self.names = [f"python-{os.getpid()}-from-{side}" for side in (0, 1)]
 
     def start(self, side):
+        self.module.join(spin=50e-6)  # the default, in so many words: a pinned process would not spin by itself
         self.queues = [self.module.channel(name) for name in self.names]
         self.send = self.queues[side].send
         self.recv = self.queues[1 - side].recv
