@@ -249,13 +249,20 @@ static void fresh_channel(const char *after) {
     fail("after %s no channel could be used any more: %s", after, control->why);
 }
 
+static bool victim_joined(const void *which) {
+    return atomic_load(&control->victim[*(const int *)which].opened) == atomic_load(&control->wanted);
+}
+
 /* New victims, one by one, so that the broker always has somebody to serve. */
-static void replace_victims(void) {
+static void replace_victims(const char *after) {
     for (int i = 0; i < 2; i++) {
+        bool timed_out;
         kill(victims[i], SIGKILL);
         reap(victims[i]);
+        atomic_store(&control->victim[i].opened, 0);
         start_victim(i);
-        fresh_channel("a victim was replaced");
+        int dead = watch(victim_joined, &i, STUCK, &timed_out);
+        expect(dead < 0 && !timed_out, "after %s no new %s could join: %s", after, roles[i], control->why);
     }
 }
 
@@ -388,7 +395,7 @@ static void attack_kind(uint32_t kind, const char *name, size_t from, size_t to)
     munmap(t.base, t.size);
     /* A mailbox may have told its owner to end, which is to be believed; and what was read is read again by a repair.
      */
-    replace_victims();
+    replace_victims(name);
     printf("%s: every field\n", name);
 }
 
