@@ -131,12 +131,6 @@ static int open_registry(struct world *w) {
 
 /* ---- interpreters ---- */
 
-static uint32_t mail_flags(struct world *w, uint32_t number) {
-    struct seg *s = known(w, number, XI_SEG_MAILBOX);
-    if (!s || world_map(w, s) != 0 || s->map.size < XI_MAILBOX_SIZE) return 0;
-    return xi_load_relaxed(&((struct xi_mailbox *)s->map.base)->flags);
-}
-
 static void adopt_slots(struct world *w, struct state *st) {
     int64_t next = xi_load_relaxed(&w->registry->next_id);
     for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
@@ -158,7 +152,7 @@ static void adopt_slots(struct world *w, struct state *st) {
             continue;
         }
         s->name[sizeof s->name - 1] = s->language[sizeof s->language - 1] = 0;
-        found.told_end = mail_flags(w, s->mailbox_seg) & XI_MAIL_END;
+        found.told_end = xi_load_relaxed(&s->told_end) != 0;
         state_adopt_interp(st, &found);
     }
 }

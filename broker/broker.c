@@ -339,7 +339,10 @@ static int perform(struct broker *b, const struct action *a) {
         b->settle_at[a->slot] = 0;
         unwatch(b, a->slot);
         break;
-    case ACTION_TELL_END: world_flag(w, a->slot, XI_MAIL_END); break;
+    case ACTION_TELL_END:
+        xi_store_release(&w->registry->slots[a->slot].told_end, 1);
+        world_flag(w, a->slot, XI_MAIL_END);
+        break;
     case ACTION_REPAIR: recover_begin(&b->recover, a->slot, b->fate); break;
     case ACTION_COLLECT: recover_sweep(&b->recover); break;
     case ACTION_CHECK: check_later(b, a->channel); break;

@@ -262,6 +262,7 @@ static void fill_slot(struct world *w, const struct state *st, uint32_t slot, co
     s->mailbox_seg = in->held[1].number;
     s->joined_ns = realtime_ns();
     s->used = 0;
+    xi_store_relaxed(&s->told_end, 0);
     memcpy(s->name, q->name, sizeof s->name);
     memcpy(s->language, q->text, sizeof s->language);
     xi_store_relaxed(&s->id_refcount, 0u);

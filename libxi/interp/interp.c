@@ -239,9 +239,11 @@ xi_observer *xi_observer_of(xi_interp *me) { return me->observer; }
 int xi_interp_stopped(struct xi_interp *me) {
     if (atomic_load_explicit(&me->leaving, memory_order_acquire))
         return xi_fail(XI_E_LEFT, "interpreter %lld has left the namespace meanwhile", (long long)me->id);
-    uint32_t flags = xi_load_acquire(&me->mailbox->flags);
-    if (flags & XI_MAIL_END) atomic_store(&me->ending, XI_E_ENDING);
-    if (flags & XI_MAIL_SHUTDOWN) atomic_store(&me->ending, XI_E_BROKER);
+    /* Any peer may write into the mailbox; only the broker into the registry. */
+    if (xi_load_acquire(&me->mailbox->flags) & (XI_MAIL_END | XI_MAIL_SHUTDOWN)) {
+        if (xi_load_acquire(&me->registry->slots[me->slot].told_end)) atomic_store(&me->ending, XI_E_ENDING);
+        if (xi_load_acquire(&me->registry->state) == XI_NS_SHUTDOWN) atomic_store(&me->ending, XI_E_BROKER);
+    }
     int ending = atomic_load(&me->ending);
     if (ending == XI_E_BROKER) return xi_fail(XI_E_BROKER, "the namespace \"%s\" was shut down", me->ns);
     if (ending) return xi_fail(ending, "interpreter %lld was told to end: nobody holds a reference to it", (long long)me->id);

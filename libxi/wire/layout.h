@@ -103,7 +103,8 @@ struct xi_slot {
     uint32_t own_seg, mailbox_seg;
     xi_a64 arena_bytes;    /* data and release segments */
     uint64_t joined_ns;    /* CLOCK_REALTIME */
-    uint64_t used;         /* 1: has opened a channel or taken a reference: has something to declare to a new broker */
+    uint32_t used;         /* 1: has opened a channel or taken a reference: has something to declare to a new broker */
+    xi_a32 told_end;       /* 1: its last reference is gone. The mailbox says so too, but anybody may write there */
     char name[32], language[32];
 };
 static_assert(sizeof(struct xi_slot) == 128, "two lines");
@@ -229,7 +230,7 @@ static_assert(sizeof(struct xi_bell) == 16, "");
 struct xi_mailbox {
     struct xi_segment seg;
     /* line 1 */
-    xi_a32 flags;        /* A, the broker sets: XI_MAIL_* */
+    xi_a32 flags;        /* A, the broker sets: XI_MAIL_*. A reason to look at the registry, no more */
     xi_a32 reclaim;      /* A, peers set to 1 after completing the release of a block with a free function */
     xi_a32 reclaim_bell; /* A, owner: doorbell index + 1 of a sleeping thread that will run free functions, or 0 */
     uint32_t pad_[13];

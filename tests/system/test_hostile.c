@@ -393,8 +393,7 @@ static void attack_kind(uint32_t kind, const char *name, size_t from, size_t to)
     for (size_t o = from; o < to && o + 8 <= t.size; o += 8)
         for (size_t v = 0; v < EXTREMES; v++) attack(&t, name, o, 8, extremes[v]);
     munmap(t.base, t.size);
-    /* A mailbox may have told its owner to end, which is to be believed; and what was read is read again by a repair.
-     */
+    /* What was read is read again by a repair. */
     replace_victims(name);
     printf("%s: every field\n", name);
 }
