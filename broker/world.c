@@ -323,7 +323,7 @@ static int fill_channel(int fd, const struct chan *ch) {
         uint64_t id, capacity, ring_offset;
         uint32_t mode, inline_max;
     } head = {ch->id, ch->capacity, XI_RING_OFFSET, ch->mode, XI_INLINE_MAX(ch->capacity)};
-    static_assert(sizeof head == offsetof(struct xi_chan, pad0_) - offsetof(struct xi_chan, id), "the static line");
+    static_assert(sizeof head == offsetof(struct xi_chan, max_values) - offsetof(struct xi_chan, id), "the static line");
     int rc = write_at(fd, &head, sizeof head, offsetof(struct xi_chan, id));
     if (rc || ch->mode != XI_QUEUE) return rc;
     uint32_t state = XI_GROUP_ACTIVE;

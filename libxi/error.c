@@ -37,6 +37,11 @@ static const struct {
     {"XI_E_NOENT", "there is no such thing"},
     {"XI_E_SYSTEM", "a system call failed"},
     {"XI_E_LEFT", "the handle was closed, or its interpreter left, meanwhile"},
+    {"XI_E_REMOVED", "the channel was removed, with what was in it"},
+    {"XI_E_NO_PRODUCER", "nothing is left in the channel, and nobody has it open to send"},
+    {"XI_E_NO_CONSUMER", "nobody has the channel open to receive"},
+    {"XI_E_DIED", "who had taken the call died, or gave it up, before replying"},
+    {"XI_E_STALE", "the delivery is no longer this consumer's"},
 };
 
 static size_t index_of(int error) {

@@ -81,7 +81,12 @@ enum xi_error {
     XI_E_LIMIT = -19,    /* a fixed limit was met (groups, waiters, interpreters, ...) */
     XI_E_NOENT = -20,    /* no such interpreter, channel, group or function */
     XI_E_SYSTEM = -21,   /* a system call failed in a way that is nobody's fault; see the text */
-    XI_E_LEFT = -22      /* the handle was closed, or its interpreter left, meanwhile */
+    XI_E_LEFT = -22,     /* the handle was closed, or its interpreter left, meanwhile */
+    XI_E_REMOVED = -23,  /* the channel was removed by name; what was in it is gone */
+    XI_E_NO_PRODUCER = -24, /* drained, and no handle that may send is left (XI_OPEN_NEED_PEER) */
+    XI_E_NO_CONSUMER = -25, /* no handle that receives is there (XI_OPEN_NEED_PEER, xi_call) */
+    XI_E_DIED = -26,     /* who had taken the call died before replying */
+    XI_E_STALE = -27     /* the delivery is no longer this consumer's: it was overdue, or acknowledged already */
 };
 
 /* Short constant name of an error ("XI_E_CLOSED"). Never NULL. */
@@ -355,8 +360,20 @@ typedef struct xi_channel_info {
     uint32_t waiting;    /* threads asleep on it, senders and receivers */
     uint64_t received;   /* values, ever, over all present groups */
     uint32_t handles;    /* open handles in all interpreters, as the broker last counted */
-    uint32_t pad_;
+    uint32_t producers, consumers; /* of those, may send and receive */
+    uint32_t retain;
+    uint64_t dropped, expired, dead; /* values, over all present groups */
+    uint64_t grow;       /* bytes to which the ring may grow; 0: bounded */
 } xi_channel_info;
+
+typedef struct xi_group_info {
+    char name[32];       /* empty: the default group, or a subscriber's own */
+    uint32_t index, flags; /* XI_GROUP_ACK */
+    int64_t owner;       /* id of the interpreter that it ends with, or 0 */
+    uint64_t received;   /* values, since it was made */
+    uint64_t depth;      /* values that it has yet to receive */
+    uint64_t unacked, redelivered, acked, dropped, expired, dead;
+} xi_group_info;
 
 /*
  * An observer reads a namespace's registry without joining it: it takes no id and needs no answer from the broker.
@@ -418,10 +435,39 @@ enum xi_mode { XI_QUEUE = 1, XI_BROADCAST = 2 };
 #define XI_OPEN_SEND 1u     /* this handle sends only: it starts no group of its own */
 #define XI_OPEN_RECV 2u     /* this handle receives only */
 #define XI_OPEN_EXISTING 4u /* XI_E_NOENT rather than make it */
+#define XI_OPEN_NEED_PEER 8u /* an empty channel without producers ends a receive (NO_PRODUCER), one without consumers a
+                               send (NO_CONSUMER), rather than wait for one to come */
 
 #define XI_CAPACITY_DEFAULT ((uint64_t)65536)
 #define XI_CAPACITY_MIN ((uint64_t)4096)
 #define XI_CAPACITY_MAX ((uint64_t)1 << 30)
+#define XI_GROW_MAX ((uint64_t)1 << 36)
+
+enum xi_when_full {
+    XI_FULL_BLOCK = 0, /* a send waits, up to its timeout */
+    XI_FULL_FAIL = 1,  /* a send returns XI_E_AGAIN */
+    XI_FULL_DROP = 2   /* the oldest values make room, counted: with values = 1 a group finds the latest alone */
+};
+
+enum xi_from { XI_FROM_TAIL = 0, XI_FROM_OLDEST = 1, XI_FROM_LAST = 2 };
+
+#define XI_GROUP_ACK 1u /* values are the group's until acknowledged: see xi_ack() */
+#define XI_WINDOW_DEFAULT 1024u
+#define XI_WINDOW_MAX 65536u
+
+/* Of a group that is made; who joins one that is there takes it as it is, if `flags` agree (else MISMATCH). */
+typedef struct xi_group_opts {
+    uint32_t from;           /* enum xi_from: where it begins. OLDEST: whatever is kept or not received by all; LAST: the
+                                last `last` of those */
+    uint32_t last;
+    uint32_t flags;          /* XI_GROUP_ACK */
+    uint32_t max_deliveries; /* then to the dead letters; 0: no limit */
+    uint32_t window;         /* values from the oldest unacknowledged to the newest delivered, at most, rounded up to a power
+                                of two; 0: the default. Their room in the channel is kept meanwhile. */
+    uint32_t pad_;
+    int64_t timeout_ns;      /* unacknowledged for so long: goes to another. 0: only when its consumer dies or leaves */
+    const char *dead;        /* channel for values delivered too often; NULL: they vanish, counted */
+} xi_group_opts;
 
 typedef struct xi_open_opts {
     uint32_t mode;     /* enum xi_mode; 0: XI_QUEUE for a new channel, whatever it is for an old one */
@@ -429,8 +475,15 @@ typedef struct xi_open_opts {
     uint64_t capacity; /* bytes of the ring, rounded up to a power of two; 0: default. Of an old channel: ignored. Values in
                           the arena: each handle may have 64 times this, or 16 values, that are not received by all. */
     const char *group; /* consumers of one group share its values; NULL: a queue's one default group, or on a
-                          broadcast a group of this handle's own, which ends with it. A named group is made at the
-                          tail and stays. */
+                          broadcast a group of this handle's own, which ends with it. A named group stays. */
+    const xi_group_opts *group_opts; /* NULL: begins at the tail, a receive is its acknowledgement */
+    /* Of a new channel; of an old one ignored. */
+    uint64_t values;    /* most values that not every group has received; 0: as many as fit */
+    uint64_t grow;      /* the ring may grow to so many bytes with its backlog and shrinks again; 0: it stays as it is */
+    int64_t ttl_ns;     /* values that nobody received for so long expire; 0: never */
+    const char *dead;   /* channel for values that expired; NULL: they vanish, counted */
+    uint32_t retain;    /* the last so many values are kept, as far as there is room, for groups that join later */
+    uint32_t when_full; /* enum xi_when_full */
 } xi_open_opts;
 
 /*
@@ -449,6 +502,12 @@ XI_API int xi_close(xi_channel *ch);
 XI_API const char *xi_channel_name(const xi_channel *ch);
 XI_API xi_interp *xi_channel_interp(const xi_channel *ch);
 XI_API int xi_channel_stat(xi_channel *ch, xi_channel_info *out);
+/* Its groups: fills up to `capacity`, returns how many there are. */
+XI_API int64_t xi_channel_groups(xi_channel *ch, xi_group_info *out, size_t capacity);
+/* Ends a named group, whoever receives in it (they get XI_E_LEFT); what it had yet to receive, it never will. NOENT. */
+XI_API int xi_group_remove(xi_channel *ch, const char *group);
+/* Removes a channel by name, with whatever is in it: every handle's calls return XI_E_REMOVED. NOENT. */
+XI_API int xi_remove(xi_interp *me, const char *name);
 /* The largest value, in bytes, that travels inside the ring; larger ones go through the arena. */
 XI_API size_t xi_inline_max(const xi_channel *ch);
 
@@ -457,6 +516,7 @@ typedef struct xi_send_opts {
     uint32_t free_index;     /* 0: none; else from xi_free_register */
     uint32_t pad_;
     uint64_t free_argument;
+    int64_t ttl_ns;          /* time to live; 0: the channel's own; negative: none */
 } xi_send_opts;
 
 /*
@@ -485,6 +545,11 @@ typedef struct xi_msg {
     /* private */
     uint32_t borrow_;  /* 0: data is the message's own memory */
     uint32_t group_;
+    uint64_t delivery_; /* in a group that acknowledges: the value's number, else 0 */
+    uint32_t count_, handle_number_;
+    void *channel_;
+    uint32_t call_slot_, call_index_;
+    uint64_t call_;     /* generation of the call that this is, or 0 */
     xi_handle block_;
     xi_interp *holder_;
     void *map_;
@@ -492,7 +557,7 @@ typedef struct xi_msg {
     size_t heap_size_;
     uint64_t small_[XI_MSG_SMALL / 8];
 } xi_msg;
-#define XI_MSG_INIT {NULL, 0, 0, 0, {0, 0, 0}, NULL, NULL, NULL, 0, {0}}
+#define XI_MSG_INIT {NULL, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, {0, 0, 0}, NULL, NULL, NULL, 0, {0}}
 
 /*
  * Receives the next value of the handle's group. A value in the arena is borrowed: msg->data points into the sender's
@@ -513,6 +578,70 @@ XI_API void xi_msg_move(xi_msg *to, xi_msg *from);
 static inline bool xi_msg_borrowed(const xi_msg *m) { return m->borrow_ != 0; }
 /* Where an XI_BUFFER of this message's value lies; mapped, checked. Valid as long as the message. */
 XI_API int xi_msg_buffer(const xi_msg *msg, const xi_buffer_ref *ref, const void **data);
+
+/* -------------------------------------------------------- acknowledgements
+ *
+ * In a group with XI_GROUP_ACK a receive is a delivery: the value stays the group's until xi_ack(). It goes to another
+ * consumer, ahead of newer values and with a delivery count one higher, when its consumer dies, leaves, frees the handle or
+ * the message, lets the group's timeout pass, or says xi_nack(). Acknowledging is when the free function may run. Delivered
+ * max_deliveries times in vain, it goes to the dead letters: a dict {"reason", "channel", "group", "deliveries", "value"}.
+ * Errors of all three: STALE (another has it, or had), INVAL (not a delivery of such a group), LEFT, FORKED.
+ */
+XI_API int xi_ack(xi_msg *msg); /* also ends the message's borrow; the message holds nothing afterwards */
+/* Gives it back, to be delivered again after delay_ns at the earliest (to anybody). The message holds nothing afterwards. */
+XI_API int xi_nack(xi_msg *msg, int64_t delay_ns);
+/* The group's timeout begins anew, with ns (0: the group's own). */
+XI_API int xi_extend(xi_msg *msg, int64_t ns);
+/* How often the value has been delivered, this time included; 0 in a group that does not acknowledge. */
+static inline uint32_t xi_msg_deliveries(const xi_msg *m) { return m->delivery_ ? m->count_ : 0; }
+
+/* ------------------------------------------------------------------- sets
+ *
+ * Many channels waited on together, at a cost that depends on how many are ready. A set belongs to one thread at a time
+ * (adding and removing while another waits is allowed). Levels, not edges: what is ready is reported until it is not.
+ */
+typedef struct xi_set xi_set;
+enum xi_ready {
+    XI_READY_RECV = 1,        /* something to receive */
+    XI_READY_SEND = 2,        /* room for a small value */
+    XI_READY_CLOSED = 4,      /* closed and drained, or removed */
+    XI_READY_NO_PRODUCER = 8, /* drained, and no handle that may send is left */
+    XI_READY_LEFT = 16        /* the handle was freed or shut meanwhile: it is no longer in the set */
+};
+typedef struct xi_event {
+    xi_channel *channel;
+    uint64_t key;     /* as given to xi_set_add */
+    uint32_t ready;   /* XI_READY_* */
+    int32_t priority;
+} xi_event;
+/* Errors: NOMEM, LIMIT (16,384 members in all sets of an interpreter, 512 waiters of a channel), FORKED. */
+XI_API XI_NODISCARD int xi_set_new(xi_interp *me, xi_set **out);
+XI_API void xi_set_free(xi_set *set); /* none may wait on it */
+/* `want`: XI_READY_RECV or XI_READY_SEND; the others are reported as they come. Of several that are ready a higher priority
+ * comes first; of equals the one that was reported longest ago. */
+XI_API XI_NODISCARD int xi_set_add(xi_set *set, xi_channel *ch, uint32_t want, uint64_t key, int32_t priority);
+XI_API int xi_set_remove(xi_set *set, xi_channel *ch);
+/* Waits until one is ready, then fills up to n events. Returns how many, or TIMEOUT, AGAIN, INTR, LEFT, ENDING, BROKER. */
+XI_API XI_NODISCARD int64_t xi_set_wait(xi_set *set, xi_event *events, size_t n, int64_t timeout);
+/* A descriptor that is readable when xi_set_wait() may have something to report; for poll, epoll, asyncio, libuv. Owned by
+ * the set. After it was readable call xi_set_wait(..., XI_TRY) until it returns XI_E_AGAIN: that arms it again. */
+XI_API int xi_set_fd(xi_set *set);
+
+/* ------------------------------------------------------- request and reply */
+
+/*
+ * Sends a request and waits for its reply, which comes through a lane of the caller's own. When the server that took the
+ * request dies, XI_E_DIED at once; when no handle receives on the channel, XI_E_NO_CONSUMER. On TIMEOUT or INTR the request is
+ * cancelled: a reply that comes later is dropped, a server that has not taken it yet never sees it.
+ * Errors: as xi_send and xi_recv, and LIMIT (64 calls of one interpreter at a time).
+ */
+XI_API XI_NODISCARD int xi_call(xi_channel *ch, const void *value, size_t size, xi_msg *reply, int64_t timeout);
+/* Whether a received message is a request that waits for a reply, and whether its caller still does. */
+static inline bool xi_msg_is_call(const xi_msg *m) { return m->call_ != 0; }
+XI_API bool xi_call_wanted(const xi_msg *request);
+/* Replies, once. XI_E_STALE: the caller has gone. A request that is released without a reply makes its caller's xi_call()
+ * return XI_E_DIED. */
+XI_API int xi_reply(xi_msg *request, const void *value, size_t size, int64_t timeout);
 
 /* ------------------------------------------------------- looking at oneself */
 

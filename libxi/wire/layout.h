@@ -45,7 +45,9 @@
 #define XI_MAX_CHANNELS 16384u /* entries of the registry */
 #define XI_MAX_GROUPS 64u      /* of one channel */
 #define XI_MAX_WAITERS 512u    /* threads asleep on one channel, both sides together */
-#define XI_MAX_BELLS 1020u     /* threads of one interpreter asleep at a time */
+#define XI_BELLS_USABLE 848u    /* threads of one interpreter asleep at a time */
+#define XI_MAX_MEMBERS 16384u  /* channels in all the sets of one interpreter */
+#define XI_MAX_CALLS 64u       /* calls of one interpreter that wait for their reply */
 #define XI_NS_MAX 31u          /* bytes of a namespace's name: [A-Za-z0-9_.-]+ */
 
 typedef _Atomic uint32_t xi_a32;
@@ -60,7 +62,9 @@ enum xi_segment_kind {
     XI_SEG_BORROWS = 4, /* more borrow entries of one interpreter */
     XI_SEG_ARENA = 5,   /* data of one interpreter; number is even */
     XI_SEG_RELEASE = 6, /* release words of the arena segment one number below */
-    XI_SEG_CHANNEL = 7
+    XI_SEG_CHANNEL = 7,
+    XI_SEG_RING = 8,    /* the ring of a channel that has outgrown its own segment */
+    XI_SEG_ACKS = 9     /* deliveries of one group that are not acknowledged */
 };
 
 struct xi_segment {
@@ -190,7 +194,8 @@ struct xi_borrow {
     xi_a64 block;    /* segment << 32 | granule */
     xi_a64 position; /* of the record in its channel */
     xi_a32 chan_seg; /* the channel's segment number */
-    uint32_t pad_;
+    xi_a32 call;     /* 0: a block. Else 1 + index of the caller's word in its mailbox: a call that is being served;
+                        `block` is then the caller's slot << 32 and the key's generation that of the call */
 };
 static_assert(sizeof(struct xi_borrow) == 32, "two a line");
 #define XI_BORROW_KEY(generation, group) ((uint64_t)(generation) << 16 | (uint64_t)(group) << 8 | 1u)
@@ -234,13 +239,18 @@ struct xi_mailbox {
     xi_a32 reclaim;      /* A, peers set to 1 after completing the release of a block with a free function */
     xi_a32 reclaim_bell; /* A, owner: doorbell index + 1 of a sleeping thread that will run free functions, or 0 */
     uint32_t pad_[13];
-    struct xi_bell bells[XI_MAX_BELLS - 4];
+    struct xi_bell bells[XI_BELLS_USABLE];
+    /* A, wakers set: which members of the interpreter's sets may be ready. First the member's bit, then its word's. */
+    xi_a64 ready_words[XI_MAX_MEMBERS / 64 / 64];
+    uint64_t pad2_[4];
+    xi_a64 ready[XI_MAX_MEMBERS / 64];
+    /* A, the owner and the broker: calls that wait for a reply, see "Calls". */
+    xi_a64 calls[XI_MAX_CALLS];
 };
 #define XI_MAIL_END 1u      /* told to end: the last reference is gone */
 #define XI_MAIL_SHUTDOWN 2u /* the namespace is shut down */
 #define XI_MAIL_ATTENTION 4u /* a message waits on the control socket */
 #define XI_MAILBOX_SIZE ((uint64_t)16384)
-#define XI_BELLS_USABLE (XI_MAX_BELLS - 4)
 static_assert(sizeof(struct xi_mailbox) <= XI_MAILBOX_SIZE, "");
 
 /* ---- arena: data (the owner writes, others read) and release words (owner and readers write) ---- */
@@ -253,10 +263,12 @@ static_assert(sizeof(struct xi_mailbox) <= XI_MAILBOX_SIZE, "");
  *
  * Release words of the granule at which a block begins: four words of
  * generation << 16 | bits, 16 groups each. The owner stores them when it
- * allocates the block (bits 0); a reader sets its group's bit by compare and
- * swap while the generation matches: so setting twice does nothing, and a late
- * one cannot touch the block's next life. A block is free again when the bits
- * of all groups that were present at its send are set. Generations are 48 bits,
+ * sends the block, with the bits of all groups set that are not there; a reader
+ * sets its group's bit by compare and swap while the generation matches: so
+ * setting twice does nothing, and a late one cannot touch the block's next life.
+ * A block is free again when all 64 bits are set. A group that joins at values
+ * which others have yet to receive clears its bit, under the lock that keeps one
+ * of those from receiving them. Generations are 48 bits,
  * counted per arena segment, never 0.
  */
 #define XI_GRANULE 1024u
@@ -294,7 +306,9 @@ static_assert(sizeof(struct xi_release_table) == XI_PAGE, "");
 #define XI_REC(length, kind, flags, seq)                                                                               \
     ((uint64_t)(uint32_t)(length) | (uint64_t)(kind) << 32 | (uint64_t)(flags) << 40 | (uint64_t)(uint16_t)(seq) << 48)
 enum xi_rec_kind { XI_REC_INLINE = 1, XI_REC_BLOCK = 2 };
-#define XI_REC_F_FREE 1u /* the block has a free function: whoever releases it tells the owner */
+#define XI_REC_F_FREE 1u   /* the block has a free function: whoever releases it tells the owner */
+#define XI_REC_F_EXPIRY 2u /* the payload's last 8 bytes: CLOCK_MONOTONIC nanoseconds after which nobody receives it */
+#define XI_REC_F_CALL 4u   /* the payload's last 16 bytes (before an expiry): struct xi_call_ref */
 
 /* Payload of an XI_REC_BLOCK. */
 struct xi_descriptor {
@@ -362,7 +376,10 @@ struct xi_group {
     xi_a64 head;
     xi_a64 head_seq;  /* number of the last value received */
     xi_a64 corrupt;   /* records skipped because they were not valid */
-    uint64_t pad1_[4];
+    xi_a64 next;      /* of a group that acknowledges: position and number of the last value delivered, */
+    xi_a64 next_seq;
+    xi_a64 next_due;  /* and when to look for deliveries that are overdue or to be repeated; UINT64_MAX: nothing is */
+    xi_a64 redelivered;
     /* line 1: parked consumers */
     struct xi_mask parked;
     /* line 2: written under the producers' lock */
@@ -371,17 +388,110 @@ struct xi_group {
     xi_a64 owner_id;  /* that interpreter's id */
     xi_a64 start_seq; /* head_seq when it joined */
     char name[32];
-    uint64_t pad2_[1];
-    /* line 3 */
-    uint64_t reserved_[8];
+    xi_a32 flags;     /* XI_GROUP_F_* */
+    xi_a32 acks_seg;  /* of a group that acknowledges */
+    /* line 3: statistics, under lock */
+    xi_a64 dropped;   /* values that made room for newer ones */
+    xi_a64 expired;
+    xi_a64 dead;      /* values that went to the dead letters, or vanished there being none */
+    xi_a64 acked;
+    uint64_t reserved_[4];
 };
+#define XI_GROUP_F_ACK 1u
+#define XI_GROUP_F_RETAIN 2u /* nobody's: keeps the last values for groups that join later; moved by producers */
+#define XI_GROUP_RETAIN (XI_MAX_GROUPS - 1)
+
 static_assert(sizeof(struct xi_group) == 256, "four lines");
 static_assert(offsetof(struct xi_group, parked) == 64, "");
 static_assert(offsetof(struct xi_group, state) == 128, "");
-static_assert(offsetof(struct xi_group, reserved_) == 192, "");
+static_assert(offsetof(struct xi_group, dropped) == 192, "");
 
 /*
- * One sleeping thread. An entry is taken by CAS from 0, so that a death leaves
+ * Groups that acknowledge. `head` stays at the oldest value that is not
+ * acknowledged, so that the ring keeps it; `next` is where new values are taken.
+ * What lies between is in the table of the group's XI_SEG_ACKS segment: value
+ * number n in entry n % window. All under the group's lock.
+ *
+ *   deliver      position, due (plain), then state = OUT (release), then
+ *                next_seq, next: THE DELIVERY. An entry of a number beyond
+ *                next_seq never happened.
+ *   again        state: READY or overdue -> OUT, count + 1, other taker. Before
+ *                anything new.
+ *   acknowledge  the block's release bit, then state = DONE: THE ACKNOWLEDGEMENT;
+ *                then head_seq, head past all that are DONE, their entries FREE
+ *   give back    due, then state = READY, then next_due
+ *   dead letter  under the dead letters' producers' lock: due = the number that
+ *                the value gets there, state = MOVING; the send; then as acknowledge
+ *
+ * Repair of a dead taker: OUT -> READY; MOVING: sent if the dead one does not
+ * hold the dead letters' producers' lock any more, or if their repaired
+ * tail_seq has reached that number; then DONE, else READY.
+ */
+enum xi_delivery_status { XI_DELIVERY_FREE = 0, XI_DELIVERY_OUT = 1, XI_DELIVERY_READY = 2, XI_DELIVERY_DONE = 3, XI_DELIVERY_MOVING = 4 };
+enum xi_back_reason { XI_BACK_NACKED = 1, XI_BACK_OVERDUE = 2, XI_BACK_DIED = 3, XI_BACK_LEFT = 4 }; /* why it came back */
+#define XI_DELIVERY(status, reason, count, slot, handle)                                                               \
+    ((uint64_t)(status) | (uint64_t)(reason) << 8 | (uint64_t)(count) << 16 | (uint64_t)(slot) << 32 | (uint64_t)(handle) << 48)
+#define XI_DELIVERY_STATUS(w) ((uint32_t)(w) & 0xff)
+#define XI_DELIVERY_REASON(w) ((uint32_t)((w) >> 8) & 0xff) /* enum xi_back_reason */
+#define XI_DELIVERY_COUNT(w) ((uint32_t)((w) >> 16) & 0xffff)
+#define XI_DELIVERY_SLOT(w) ((uint32_t)((w) >> 32) & 0xffff)
+#define XI_DELIVERY_HANDLE(w) ((uint32_t)((w) >> 48))
+struct xi_delivery {
+    xi_a64 state;
+    xi_a64 position;
+    xi_a64 due; /* OUT: when overdue; READY: not before. CLOCK_MONOTONIC nanoseconds; UINT64_MAX: never */
+    uint64_t pad_;
+};
+static_assert(sizeof(struct xi_delivery) == 32, "two a line");
+struct xi_acks {
+    struct xi_segment seg;
+    /* static, written by the broker */
+    uint64_t window;         /* entries, a power of two */
+    uint64_t timeout_ns;     /* 0: only a death makes a delivery overdue */
+    uint32_t max_deliveries; /* 0: no limit */
+    uint32_t group, chan_seg, pad_;
+    char dead[80];           /* channel of the dead letters; empty: they vanish, counted */
+    uint64_t pad2_[10];
+    struct xi_delivery entries[];
+};
+static_assert(sizeof(struct xi_acks) == 256, "four lines");
+
+/*
+ * Calls. The caller's word in its mailbox: generation << 8 | state. A request's
+ * record ends with who asks; the server takes a borrow entry with `call` before
+ * the head moves, drops it when it has replied, and repair after its death turns
+ * WAITING of that generation into DIED and rings the caller.
+ */
+enum xi_call_state { XI_CALL_FREE = 0, XI_CALL_WAITING = 1, XI_CALL_DIED = 2 };
+struct xi_call_ref {
+    uint32_t slot, index; /* of the caller, and of its word */
+    uint64_t generation;  /* 48 bits, never 0 */
+};
+static_assert(sizeof(struct xi_call_ref) == 16, "");
+
+/*
+ * Growing. `ring` names where the ring is: segment << 8 | log2 of its capacity; 0
+ * means the channel's own. Positions mean the same in every ring. Under the
+ * producers' lock and every active group's, whoever grows (or shrinks) copies
+ * [smallest head, tail + 8) into the new ring at the same positions and then
+ * stores `ring` (release): THE MOVE. Killed before: the old ring is untouched.
+ * Whoever takes a lock looks at `ring` first. A ring that is not the channel's
+ * own is touched only under a lock, so that it may be taken away at once.
+ */
+#define XI_RING(segment, log2) ((uint64_t)(segment) << 8 | (log2))
+#define XI_RING_SEGMENT(w) ((uint32_t)((w) >> 8))
+#define XI_RING_LOG2(w) ((uint32_t)(w) & 0xff)
+struct xi_ring_head {
+    struct xi_segment seg;
+    uint64_t chan_id;
+    uint64_t pad_[503]; /* to XI_PAGE; then the ring */
+};
+static_assert(sizeof(struct xi_ring_head) == XI_PAGE, "");
+
+/*
+ * One sleeping thread, or one member of a set, which parks as long as it is in
+ * the set: who claims its bit sets the member's bit in `ready` before it rings,
+ * and goes on to wake another, since a set need not receive. An entry is taken by CAS from 0, so that a death leaves
  * none that names nobody; its number is its bit in the side's mask. Given back:
  * the bit cleared first, then the entry = 0. Repair clears the bits and entries
  * of the dead, then rings for every side that has something to do.
@@ -390,6 +500,7 @@ static_assert(offsetof(struct xi_group, reserved_) == 192, "");
 #define XI_WAITER_SLOT(w) ((uint32_t)(w) & 0xffff)
 #define XI_WAITER_BELL(w) ((uint32_t)((w) >> 16) & 0xffff)
 #define XI_WAITER_SIDE(w) ((uint32_t)((w) >> 32) & 0xffff)
+#define XI_WAITER_MEMBER(w) ((uint32_t)((w) >> 48) & 0x7fff) /* 0: a thread; else 1 + index of the set's member */
 #define XI_SIDE_PRODUCERS 0u
 #define XI_SIDE_GROUP(g) ((g) + 1u)
 
@@ -401,7 +512,11 @@ struct xi_chan {
     uint64_t ring_offset; /* a multiple of XI_PAGE */
     uint32_t mode;        /* enum xi_mode */
     uint32_t inline_max;
-    char pad0_[32];
+    uint64_t max_values;  /* 0, or the most values that not every group has received */
+    uint64_t grow_max;    /* 0: bounded; else bytes to which the ring may grow */
+    int64_t ttl_ns;       /* of values sent without one of their own; 0: none */
+    uint32_t retain;      /* values kept for groups that join later */
+    uint32_t when_full;   /* enum xi_when_full */
     /* line 2: producers, under lock */
     xi_a32 lock;
     xi_a32 lock_sleep;
@@ -418,13 +533,20 @@ struct xi_chan {
     xi_a32 parked_producers; /* 1: producers may be parked */
     xi_a32 closed;           /* under the producers' lock. Not beside it: receivers look here whenever they find nothing,
                                 which would take the senders' line away from them (a round trip: 850 ns, so 430 ns) */
-    uint64_t pad4_[6];
+    xi_a64 ring;             /* where the ring is, see "Growing" */
+    xi_a32 producers;        /* handles that may send and that receive, A, the broker counts */
+    xi_a32 consumers;
+    uint64_t pad4_[4];
     /* line 5, 6 */
     struct xi_mask parked_senders;
     uint64_t pad5_[8];
     /* line 7: statistics */
     xi_a64 wakes;
-    uint64_t pad6_[7];
+    xi_a64 grown, shrunk; /* moves of the ring */
+    uint64_t pad6_[5];
+    /* lines 8 and 9: static */
+    char dead[80];        /* channel for values that expire; empty: they vanish, counted */
+    uint64_t pad7_[6];
     xi_a64 waiters[XI_MAX_WAITERS];
     struct xi_group groups[XI_MAX_GROUPS];
 };
@@ -432,8 +554,8 @@ static_assert(offsetof(struct xi_chan, id) == 64, "");
 static_assert(offsetof(struct xi_chan, lock) == 128, "");
 static_assert(offsetof(struct xi_chan, parked_groups) == 256, "");
 static_assert(offsetof(struct xi_chan, parked_senders) == 320, "");
-static_assert(offsetof(struct xi_chan, waiters) == 512, "");
-static_assert(offsetof(struct xi_chan, groups) == 512 + 4096, "");
+static_assert(offsetof(struct xi_chan, waiters) == 640, "");
+static_assert(offsetof(struct xi_chan, groups) == 640 + 4096, "");
 #define XI_RING_OFFSET ((sizeof(struct xi_chan) + XI_PAGE - 1) & ~(uint64_t)(XI_PAGE - 1))
 
 /* The largest value that goes inline: small enough that eight fit, and that copying it twice is cheap. */

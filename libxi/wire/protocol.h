@@ -36,7 +36,9 @@ enum xi_op {
     XI_OP_LEAVE = 2,
     /*
      * Opens (makes) a channel. name: its name; a: mode or 0; b: capacity in
-     * bytes or 0; c: XI_OPEN_* flags | XI_WIRE_ADOPT. One handle is counted.
+     * bytes or 0; c: XI_OPEN_* flags | XI_WIRE_ADOPT. Of a new one also: d: most
+     * values; e: bytes to which it may grow; f: time to live in ns; g: values
+     * retained; h: enum xi_when_full; other: where expired values go. One handle is counted.
      * Reply: a: channel id, b: segment, c: mode, d: capacity; descriptor: the channel (rw).
      */
     XI_OP_OPEN = 3,
@@ -61,7 +63,17 @@ enum xi_op {
     XI_OP_STATS = 11,
     /* Ends the broker and the namespace, as SIGTERM does. Does not need a JOIN before. */
     XI_OP_SHUTDOWN = 12,
-    XI_OP_LAST = 12,
+    /* Table of a group that acknowledges, in channel id a: b: the group; c: window; d: max_deliveries; e: timeout in ns;
+     * other: the channel of dead letters. Reply: a: segment; descriptor: rw. Exists already: the same again. */
+    XI_OP_ACKS = 13,
+    /* A new ring for channel id a, of b bytes. Reply: a: segment; descriptor: rw. */
+    XI_OP_RING = 14,
+    /* Ring segment b of channel id a is not in use (any more). */
+    XI_OP_RING_DROP = 15,
+    /* Removes the channel `name`, with whatever is in it: whoever has it open gets XI_E_REMOVED. Does not need a JOIN
+     * before. Reply: a: values that no group, or not every group, had received. */
+    XI_OP_REMOVE = 16,
+    XI_OP_LAST = 16,
 
     /* Events, from the broker. */
     XI_EV_END = 64,     /* the last reference is gone: end, please */
@@ -76,11 +88,12 @@ struct xi_request {
     uint16_t op;
     uint32_t serial; /* not 0 */
     uint32_t pad_;
-    uint64_t a, b, c, d;
+    uint64_t a, b, c, d, e, f, g, h;
     char name[80]; /* NUL-terminated, or the request is refused */
     char text[32];
+    char other[80];
 };
-static_assert(sizeof(struct xi_request) == 160, "");
+static_assert(sizeof(struct xi_request) == 272, "");
 
 struct xi_reply {
     uint32_t magic;

@@ -32,7 +32,7 @@ static void unlink_from(Channel *ch) {
 
 /* Opens the library's handle. The interpreter is entered for as long as it is open. 0, or -1 with an exception. */
 static int open_handle(Channel *ch, uint32_t flags) {
-    xi_open_opts opts = {ch->mode, flags, ch->capacity, ch->group};
+    xi_open_opts opts = {.mode = ch->mode, .flags = flags, .capacity = ch->capacity, .group = ch->group};
     xi_channel *h = NULL;
     int rc;
     if (interp_enter(ch->interp) < 0)

@@ -40,6 +40,11 @@ static const struct {
      "No such interpreter, channel or group. Also a LookupError."},
     {XI_E_SYSTEM, "SystemFailure", "builtins", "OSError", "A system call failed unexpectedly. Also an OSError."},
     {XI_E_LEFT, "Left", NULL, NULL, "The handle was closed, or its interpreter left."},
+    {XI_E_REMOVED, "ChannelRemoved", NULL, NULL, "The channel was removed, with what was in it."},
+    {XI_E_NO_PRODUCER, "NoProducer", NULL, NULL, "Nothing is left in the channel, and nobody has it open to send."},
+    {XI_E_NO_CONSUMER, "NoConsumer", NULL, NULL, "Nobody has the channel open to receive."},
+    {XI_E_DIED, "ServerDied", NULL, NULL, "Who had taken the call died, or gave it up, before replying."},
+    {XI_E_STALE, "Stale", NULL, NULL, "The delivery is no longer this consumer's."},
 };
 
 /* A new class `name` below xidata.Error and, if given, `also` of `also_module`; added to the module. */
