@@ -17,6 +17,7 @@
 
 #include "error.h"
 #include "log.h"
+#include "wire/bounds.h"
 #include "wire/names.h"
 #include "wire/order.h"
 #include "world.h"
@@ -230,6 +231,8 @@ static bool adopt_channel(struct world *w, struct state *st, uint32_t index, str
     if (ch.id >= xi_load_relaxed(&w->registry->next_channel_id) || table_find(ids, ch.id)) return false;
     if (ch.capacity < XI_PAGE || ch.capacity > XI_CAPACITY_MAX || !known(w, ch.segment, XI_SEG_CHANNEL)) return false;
     if (!world_view(w, &ch, &view) || view.chan->id != ch.id || view.chan->mode != ch.mode) return false;
+    ch.grow_max = view.chan->grow_max; /* once: members may write there */
+    if (ch.grow_max && (ch.grow_max < ch.capacity || ch.grow_max > XI_GROW_MAX || !xi_is_pow2(ch.grow_max))) return false;
     *table_put(ids, ch.id) = 1;
     state_adopt_channel(st, index, &ch);
     return true;

@@ -287,7 +287,7 @@ static int make(struct broker *b, const struct action *a) {
     b->made[0] = b->made[1] = -1;
     switch (a->kind) {
     case ACTION_MAKE_INTERP: rc = world_make_interp(&b->world, &b->state, a->slot, a->request, b->made); break;
-    case ACTION_MAKE_CHANNEL: rc = world_make_channel(&b->world, &b->state, a->index, b->made); break;
+    case ACTION_MAKE_CHANNEL: rc = world_make_channel(&b->world, &b->state, a->index, a->request, b->made); break;
     case ACTION_MAKE_ARENA: rc = world_make_arena(&b->world, &b->state, a->slot, a->number, a->size, b->made); break;
     default: rc = world_make_borrows(&b->world, &b->state, a->slot, a->number, a->size, b->made); break;
     }

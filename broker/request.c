@@ -26,7 +26,7 @@ enum check request_check(const void *bytes, size_t n, struct xi_request *out, in
         return CHECK_DROP;
     }
     if (n != sizeof *out) {
-        *why = "a request of this version has 160 bytes";
+        *why = "a request of this version has 272 bytes";
         return CHECK_DROP;
     }
     *status = XI_E_INVAL;
@@ -34,7 +34,8 @@ enum check request_check(const void *bytes, size_t n, struct xi_request *out, in
         *why = "a request's serial number is not 0";
         return CHECK_DROP;
     }
-    if (!memchr(out->name, 0, sizeof out->name) || !memchr(out->text, 0, sizeof out->text)) {
+    if (!memchr(out->name, 0, sizeof out->name) || !memchr(out->text, 0, sizeof out->text) ||
+        !memchr(out->other, 0, sizeof out->other)) {
         *why = "a text in the request does not end";
         return CHECK_REFUSE;
     }
@@ -43,8 +44,9 @@ enum check request_check(const void *bytes, size_t n, struct xi_request *out, in
         return CHECK_REFUSE;
     }
     /* What lies behind the end of a text has no meaning: it does not go into shared memory. */
-    size_t name = strlen(out->name), text = strlen(out->text);
+    size_t name = strlen(out->name), text = strlen(out->text), other = strlen(out->other);
     memset(out->name + name, 0, sizeof out->name - name);
     memset(out->text + text, 0, sizeof out->text - text);
+    memset(out->other + other, 0, sizeof out->other - other);
     return CHECK_OK;
 }

@@ -91,6 +91,7 @@ struct chan {
     uint32_t segment;
     uint32_t mode;
     uint64_t capacity;
+    uint64_t grow_max; /* 0: bounded; else bytes to which its ring may grow, a power of two */
     uint32_t handles;
     uint32_t uid;
     uint32_t next; /* index + 1 in the hash chain, or in the free list */
@@ -129,7 +130,7 @@ enum action_kind {
     ACTION_NOTIFY,        /* conn, reply.op: an event of the protocol */
     ACTION_DROP,          /* conn: close it */
     ACTION_MAKE_INTERP,   /* slot, request: own segment and mailbox; fill the registry's slot */
-    ACTION_MAKE_CHANNEL,  /* index, number */
+    ACTION_MAKE_CHANNEL,  /* index, number, request: what it is to be like */
     ACTION_MAKE_ARENA,    /* slot, number, size */
     ACTION_MAKE_BORROWS,  /* slot, number, size */
     ACTION_REMOVE,        /* number: remove the segment */

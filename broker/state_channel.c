@@ -80,9 +80,42 @@ static uint32_t take_entry(struct state *st) {
 
 static const char *mode_name(uint64_t mode) { return mode == XI_QUEUE ? "queue" : "broadcast"; }
 
+static uint64_t round_capacity(uint64_t asked) {
+    if (asked == 0) return XI_CAPACITY_DEFAULT;
+    uint64_t capacity = XI_CAPACITY_MIN;
+    while (capacity < asked) capacity *= 2;
+    return capacity;
+}
+
+static uint64_t round_grow(uint64_t asked) { return asked ? round_capacity(asked) : 0; }
+
+/* What a new channel is to be like; refuses and returns false. */
+static bool terms_valid(struct state *st, const struct xi_request *q) {
+    if (q->e > XI_GROW_MAX)
+        refuse(st, XI_E_TOOBIG, "a ring that may grow to %llu bytes is more than the %llu that one can have",
+               (unsigned long long)q->e, (unsigned long long)XI_GROW_MAX);
+    else if (q->e && round_grow(q->e) < round_capacity(q->b))
+        refuse(st, XI_E_INVAL, "a ring of %llu bytes cannot grow to %llu: use at least its capacity, or 0",
+               (unsigned long long)round_capacity(q->b), (unsigned long long)q->e);
+    else if ((int64_t)q->f < 0)
+        refuse(st, XI_E_INVAL, "a time to live of %lld ns is none: 0 is for ever", (long long)q->f);
+    else if (q->g > UINT32_MAX)
+        refuse(st, XI_E_INVAL, "%llu values to retain are more than %u", (unsigned long long)q->g, UINT32_MAX);
+    else if (q->h > XI_FULL_DROP)
+        refuse(st, XI_E_INVAL, "when full %llu: use 0 (block), 1 (fail) or 2 (drop the oldest)", (unsigned long long)q->h);
+    else if (q->other[0] && !xi_channel_name_valid(q->other, XI_NAME_MAX))
+        refuse(st, XI_E_INVAL, "the name of a channel for expired values is 1 to %d bytes of UTF-8 without control "
+               "characters", XI_NAME_MAX);
+    else if (q->other[0] && strcmp(q->other, q->name) == 0)
+        refuse(st, XI_E_INVAL, "channel \"%s\" cannot be its own channel for expired values", q->name);
+    else
+        return true;
+    return false;
+}
+
 /* What is wrong with the request itself; refuses and returns false. */
 static bool well_asked(struct state *st, const struct xi_request *q) {
-    const uint64_t known = XI_OPEN_SEND | XI_OPEN_RECV | XI_OPEN_EXISTING | XI_WIRE_ADOPT;
+    const uint64_t known = XI_OPEN_SEND | XI_OPEN_RECV | XI_OPEN_EXISTING | XI_OPEN_NEED_PEER | XI_WIRE_ADOPT;
     if (!xi_channel_name_valid(q->name, XI_NAME_MAX))
         refuse(st, XI_E_INVAL, "a channel's name is 1 to %d bytes of UTF-8 without control characters", XI_NAME_MAX);
     else if (q->a != 0 && q->a != XI_QUEUE && q->a != XI_BROADCAST)
@@ -93,15 +126,8 @@ static bool well_asked(struct state *st, const struct xi_request *q) {
     else if (q->c & ~known)
         refuse(st, XI_E_INVAL, "unknown flags %llx to open a channel", (unsigned long long)(q->c & ~known));
     else
-        return true;
+        return terms_valid(st, q);
     return false;
-}
-
-static uint64_t round_capacity(uint64_t asked) {
-    if (asked == 0) return XI_CAPACITY_DEFAULT;
-    uint64_t capacity = XI_CAPACITY_MIN;
-    while (capacity < asked) capacity *= 2;
-    return capacity;
 }
 
 static void count_handle(struct state *st, struct interp *me, uint32_t index) {
@@ -148,6 +174,7 @@ static void open_new(struct state *st, struct interp *me, const struct xi_reques
                         .segment = number,
                         .mode = q->a ? (uint32_t)q->a : XI_QUEUE,
                         .capacity = capacity,
+                        .grow_max = round_grow(q->e),
                         .uid = me->uid};
     memcpy(ch->name, q->name, sizeof ch->name);
     link_name(st, index);
@@ -158,6 +185,7 @@ static void open_new(struct state *st, struct interp *me, const struct xi_reques
     struct action *a = emit(st, ACTION_MAKE_CHANNEL);
     a->index = index;
     a->number = number;
+    a->request = q;
     count_handle(st, me, index);
     st->current.number = number;
 }

@@ -82,7 +82,7 @@ int world_map(struct world *w, struct seg *s) {
         rc = xi_segment_open(name, true, &fd);
     }
     if (rc == 0)
-        rc = s->kind == XI_SEG_CHANNEL ? xi_map_channel(fd, false, &expect, &s->map)
+        rc = s->kind == XI_SEG_CHANNEL ? xi_map_channel(fd, false, &expect, &s->map, NULL)
                                        : xi_segment_map(fd, true, false, &expect, &s->map);
     if (fd >= 0 && s->fd < 0) close(fd);
     if (rc) return rc;
@@ -318,13 +318,19 @@ static int write_at(int fd, const void *from, size_t n, uint64_t at) {
 }
 
 /* Fields of a new channel, through the descriptor: nothing needs mapping for it. A queue has its one group already. */
-static int fill_channel(int fd, const struct chan *ch) {
-    struct {
-        uint64_t id, capacity, ring_offset;
-        uint32_t mode, inline_max;
-    } head = {ch->id, ch->capacity, XI_RING_OFFSET, ch->mode, XI_INLINE_MAX(ch->capacity)};
-    static_assert(sizeof head == offsetof(struct xi_chan, max_values) - offsetof(struct xi_chan, id), "the static line");
-    int rc = write_at(fd, &head, sizeof head, offsetof(struct xi_chan, id));
+static int fill_channel(int fd, const struct chan *ch, const struct xi_request *q) {
+    struct xi_chan_fixed fixed = {.id = ch->id,
+                                  .capacity = ch->capacity,
+                                  .ring_offset = XI_RING_OFFSET,
+                                  .mode = ch->mode,
+                                  .inline_max = XI_INLINE_MAX(ch->capacity),
+                                  .max_values = q->d,
+                                  .grow_max = ch->grow_max,
+                                  .ttl_ns = (int64_t)q->f,
+                                  .retain = (uint32_t)q->g,
+                                  .when_full = (uint32_t)q->h};
+    memcpy(fixed.dead, q->other, sizeof fixed.dead);
+    int rc = xi_write_channel(fd, &fixed);
     if (rc || ch->mode != XI_QUEUE) return rc;
     uint32_t state = XI_GROUP_ACTIVE;
     uint64_t active = 1;
@@ -332,13 +338,13 @@ static int fill_channel(int fd, const struct chan *ch) {
     return rc ? rc : write_at(fd, &active, sizeof active, offsetof(struct xi_chan, active));
 }
 
-int world_make_channel(struct world *w, const struct state *st, uint32_t index, int *made) {
+int world_make_channel(struct world *w, const struct state *st, uint32_t index, const struct xi_request *q, int *made) {
     const struct chan *ch = &st->chans[index];
     int rc = reserve_entry(w, index);
     if (rc) return rc;
     take_numbers(w, st);
     rc = make_segment(w, ch->segment, XI_SEG_CHANNEL, 0, 0, XI_RING_OFFSET + ch->capacity, made);
-    if (rc == 0) rc = fill_channel(*made, ch);
+    if (rc == 0) rc = fill_channel(*made, ch, q);
     if (rc) return rc;
     struct xi_chan_entry *e = &w->registry->channels[index];
     e->segment = ch->segment;

@@ -65,7 +65,7 @@ void world_deinit(struct world *w);
 
 /* Carrying out actions. `made` gets the descriptors, to send and close. */
 int world_make_interp(struct world *w, const struct state *st, uint32_t slot, const struct xi_request *q, int made[2]);
-int world_make_channel(struct world *w, const struct state *st, uint32_t index, int *made);
+int world_make_channel(struct world *w, const struct state *st, uint32_t index, const struct xi_request *q, int *made);
 int world_make_arena(struct world *w, const struct state *st, uint32_t slot, uint32_t number, uint64_t size,
                      int made[2]);
 int world_make_borrows(struct world *w, const struct state *st, uint32_t slot, uint32_t number, uint64_t size,

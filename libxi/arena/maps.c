@@ -44,6 +44,7 @@ static struct xi_map_entry *find(uint64_t epoch, uint32_t number, bool writable)
 static void destroy(struct xi_map_entry *e) {
     xi_unmap(&e->map);
     xi_unmap(&e->release);
+    free(e->fixed);
     free(e);
 }
 
@@ -216,7 +217,9 @@ int xi_maps_channel(struct xi_interp *me, uint32_t number, int fd, struct xi_map
     }
     struct xi_expect expect = {XI_SEG_CHANNEL, number, me->epoch};
     e = entry_new(me, number, true, false);
-    int rc = e ? xi_map_channel(fd, true, &expect, &e->map) : XI_E_NOMEM;
+    int rc = e ? 0 : XI_E_NOMEM;
+    if (e && !(e->fixed = calloc(1, sizeof *e->fixed))) rc = xi_fail(XI_E_NOMEM, "no memory for a mapping");
+    if (rc == 0) rc = xi_map_channel(fd, true, &expect, &e->map, e->fixed);
     if (rc) {
         if (e) destroy(e);
         return rc;
@@ -253,6 +256,7 @@ void xi_maps_forked(void) {
     for (uint32_t i = 0; i < BUCKETS; i++)
         while (table[i]) { /* handles of the parent's life do not touch their entries any more */
             struct xi_map_entry *next = table[i]->next;
+            free(table[i]->fixed);
             free(table[i]);
             table[i] = next;
         }

@@ -19,6 +19,7 @@ struct xi_interp;
 struct xi_map_entry {
     struct xi_map map;
     struct xi_map release; /* of an arena: its release words, always writable */
+    struct xi_chan_fixed *fixed; /* of a channel: its static fields, as they were checked */
     uint64_t epoch;
     uint32_t number;
     bool writable, kept;   /* kept: stays mapped without users */

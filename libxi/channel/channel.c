@@ -8,19 +8,39 @@
 
 #include "../wire/names.h"
 
+/* What a new channel is to be like. */
+static int check_terms(const char *name, const xi_open_opts *o) {
+    if (o->grow > XI_GROW_MAX)
+        return xi_fail(XI_E_TOOBIG, "a ring that may grow to %llu bytes is more than %llu", (unsigned long long)o->grow,
+                       (unsigned long long)XI_GROW_MAX);
+    if (o->grow && o->grow < (o->capacity ? o->capacity : XI_CAPACITY_DEFAULT))
+        return xi_fail(XI_E_INVAL, "a ring of %llu bytes cannot grow to %llu: give `grow` at least the capacity, or 0",
+                       (unsigned long long)(o->capacity ? o->capacity : XI_CAPACITY_DEFAULT), (unsigned long long)o->grow);
+    if (o->ttl_ns < 0)
+        return xi_fail(XI_E_INVAL, "a time to live of %lld ns is none: 0 is for ever", (long long)o->ttl_ns);
+    if (o->when_full > XI_FULL_DROP)
+        return xi_fail(XI_E_INVAL, "when_full %u is none of XI_FULL_BLOCK, XI_FULL_FAIL and XI_FULL_DROP", o->when_full);
+    if (o->dead && !xi_channel_name_valid(o->dead, XI_NAME_MAX))
+        return xi_fail(XI_E_INVAL, "`dead` names a channel: 1 to %d bytes of UTF-8 without control characters", XI_NAME_MAX);
+    if (o->dead && strcmp(o->dead, name) == 0)
+        return xi_fail(XI_E_INVAL, "channel \"%s\" cannot be its own channel for expired values", name);
+    return 0;
+}
+
 static int check_open(const xi_interp *me, const char *name, const xi_open_opts *o) {
     if (!me) return xi_fail(XI_E_INVAL, "xi_open needs an interpreter: xi_join() first");
     if (!xi_alive(me)) return xi_fail_forked();
     if (!xi_channel_name_valid(name, XI_NAME_MAX))
         return xi_fail(XI_E_INVAL, "a channel's name is 1 to %d bytes of UTF-8 without control characters", XI_NAME_MAX);
     if (o->mode > XI_BROADCAST) return xi_fail(XI_E_INVAL, "mode %u is neither XI_QUEUE nor XI_BROADCAST", o->mode);
-    if (o->flags & ~(XI_OPEN_SEND | XI_OPEN_RECV | XI_OPEN_EXISTING) ||
+    if (o->flags & ~(XI_OPEN_SEND | XI_OPEN_RECV | XI_OPEN_EXISTING | XI_OPEN_NEED_PEER) ||
         (o->flags & (XI_OPEN_SEND | XI_OPEN_RECV)) == (XI_OPEN_SEND | XI_OPEN_RECV))
-        return xi_fail(XI_E_INVAL, "flags 0x%x: XI_OPEN_SEND or XI_OPEN_RECV, not both, and XI_OPEN_EXISTING", o->flags);
+        return xi_fail(XI_E_INVAL, "flags 0x%x: XI_OPEN_SEND or XI_OPEN_RECV, not both, XI_OPEN_EXISTING, and "
+                       "XI_OPEN_NEED_PEER", o->flags);
     if (o->capacity > XI_CAPACITY_MAX)
         return xi_fail(XI_E_TOOBIG, "a capacity of %llu bytes is more than %llu", (unsigned long long)o->capacity,
                        (unsigned long long)XI_CAPACITY_MAX);
-    return 0;
+    return check_terms(name, o);
 }
 
 static void list_add(struct xi_interp *me, struct xi_channel *ch) {
@@ -41,11 +61,18 @@ static void list_remove(struct xi_interp *me, struct xi_channel *ch) {
 /* Fills the handle from the mapping: checked copies of the static fields, which are not read again. */
 static void use_mapping(struct xi_channel *ch, const struct xi_reply *r) {
     struct xi_chan *c = ch->entry->map.base;
+    const struct xi_chan_fixed *f = ch->entry->fixed;
     ch->chan = c;
-    ch->capacity = ch->entry->map.size - XI_RING_OFFSET; /* as xi_map_channel checked it */
+    ch->capacity = f->capacity;
     ch->mask = ch->capacity - 1;
     ch->ring = (uint8_t *)c + XI_RING_OFFSET;
-    ch->inline_max = XI_INLINE_MAX(ch->capacity);
+    ch->inline_max = f->inline_max;
+    ch->max_values = f->max_values;
+    ch->grow_max = f->grow_max;
+    ch->ttl_ns = f->ttl_ns;
+    ch->retain = f->retain;
+    ch->when_full = f->when_full;
+    memcpy(ch->dead, f->dead, sizeof ch->dead);
     ch->segment = (uint32_t)r->b;
     ch->id = r->a;
     ch->mode = (uint32_t)r->c;
@@ -71,6 +98,12 @@ static int open_at_broker(struct xi_channel *ch, const xi_open_opts *o) {
     req.a = o->mode;
     req.b = o->capacity;
     req.c = o->flags;
+    req.d = o->values;
+    req.e = o->grow;
+    req.f = (uint64_t)o->ttl_ns;
+    req.g = o->retain;
+    req.h = o->when_full;
+    if (o->dead) memcpy(req.other, o->dead, strlen(o->dead));
     int rc = xi_control_call(ch->interp, &req, &r, &fd, 1);
     if (rc) return rc;
     rc = fd < 0 ? xi_fail(XI_E_BROKER, "the broker answered without a descriptor")
@@ -94,6 +127,7 @@ int xi_open(xi_interp *me, const char *name, const xi_open_opts *opts, xi_channe
     if (!ch) return xi_fail(XI_E_NOMEM, "no memory for a channel handle");
     ch->interp = me;
     ch->can_send = !(o->flags & XI_OPEN_RECV);
+    ch->need_peer = o->flags & XI_OPEN_NEED_PEER;
     ch->group_index = XI_NO_GROUP;
     memcpy(ch->name, name, strlen(name));
     rc = open_at_broker(ch, o);

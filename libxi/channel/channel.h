@@ -28,8 +28,14 @@ struct xi_channel {
     uint32_t segment;     /* number of the channel's segment */
     bool group_is_own;    /* ends with this handle */
     bool can_send;
+    bool need_peer;       /* XI_OPEN_NEED_PEER */
     uint32_t mode;
     uint64_t id;
+    /* Checked copies of the channel's static fields. `dead`: its channel for expired values, or "". */
+    uint64_t max_values, grow_max;
+    int64_t ttl_ns;
+    uint32_t retain, when_full;
+    char dead[80];
     struct xi_map_entry *entry;
     struct xi_spin send_spin, receive_spin;
     /* Values through this handle, under the producers' or the group's lock; told to the counters now and then. */

@@ -130,7 +130,7 @@ int xi_control_exchange(struct xi_interp *me, struct xi_request *request, struct
     for (unsigned i = reply->status ? 0 : want; i < XI_WIRE_FDS; i++)
         if (got[i] >= 0) close(got[i]);
     if (reply->status == 0) return 0;
-    if (reply->status > 0 || reply->status < XI_E_LEFT) return xi_fail(XI_E_BROKER, "the broker answered nonsense");
+    if (reply->status > 0 || reply->status < XI_E_STALE) return xi_fail(XI_E_BROKER, "the broker answered nonsense");
     return xi_fail(reply->status, "%s", reply->text[0] ? reply->text : "refused by the broker");
 }
 

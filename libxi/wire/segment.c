@@ -9,6 +9,9 @@
 #include <unistd.h>
 
 #include "../error.h"
+#include "../xidata.h"
+#include "bounds.h"
+#include "names.h"
 #include "order.h"
 
 int xi_segment_make(const char *name, const struct xi_segment *head, int *out) {
@@ -78,18 +81,48 @@ int xi_segment_map(int fd, bool writable, bool populate, const struct xi_expect 
     return 0;
 }
 
-int xi_map_channel(int fd, bool populate, const struct xi_expect *want, struct xi_map *out) {
+#define STATIC_LINE (offsetof(struct xi_chan_fixed, dead))
+static_assert(STATIC_LINE == offsetof(struct xi_chan, lock) - offsetof(struct xi_chan, id) &&
+                  offsetof(struct xi_chan_fixed, when_full) ==
+                      offsetof(struct xi_chan, when_full) - offsetof(struct xi_chan, id),
+              "but for `dead`, one line as it lies in the channel");
+
+int xi_write_channel(int fd, const struct xi_chan_fixed *f) {
+    errno = 0;
+    if (pwrite(fd, f, STATIC_LINE, offsetof(struct xi_chan, id)) == (ssize_t)STATIC_LINE &&
+        pwrite(fd, f->dead, sizeof f->dead, offsetof(struct xi_chan, dead)) == (ssize_t)sizeof f->dead)
+        return 0;
+    return xi_fail_errno(errno ? errno : EIO, "cannot write a channel's head");
+}
+
+static int read_channel(int fd, struct xi_chan_fixed *f) {
+    errno = 0;
+    if (pread(fd, f, STATIC_LINE, offsetof(struct xi_chan, id)) == (ssize_t)STATIC_LINE &&
+        pread(fd, f->dead, sizeof f->dead, offsetof(struct xi_chan, dead)) == (ssize_t)sizeof f->dead)
+        return 0;
+    return xi_fail_errno(errno ? errno : EIO, "reading a channel's head");
+}
+
+static bool fixed_valid(const struct xi_chan_fixed *f, uint64_t segment_size) {
+    bool ring = f->capacity >= XI_PAGE && f->capacity <= XI_CAPACITY_MAX && xi_is_pow2(f->capacity) &&
+                f->ring_offset == XI_RING_OFFSET && segment_size == XI_RING_OFFSET + f->capacity &&
+                f->inline_max == XI_INLINE_MAX(f->capacity);
+    bool grow = f->grow_max == 0 ||
+                (f->grow_max >= f->capacity && f->grow_max <= XI_GROW_MAX && xi_is_pow2(f->grow_max));
+    bool dead = memchr(f->dead, 0, sizeof f->dead) && (!f->dead[0] || xi_channel_name_valid(f->dead, XI_NAME_MAX));
+    return ring && grow && dead && (f->mode == XI_QUEUE || f->mode == XI_BROADCAST) && f->ttl_ns >= 0 &&
+           f->when_full <= XI_FULL_DROP;
+}
+
+int xi_map_channel(int fd, bool populate, const struct xi_expect *want, struct xi_map *out, struct xi_chan_fixed *fixed) {
     struct xi_segment head;
     struct xi_expect expect = *want;
+    struct xi_chan_fixed s;
     expect.kind = XI_SEG_CHANNEL;
     int rc = read_head(fd, &expect, &head);
+    if (rc == 0) rc = read_channel(fd, &s);
     if (rc) return rc;
-    struct { uint64_t id, capacity, ring_offset; uint32_t mode, inline_max; } s;
-    if (pread(fd, &s, sizeof s, offsetof(struct xi_chan, id)) != (ssize_t)sizeof s)
-        return xi_fail_errno(errno ? errno : EIO, "reading a channel's head");
-    bool power = s.capacity >= XI_PAGE && s.capacity <= ((uint64_t)1 << 30) && (s.capacity & (s.capacity - 1)) == 0;
-    if (!power || s.ring_offset != XI_RING_OFFSET || head.size != XI_RING_OFFSET + s.capacity ||
-        s.inline_max != XI_INLINE_MAX(s.capacity) || (s.mode != 1 && s.mode != 2))
+    if (!fixed_valid(&s, head.size))
         return xi_fail(XI_E_CORRUPT, "channel segment %08x describes itself wrongly", want->number);
     size_t mapped = head.size + s.capacity;
     uint8_t *base = mmap(NULL, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -103,6 +136,7 @@ int xi_map_channel(int fd, bool populate, const struct xi_expect *want, struct x
     }
     madvise(base, mapped, MADV_DONTFORK);
     *out = (struct xi_map){base, head.size, mapped, head};
+    if (fixed) *fixed = s;
     return 0;
 }
 

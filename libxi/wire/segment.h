@@ -35,8 +35,20 @@ int xi_segment_open(const char *name, bool writable, int *fd);
 /* Maps all of `fd`, after checking its real size and head against each other and `expect`. Does not close fd.
  * Errors: CORRUPT (it is not what it should be), NOMEM. */
 int xi_segment_map(int fd, bool writable, bool populate, const struct xi_expect *expect, struct xi_map *out);
-/* As xi_segment_map for XI_SEG_CHANNEL, with the ring mapped twice in a row; checks the static fields of xi_chan. */
-int xi_map_channel(int fd, bool populate, const struct xi_expect *expect, struct xi_map *out);
+/* The static fields of struct xi_chan: written by who makes the channel, copied and checked once by who maps it. */
+struct xi_chan_fixed {
+    uint64_t id, capacity, ring_offset;
+    uint32_t mode, inline_max;
+    uint64_t max_values, grow_max;
+    int64_t ttl_ns;
+    uint32_t retain, when_full;
+    char dead[80];
+};
+/* Writes them into a segment that nobody has yet. Errors: SYSTEM. */
+int xi_write_channel(int fd, const struct xi_chan_fixed *fixed);
+/* As xi_segment_map for XI_SEG_CHANNEL, with the ring mapped twice in a row; checks the static fields of xi_chan and
+ * copies them to *fixed, if that is not NULL. */
+int xi_map_channel(int fd, bool populate, const struct xi_expect *expect, struct xi_map *out, struct xi_chan_fixed *fixed);
 void xi_unmap(struct xi_map *map);
 /* Marks it gone, gives its pages back at once (readers keep a readable mapping), unlinks it. Idempotent. */
 void xi_segment_remove(const char *name, int fd_or_minus_1);

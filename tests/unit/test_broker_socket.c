@@ -366,6 +366,89 @@ static void send_bytes(const void *bytes, size_t n, bool survives) {
     close(c.fd);
 }
 
+static struct xi_request terms(const char *name) {
+    struct xi_request q = request(XI_OP_OPEN);
+    snprintf(q.name, sizeof q.name, "%s", name);
+    q.d = 7;
+    q.e = 100000;
+    q.f = 5000000000;
+    q.g = 3;
+    q.h = XI_FULL_DROP;
+    snprintf(q.other, sizeof q.other, "expired");
+    return q;
+}
+
+static int opened_with(struct client *c, struct xi_request q) {
+    struct xi_reply r = ask(c, q);
+    close_fds(c);
+    return r.status;
+}
+
+static void check_terms(const struct xi_chan *ch) {
+    ck_assert_uint_eq(ch->max_values, 7);
+    ck_assert_uint_eq(ch->grow_max, 131072);
+    ck_assert_int_eq(ch->ttl_ns, 5000000000);
+    ck_assert_uint_eq(ch->retain, 3);
+    ck_assert_uint_eq(ch->when_full, XI_FULL_DROP);
+    ck_assert_str_eq(ch->dead, "expired");
+}
+
+static void check_wrong_terms(struct client *c) {
+    struct xi_request q = terms("wrong");
+    q.e = XI_GROW_MAX + 1;
+    ck_assert_int_eq(opened_with(c, q), XI_E_TOOBIG);
+    q = terms("wrong");
+    q.e = XI_CAPACITY_DEFAULT / 2;
+    ck_assert_int_eq(opened_with(c, q), XI_E_INVAL);
+    q = terms("wrong");
+    q.f = (uint64_t)-1;
+    ck_assert_int_eq(opened_with(c, q), XI_E_INVAL);
+    q = terms("wrong");
+    q.g = (uint64_t)1 << 32;
+    ck_assert_int_eq(opened_with(c, q), XI_E_INVAL);
+    q = terms("wrong");
+    q.h = XI_FULL_DROP + 1;
+    ck_assert_int_eq(opened_with(c, q), XI_E_INVAL);
+    q = terms("wrong");
+    snprintf(q.other, sizeof q.other, "wrong");
+    ck_assert_int_eq(opened_with(c, q), XI_E_INVAL);
+    snprintf(q.other, sizeof q.other, "bad\x01name");
+    ck_assert_int_eq(opened_with(c, q), XI_E_INVAL);
+    memset(q.other, 'x', sizeof q.other);
+    ck_assert_int_eq(opened_with(c, q), XI_E_INVAL);
+}
+
+/* What a channel is like lies in the channel: a new broker finds it there. */
+START_TEST(test_terms_of_a_channel) {
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct client c = join();
+    check_wrong_terms(&c);
+    struct xi_reply r = ask(&c, terms("like this"));
+    ck_assert_int_eq(r.status, 0);
+    struct xi_chan *ch = map(c.fds[0], XI_RING_OFFSET + r.d, PROT_READ | PROT_WRITE);
+    close_fds(&c);
+    check_terms(ch);
+    struct xi_request q = request(XI_OP_OPEN); /* of an old one they are ignored */
+    snprintf(q.name, sizeof q.name, "like this");
+    q.d = 1;
+    ck_assert_int_eq(opened_with(&c, q), 0);
+    check_terms(ch);
+    kill(broker, SIGKILL);
+    end_of(broker);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct client again = join_with(0, (uint64_t)c.id);
+    ck_assert_uint_eq(ask_open(&again, "like this", 0, XI_WIRE_ADOPT).a, r.a);
+    close_fds(&again);
+    check_terms(ch);
+    leave(&again);
+    hang_up(&c);
+    stop();
+    munmap(ch, XI_RING_OFFSET + XI_CAPACITY_DEFAULT);
+    ck_assert_uint_eq(files(), 0);
+}
+END_TEST
+
 START_TEST(test_any_bytes) {
     static unsigned char noise[4096];
     choose_wait(_i);
@@ -741,6 +824,7 @@ int main(void) {
                                   test_kill_is_repaired,
                                   test_a_closed_socket_is_no_death,
                                   test_last_reference_ends,
+                                  test_terms_of_a_channel,
                                   test_adoption,
                                   test_unsound_registry_starts_afresh,
                                   test_second_broker_is_busy,

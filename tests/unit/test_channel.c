@@ -628,6 +628,13 @@ START_TEST(wrong_arguments_are_named) {
     fails(XI_E_INVAL, xi_open(me, "q", &(xi_open_opts){.mode = 9}, &ch));
     fails(XI_E_INVAL, xi_open(me, "q", &(xi_open_opts){.flags = XI_OPEN_SEND | XI_OPEN_RECV}, &ch));
     fails(XI_E_TOOBIG, xi_open(me, "q", &(xi_open_opts){.capacity = XI_CAPACITY_MAX + 1}, &ch));
+    fails(XI_E_TOOBIG, xi_open(me, "q", &(xi_open_opts){.grow = XI_GROW_MAX + 1}, &ch));
+    fails(XI_E_INVAL, xi_open(me, "q", &(xi_open_opts){.capacity = 8192, .grow = 4096}, &ch));
+    fails(XI_E_INVAL, xi_open(me, "q", &(xi_open_opts){.ttl_ns = -1}, &ch));
+    fails(XI_E_INVAL, xi_open(me, "q", &(xi_open_opts){.when_full = XI_FULL_DROP + 1}, &ch));
+    fails(XI_E_INVAL, xi_open(me, "q", &(xi_open_opts){.dead = ""}, &ch));
+    fails(XI_E_INVAL, xi_open(me, "q", &(xi_open_opts){.dead = "q"}, &ch));
+    fails(XI_E_INVAL, xi_open(me, "q", &(xi_open_opts){.dead = longer}, &ch));
     fails(XI_E_NOENT, xi_open(me, "not there", &(xi_open_opts){.flags = XI_OPEN_EXISTING}, &ch));
     fails(XI_E_MISMATCH, xi_open(me, "queue", &(xi_open_opts){.mode = XI_BROADCAST}, &ch));
     ck_assert_ptr_nonnull(strstr(xi_error_text(XI_E_MISMATCH), "queue"));
