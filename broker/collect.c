@@ -79,7 +79,7 @@ static bool mark_records(const struct xi_chan_view *view, const struct marker *m
 static void mark_words(const struct xi_chan_view *view, const struct marker *m) {
     for (uint64_t offset = 0; offset < view->capacity; offset += 8) {
         uint64_t header = xi_load_acquire(xi_ring_at(view, offset));
-        if (XI_REC_KIND(header) != XI_REC_BLOCK || XI_REC_LENGTH(header) != sizeof(struct xi_descriptor)) continue;
+        if (!XI_REC_IS_BLOCK(header)) continue;
         struct xi_block_name block = xi_block_read(view, offset);
         mark_block(m, block.segment, block.granule);
     }

@@ -82,9 +82,8 @@ static inline bool xi_record_read(const struct xi_chan_view *view, uint64_t posi
                                   struct xi_record *out) {
     uint64_t header = xi_load_acquire(xi_ring_at(view, position));
     uint64_t length = XI_REC_LENGTH(header);
-    uint32_t kind = XI_REC_KIND(header);
-    if (length < 8 || length % 8 != 0 || length > view->capacity - 16) return false;
-    if (kind != XI_REC_INLINE && !(kind == XI_REC_BLOCK && length == sizeof(struct xi_descriptor))) return false;
+    if (length < 8 + XI_REC_EXTRA(header) || length % 8 != 0 || length > view->capacity - 16) return false;
+    if (XI_REC_KIND(header) != XI_REC_INLINE && !XI_REC_IS_BLOCK(header)) return false;
     if (position + 8 + length > limit) return false;
     *out = (struct xi_record){header, position, position + 8 + length};
     return true;

@@ -22,6 +22,7 @@ struct xi_channel {
     uint64_t mask;        /* capacity - 1 */
     uint64_t capacity;
     uint32_t inline_max;
+    uint32_t fast_max;    /* values up to this size may be sent the fast way; 0 where every send must go the general way */
     uint32_t lock_word;   /* what this interpreter writes into locks */
     struct xi_group *group;
     uint32_t group_index; /* XI_NO_GROUP: sends only */
@@ -118,7 +119,10 @@ struct xi_record {
     const void *payload;
     uint32_t length;
     uint32_t kind, flags;
+    uint32_t extra_length; /* bytes that follow the payload, as the flags say: multiples of 8, in whole words */
+    const void *extra;
 };
+static inline uint32_t xi_record_length(const struct xi_record *r) { return r->length + r->extra_length; }
 /*
  * Appends up to n records under the producers' lock, which the caller holds.
  * Returns how many, 0 when there is no room for the first, or CORRUPT, CLOSED.
@@ -173,6 +177,9 @@ void xi_msg_reset(xi_msg *m);
 int xi_msg_room(xi_msg *m, size_t n, void **where);
 /* Sets the group's bit; true if this call did, false if it was set or the block has another life. */
 bool xi_release_bit(struct xi_map_entry *e, uint32_t granule, uint64_t generation, uint32_t group);
+
+/* dead.c. Takes the message of a value that expired and is nobody's any more; the message holds nothing afterwards. */
+void xi_bury_expired(struct xi_channel *ch, xi_msg *m);
 
 /* channel.c */
 void xi_channel_flush(struct xi_channel *ch);

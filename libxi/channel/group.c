@@ -79,7 +79,7 @@ static void drain(struct xi_channel *ch) {
         uint64_t h = xi_load_acquire(xi_header_at(ch, at));
         uint32_t length = XI_REC_LENGTH(h);
         if (length < 8 || length % 8 || length + 16 > ch->capacity) return; /* overwritten: nothing more can be known */
-        if (XI_REC_KIND(h) == XI_REC_BLOCK && length == sizeof(struct xi_descriptor)) release_record(ch, at, h);
+        if (XI_REC_IS_BLOCK(h)) release_record(ch, at, h);
         at += 8 + length;
     }
 }

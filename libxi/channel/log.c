@@ -100,7 +100,7 @@ int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, si
     }
     size_t done = 0;
     for (; done < n; done++) {
-        uint64_t need = 8 + (uint64_t)records[done].length + 8;
+        uint64_t need = 8 + (uint64_t)xi_record_length(&records[done]) + 8;
         if (__builtin_expect(w - floor_ > ch->capacity || w - floor_ + need > ch->capacity, 0)) {
             floor_ = smallest_head(c, active, w, ch->capacity);
             xi_store_relaxed(&c->min_head, floor_);
@@ -110,7 +110,7 @@ int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, si
         if (__builtin_expect(w - stored + need > ch->capacity, 0)) break;
         if (sending) xi_arena_mark_sent(sending->block, active, sending->free_index, sending->free_argument);
         xi_log_publish(ch, w, &records[done], (uint16_t)(seq + done + 1));
-        w += 8 + records[done].length;
+        w += 8 + xi_record_length(&records[done]);
     }
     if (done == 0) return 0;
     if (sending) flights_add(ch, sending->block->size, w);

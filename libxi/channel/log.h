@@ -21,10 +21,12 @@ static inline void copy_in(void *to, const void *from, size_t n) {
 }
 
 static inline void xi_log_publish(struct xi_channel *ch, uint64_t w, const struct xi_record *r, uint16_t seq) {
+    uint32_t length = xi_record_length(r);
     copy_in(ch->ring + (w & ch->mask) + 8, r->payload, r->length);
-    xi_store_relaxed(xi_header_at(ch, w + 8 + r->length), 0);
+    if (r->extra_length) copy_in(ch->ring + (w & ch->mask) + 8 + r->length, r->extra, r->extra_length);
+    xi_store_relaxed(xi_header_at(ch, w + 8 + length), 0);
     /* THE SEND. Pairs with the receiver's acquire load of the header: payload and the zero behind it come first. */
-    xi_store_release(xi_header_at(ch, w), XI_REC(r->length, r->kind, r->flags, seq));
+    xi_store_release(xi_header_at(ch, w), XI_REC(length, r->kind, r->flags, seq));
 }
 
 #define XI_WRITE_AHEAD 256
@@ -37,7 +39,7 @@ static inline bool xi_log_append_inline(struct xi_channel *ch, const void *value
     if (__builtin_expect(xi_load_relaxed(&c->closed) != 0 || xi_load_relaxed(&c->active) == 0 || (tail & 7) != 0 ||
                              used > ch->capacity || used + 8 + length + 8 > ch->capacity, 0))
         return false;
-    struct xi_record r = {value, length, XI_REC_INLINE, 0};
+    struct xi_record r = {value, length, XI_REC_INLINE, 0, 0, NULL};
     xi_log_publish(ch, tail, &r, (uint16_t)(seq + 1));
     xi_store_release(&c->tail_seq, seq + 1);
     xi_store_release(&c->tail, tail + 8 + length);

@@ -7,11 +7,13 @@
  * since both may need a system call; under the lock the record is looked at
  * again. A record that no correct sender writes is skipped and counted: the call
  * that met it returns XI_E_CORRUPT, the channel goes on.
+ *
+ * A value whose time is over is received as any other, so that a death at any
+ * instruction is judged the same, but goes to nobody (dead.c).
  */
 #include <string.h>
 
-#include "../wire/bounds.h"
-#include "channel.h"
+#include "record.h"
 
 #define BATCH_MAX 32767u
 
@@ -41,12 +43,6 @@ static inline int peek(struct xi_channel *ch, struct next *n) {
     return n->header ? 1 : xi_fail(XI_E_CLOSED, "channel \"%s\" is closed, and everything in it was received", ch->name);
 }
 
-static inline bool header_valid(const struct xi_channel *ch, uint64_t h) {
-    uint32_t length = XI_REC_LENGTH(h), kind = XI_REC_KIND(h);
-    if (length < 8 || length % 8 != 0) return false;
-    return kind == XI_REC_INLINE ? length <= ch->inline_max : kind == XI_REC_BLOCK && length == sizeof(struct xi_descriptor);
-}
-
 /* 2 and 3 of "Receive". */
 static inline void commit(struct xi_channel *ch, uint64_t seq, uint64_t head) {
     xi_store_relaxed(&ch->group->head_seq, seq);
@@ -68,31 +64,7 @@ static int skip_corrupt(struct xi_channel *ch, uint64_t head, uint64_t h) {
                    ch->name, (unsigned long long)head, (unsigned long long)h);
 }
 
-static inline int take_inline(struct xi_channel *ch, xi_msg *m, uint64_t head, uint64_t h) {
-    uint32_t length = XI_REC_LENGTH(h);
-    void *where;
-    int rc = xi_msg_room(m, length, &where);
-    if (rc) return rc;
-    copy_words(where, ch->ring + (head & ch->mask) + 8, length);
-    m->data = where;
-    m->size = length;
-    return 0;
-}
-
 /* ---------------------------------------------------------------- blocks */
-
-static void read_descriptor(const struct xi_channel *ch, uint64_t head, struct xi_descriptor *d) {
-    const _Atomic uint64_t *p = (const _Atomic uint64_t *)(const void *)(ch->ring + (head & ch->mask & ~(uint64_t)7) + 8);
-    uint64_t w[4];
-    for (int i = 0; i < 4; i++) w[i] = xi_load_relaxed(&p[i]); /* once: another process may be writing */
-    memcpy(d, w, sizeof *d);
-}
-
-static bool descriptor_valid(const struct xi_descriptor *d, const struct xi_map *map) {
-    uint64_t begin = (uint64_t)d->granule * XI_GRANULE;
-    return begin >= XI_PAGE && d->size >= 8 && d->size % 8 == 0 && xi_range_inside(begin, d->size, map->size) &&
-           d->generation != 0 && d->generation <= XI_GENERATION_MAX;
-}
 
 static void unprepare(struct xi_channel *ch, struct prepared *p) {
     if (p->entry) xi_maps_put(p->entry);
@@ -104,17 +76,9 @@ static void unprepare(struct xi_channel *ch, struct prepared *p) {
 static int prepare(struct xi_channel *ch, const struct next *n, struct prepared *p) {
     uint32_t index;
     *p = (struct prepared){.d = n->d};
-    if (n->d.segment == 0 || n->d.segment & 1) {
-        p->refused = true;
-        return 0;
-    }
-    int rc = xi_maps_arena(ch->interp, n->d.segment, &p->entry);
-    if (rc == XI_E_NOENT || rc == XI_E_CORRUPT) {
-        p->refused = true; /* or the record was received by another meanwhile, and the segment is gone: see take_block */
-        return 0;
-    }
+    int rc = xi_descriptor_map(ch, &n->d, &p->entry);
     if (rc) return rc;
-    p->refused = !descriptor_valid(&n->d, &p->entry->map);
+    p->refused = !p->entry; /* or it was received by another meanwhile: see receive_block */
     rc = xi_borrow_take(ch->interp, &index);
     if (rc) {
         unprepare(ch, p);
@@ -132,7 +96,7 @@ static void take_block(struct xi_channel *ch, xi_msg *m, const struct next *n, s
     xi_store_relaxed(&b->chan_seg, ch->segment);
     /* Release, so that an entry with a key is whole. Repair reads it after our death, collection after the head. */
     xi_store_release(&b->key, XI_BORROW_KEY(n->d.generation, ch->group_index));
-    commit(ch, xi_load_relaxed(&ch->group->head_seq) + 1, n->head + 8 + sizeof n->d);
+    commit(ch, xi_load_relaxed(&ch->group->head_seq) + 1, n->head + 8 + XI_REC_LENGTH(n->header));
     m->block_ = (xi_handle){n->d.segment, n->d.granule, n->d.generation};
     m->borrow_ = p->borrow;
     m->group_ = ch->group_index | XI_REC_FLAGS(n->header) << 8;
@@ -145,62 +109,79 @@ static void take_block(struct xi_channel *ch, xi_msg *m, const struct next *n, s
     p->borrow = 0;
 }
 
-/* 1 received, 0 the record is not the one that was prepared (any more), or an error. */
+/* 1 received, 0 nothing was, or nothing that may still be handed out, or an error. */
 static int receive_block(struct xi_channel *ch, xi_msg *m, struct next *n, int64_t timeout) {
     struct prepared p;
-    read_descriptor(ch, n->head, &n->d);
+    bool late = false;
+    xi_descriptor_read(ch, n->head, &n->d);
     int rc = prepare(ch, n, &p);
     if (rc) return rc;
     rc = xi_lock(ch, ch->group, timeout);
     if (rc == 0) {
         struct next now = {.head = xi_load_relaxed(&ch->group->head)};
         now.header = xi_load_acquire(xi_header_at(ch, now.head));
-        read_descriptor(ch, now.head, &now.d);
+        xi_descriptor_read(ch, now.head, &now.d);
         if (now.head != n->head || now.header != n->header || memcmp(&now.d, &p.d, sizeof p.d) != 0) {
-            rc = 0;
+            rc = 0; /* it is not the record that was prepared any more */
         } else if (p.refused) {
             rc = skip_corrupt(ch, now.head, now.header);
         } else {
+            late = xi_record_expired(ch, now.head, now.header);
             take_block(ch, m, &now, &p);
-            xi_bump(&ch->received, 1);
+            xi_bump(late ? &ch->group->expired : &ch->received, 1);
             rc = 1;
         }
         xi_unlock(ch->group);
     }
     unprepare(ch, &p);
     if (rc == 1 || rc == XI_E_CORRUPT) xi_wake_producers(ch);
-    return rc;
+    if (late) xi_bury_expired(ch, m);
+    return late ? 0 : rc;
 }
 
 /* ---------------------------------------------------------------- inline */
 
-/* Takes inline values from the head on, up to n: how many, 0 if the next is none (any more), or an error. */
+/*
+ * Takes inline values from the head on, up to n: how many; 0 if the next is none (any more), or was a value whose time
+ * is over, which is taken alone; or an error.
+ */
 static int64_t receive_inline(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
     struct xi_group *g = ch->group;
     int rc = xi_lock(ch, g, timeout);
     if (__builtin_expect(rc != 0, 0)) return rc;
     uint64_t start = xi_load_relaxed(&g->head), head = start, seq = xi_load_relaxed(&g->head_seq);
     size_t done = 0;
+    bool late = false;
     if (n > BATCH_MAX) n = BATCH_MAX;
-    for (; done < n; done++) {
+    while (done < n && !late) {
         uint64_t h = xi_load_acquire(xi_header_at(ch, head));
         if (h == 0) break;
-        if (__builtin_expect(!header_valid(ch, h) || !xi_is_aligned(head, 8), 0)) {
+        if (__builtin_expect(!xi_header_valid(ch, h) || !xi_is_aligned(head, 8), 0)) {
             if (done == 0) rc = skip_corrupt(ch, head, h);
             break;
         }
         if (XI_REC_KIND(h) != XI_REC_INLINE) break;
         if (head + 8 + XI_REC_LENGTH(h) - start > ch->capacity) break; /* a ring of garbage would go round for ever */
-        rc = take_inline(ch, &msgs[done], head, h);
+        late = xi_record_expired(ch, head, h);
+        if (__builtin_expect(late && done, 0)) {
+            late = false;
+            break;
+        }
+        rc = xi_take_inline(ch, &msgs[done], head, h);
         if (__builtin_expect(rc != 0, 0)) break;
         head += 8 + XI_REC_LENGTH(h);
+        done++;
     }
     if (done) {
         commit(ch, seq + done, head);
-        xi_bump(&ch->received, done);
+        xi_bump(late ? &g->expired : &ch->received, done);
     }
     xi_unlock(g);
     if (done || rc == XI_E_CORRUPT) xi_wake_producers(ch);
+    if (__builtin_expect(late && done, 0)) {
+        xi_bury_expired(ch, &msgs[0]);
+        return 0;
+    }
     return done ? (int64_t)done : rc;
 }
 
@@ -222,12 +203,12 @@ static inline bool receive_one(struct xi_channel *ch, xi_msg *m) {
     struct xi_group *g = ch->group;
     /* Before the lock, so that a poll of an empty channel writes nothing. */
     uint64_t h = xi_load_acquire(xi_header_at(ch, xi_load_relaxed(&g->head)));
-    if (h == 0 || XI_REC_KIND(h) != XI_REC_INLINE || !xi_try_lock(ch, g)) return false;
+    if (h == 0 || XI_REC_KIND_AND_FLAGS(h) != XI_REC_INLINE || !xi_try_lock(ch, g)) return false;
     uint64_t head = xi_load_relaxed(&g->head);
     h = xi_load_acquire(xi_header_at(ch, head));
     uint32_t length = XI_REC_LENGTH(h);
     void *where = length <= XI_MSG_SMALL ? (void *)m->small_ : m->heap_;
-    bool usual = XI_REC_KIND(h) == XI_REC_INLINE && length >= 8 && (length & 7) == 0 && (head & 7) == 0 &&
+    bool usual = XI_REC_KIND_AND_FLAGS(h) == XI_REC_INLINE && length >= 8 && (length & 7) == 0 && (head & 7) == 0 &&
                  (length <= XI_MSG_SMALL || (length <= ch->inline_max && length <= m->heap_size_));
     if (__builtin_expect(usual, 1)) {
         look_ahead(ch, head);
@@ -257,7 +238,7 @@ static int64_t receive_now(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_
         int rc = peek(ch, &next);
         if (rc < 0) return rc;
         if (rc == 0) return XI_E_AGAIN;
-        int64_t done = XI_REC_KIND(next.header) == XI_REC_BLOCK && header_valid(ch, next.header)
+        int64_t done = XI_REC_KIND(next.header) == XI_REC_BLOCK && xi_header_valid(ch, next.header)
                            ? receive_block(ch, msgs, &next, timeout)
                            : receive_inline(ch, msgs, n, timeout);
         if (__builtin_expect(done != 0, 1)) return done;

@@ -32,6 +32,20 @@ static int64_t append(struct xi_channel *ch, const struct xi_record *r, size_t n
     return done;
 }
 
+/* When a value that is sent now expires; 0: never. `ttl`: as in xi_send_opts. */
+static uint64_t expiry(const struct xi_channel *ch, int64_t ttl) {
+    if (ttl == 0) ttl = ch->ttl_ns;
+    return ttl > 0 ? (uint64_t)xi_now() + (uint64_t)ttl : 0;
+}
+
+/* `at`, where not 0, is kept by the caller for as long as the record. */
+static void record_expires(struct xi_record *r, const uint64_t *at) {
+    if (!*at) return;
+    r->flags |= XI_REC_F_EXPIRY;
+    r->extra = at;
+    r->extra_length = sizeof *at;
+}
+
 /* No room: waits for it, until the deadline. */
 static int wait_for_room(struct xi_channel *ch, uint32_t length, int64_t timeout, int64_t *deadline) {
     if (timeout == XI_TRY) return xi_fail(XI_E_AGAIN, "channel \"%s\" is full", ch->name);
@@ -53,34 +67,45 @@ static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, si
             if (waited && done > 0) xi_pass_on(ch, XI_SIDE_PRODUCERS);
             return done;
         }
-        int rc = wait_for_room(ch, s && s->wait_length > r[0].length ? s->wait_length : r[0].length, timeout, &deadline);
+        uint32_t length = xi_record_length(&r[0]);
+        int rc = wait_for_room(ch, s && s->wait_length > length ? s->wait_length : length, timeout, &deadline);
         if (s) s->wait_length = 0;
         if (rc) return rc;
         waited = true;
     }
 }
 
-static int send_block(struct xi_channel *ch, struct xi_block *b, size_t size, uint32_t free_index, uint64_t argument,
-                      int64_t timeout) {
+static int send_block(struct xi_channel *ch, struct xi_block *b, size_t size, const xi_send_opts *o) {
     struct xi_descriptor d = {b->segment->number, b->granule, b->generation, size, ch->interp->slot, 0};
-    struct xi_record r = {&d, sizeof d, XI_REC_BLOCK, free_index ? XI_REC_F_FREE : 0};
-    struct xi_sending s = {b, free_index, argument, 0};
-    int64_t done = send_records(ch, &r, 1, &s, timeout);
+    struct xi_record r = {&d, sizeof d, XI_REC_BLOCK, o->free_index ? XI_REC_F_FREE : 0, 0, NULL};
+    struct xi_sending s = {b, o->free_index, o->free_argument, 0};
+    uint64_t at = expiry(ch, o->ttl_ns);
+    record_expires(&r, &at);
+    int64_t done = send_records(ch, &r, 1, &s, o->timeout);
     if (done < 0) return (int)done;
     /* Nobody listens: nobody else will tell us that it is free. */
-    if (free_index && xi_load_relaxed(&ch->chan->active) == 0) xi_tell_owner(ch->interp, ch->interp->slot);
+    if (o->free_index && xi_load_relaxed(&ch->chan->active) == 0) xi_tell_owner(ch->interp, ch->interp->slot);
     return 0;
 }
 
-static int send_copy_in_block(struct xi_channel *ch, const void *value, size_t size, uint32_t free_index,
-                              uint64_t argument, int64_t timeout) {
+static int send_copy_in_block(struct xi_channel *ch, const void *value, size_t size, const xi_send_opts *o) {
     struct xi_block *b;
     int rc = xi_arena_alloc(ch->interp, size, &b);
     if (rc) return rc;
     memcpy(xi_block_data(b), value, size);
-    rc = send_block(ch, b, size, free_index, argument, timeout);
+    rc = send_block(ch, b, size, o);
     if (rc) xi_arena_free(ch->interp, b);
     return rc;
+}
+
+/* A value without a free function, not the fast way. */
+static int send_plainly(struct xi_channel *ch, const void *value, size_t size, const xi_send_opts *o) {
+    if (size > ch->inline_max) return send_copy_in_block(ch, value, size, o);
+    struct xi_record r = {value, (uint32_t)size, XI_REC_INLINE, 0, 0, NULL};
+    uint64_t at = expiry(ch, o->ttl_ns);
+    record_expires(&r, &at);
+    int64_t done = send_records(ch, &r, 1, NULL, o->timeout);
+    return done < 0 ? (int)done : 0;
 }
 
 /* The usual case: the lock is free, there is room. False: nothing was done. */
@@ -103,21 +128,19 @@ int xi_send(xi_channel *ch, const void *value, size_t size, int64_t timeout) {
     int rc = check_sender(ch);
     if (rc == 0) rc = check_value(value, size);
     if (__builtin_expect(rc != 0, 0)) return rc;
-    if (size > ch->inline_max) return send_copy_in_block(ch, value, size, 0, 0, timeout);
-    if (__builtin_expect(send_small(ch, value, (uint32_t)size), 1)) return 0;
-    struct xi_record r = {value, (uint32_t)size, XI_REC_INLINE, 0};
-    int64_t done = send_records(ch, &r, 1, NULL, timeout);
-    return done < 0 ? (int)done : 0;
+    if (__builtin_expect(size <= ch->fast_max && send_small(ch, value, (uint32_t)size), 1)) return 0;
+    return send_plainly(ch, value, size, &(xi_send_opts){.timeout = timeout});
 }
 
 int xi_send_ex(xi_channel *ch, const void *value, size_t size, const xi_send_opts *opts) {
-    int64_t timeout = opts ? opts->timeout : XI_FOREVER;
-    if (!opts || !opts->free_index) return xi_send(ch, value, size, timeout);
+    if (!opts || (!opts->free_index && !opts->ttl_ns)) return xi_send(ch, value, size, opts ? opts->timeout : XI_FOREVER);
     int rc = check_sender(ch);
     if (rc == 0) rc = check_value(value, size);
     if (rc == 0) rc = check_free_index(ch->interp, opts->free_index);
+    if (rc) return rc;
+    if (!opts->free_index) return send_plainly(ch, value, size, opts);
     /* In a block, however small: release words are what tells that every group is done with it. */
-    return rc ? rc : send_copy_in_block(ch, value, size, opts->free_index, opts->free_argument, timeout);
+    return send_copy_in_block(ch, value, size, opts);
 }
 
 int xi_send_int(xi_channel *ch, int64_t v, int64_t timeout) {
@@ -134,10 +157,13 @@ int xi_send_int(xi_channel *ch, int64_t v, int64_t timeout) {
 }
 
 /* The longest run of inline values from the first on, up to BATCH. */
-static size_t gather(struct xi_channel *ch, const void *const *values, const size_t *sizes, size_t n, struct xi_record *r) {
+static size_t gather(struct xi_channel *ch, const void *const *values, const size_t *sizes, size_t n, struct xi_record *r,
+                     const uint64_t *at) {
     size_t k = 0;
-    for (; k < n && k < BATCH && sizes[k] <= ch->inline_max; k++)
-        r[k] = (struct xi_record){values[k], (uint32_t)sizes[k], XI_REC_INLINE, 0};
+    for (; k < n && k < BATCH && sizes[k] <= ch->inline_max; k++) {
+        r[k] = (struct xi_record){values[k], (uint32_t)sizes[k], XI_REC_INLINE, 0, 0, NULL};
+        record_expires(&r[k], at);
+    }
     return k;
 }
 
@@ -149,12 +175,13 @@ int64_t xi_send_many(xi_channel *ch, const void *const *values, const size_t *si
     if (rc) return rc;
     int64_t deadline = timeout > 0 ? xi_deadline(timeout) : timeout;
     while (sent < n) {
-        size_t k = gather(ch, values + sent, sizes + sent, n - sent, r);
+        uint64_t at = expiry(ch, 0);
+        size_t k = gather(ch, values + sent, sizes + sent, n - sent, r, &at);
         int64_t left = deadline > 0 ? xi_left(deadline) : timeout, done;
         if (k) {
             done = send_records(ch, r, k, NULL, left);
         } else {
-            rc = send_copy_in_block(ch, values[sent], sizes[sent], 0, 0, left);
+            rc = send_copy_in_block(ch, values[sent], sizes[sent], &(xi_send_opts){.timeout = left});
             done = rc ? rc : 1;
         }
         if (done < 0) return sent ? (int64_t)sent : done;
@@ -197,8 +224,7 @@ int xi_send_loan(xi_channel *ch, xi_loan *loan, size_t size, const xi_send_opts 
     if (loan->owner_ != ch->interp)
         return xi_fail(XI_E_INVAL, "the loan is of another interpreter than the handle of channel \"%s\"", ch->name);
     if (size > loan->size) return xi_fail(XI_E_TOOBIG, "a value of %zu bytes is not in a loan of %zu", size, loan->size);
-    rc = send_block(ch, loan->block_, size, opts ? opts->free_index : 0, opts ? opts->free_argument : 0,
-                    opts ? opts->timeout : XI_FOREVER);
+    rc = send_block(ch, loan->block_, size, opts ? opts : &(xi_send_opts){.timeout = XI_FOREVER});
     if (rc == 0) *loan = (xi_loan){0};
     return rc;
 }

@@ -309,6 +309,13 @@ enum xi_rec_kind { XI_REC_INLINE = 1, XI_REC_BLOCK = 2 };
 #define XI_REC_F_FREE 1u   /* the block has a free function: whoever releases it tells the owner */
 #define XI_REC_F_EXPIRY 2u /* the payload's last 8 bytes: CLOCK_MONOTONIC nanoseconds after which nobody receives it */
 #define XI_REC_F_CALL 4u   /* the payload's last 16 bytes (before an expiry): struct xi_call_ref */
+#define XI_REC_F_ALL 7u
+/* Bytes at the payload's end that are no part of the value or descriptor; and kind and flags in one, for one compare. */
+#define XI_REC_EXTRA(h) ((XI_REC_FLAGS(h) & XI_REC_F_EXPIRY ? 8u : 0u) + (XI_REC_FLAGS(h) & XI_REC_F_CALL ? 16u : 0u))
+#define XI_REC_EXTRA_MAX 24u
+#define XI_REC_KIND_AND_FLAGS(h) ((uint32_t)((h) >> 32) & 0xffff)
+#define XI_REC_IS_BLOCK(h)                                                                                             \
+    (XI_REC_KIND(h) == XI_REC_BLOCK && XI_REC_LENGTH(h) == sizeof(struct xi_descriptor) + XI_REC_EXTRA(h))
 
 /* Payload of an XI_REC_BLOCK. */
 struct xi_descriptor {
