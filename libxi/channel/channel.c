@@ -63,9 +63,10 @@ static void use_mapping(struct xi_channel *ch, const struct xi_reply *r) {
     struct xi_chan *c = ch->entry->map.base;
     const struct xi_chan_fixed *f = ch->entry->fixed;
     ch->chan = c;
-    ch->capacity = f->capacity;
-    ch->mask = ch->capacity - 1;
-    ch->ring = (uint8_t *)c + XI_RING_OFFSET;
+    ch->home = (struct xi_view){.ring = (uint8_t *)c + XI_RING_OFFSET,
+                                .mask = f->capacity - 1,
+                                .capacity = f->capacity};
+    ch->send_view = ch->receive_view = ch->home;
     ch->inline_max = f->inline_max;
     ch->max_values = f->max_values;
     ch->grow_max = f->grow_max;
@@ -180,6 +181,7 @@ int xi_channel_free(xi_channel *ch) {
         if (ch->group_is_own) xi_group_end(ch);
         xi_channel_flush(ch);
         list_remove(me, ch);
+        xi_views_drop(ch);
         post_close(me, ch->id);
         xi_maps_put(ch->entry);
     }
@@ -194,6 +196,7 @@ void xi_channels_detach(struct xi_interp *me) {
     for (struct xi_channel *ch = me->channels; ch; ch = ch->next) {
         atomic_store(&ch->freeing, true);
         xi_channel_flush(ch);
+        xi_views_drop(ch);
         xi_maps_put(ch->entry);
         ch->entry = NULL;
         ch->chan = NULL;
@@ -251,8 +254,8 @@ int xi_channel_stat(xi_channel *ch, xi_channel_info *out) {
     out->id = ch->id;
     memcpy(out->name, ch->name, sizeof out->name);
     out->mode = ch->mode;
-    out->capacity = ch->capacity;
-    xi_channel_read_stat(ch->chan, ch->capacity, out);
+    out->capacity = ch->home.capacity;
+    xi_channel_read_stat(ch->chan, out);
     return 0;
 }
 

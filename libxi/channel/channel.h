@@ -15,12 +15,28 @@
 
 #define XI_NO_GROUP UINT32_MAX
 
+/* A ring as this process has it mapped: the channel's own, or one that it has grown into (layout.h, "Growing"). */
+struct xi_view {
+    uint8_t *ring;     /* mapped twice in a row */
+    uint64_t mask;     /* capacity - 1 */
+    uint64_t capacity;
+    uint64_t word;     /* what the channel's `ring` says when this is it; 0: its own */
+    struct xi_map_entry *entry; /* counted; NULL for the channel's own, which is mapped as long as the handle is */
+};
+
+/*
+ * Which of the three views to use: `home` is the channel's own ring and never
+ * changes; it may be looked at without a lock, and says something only while the
+ * channel's `ring` is 0. What lies in the ring that the channel has now is read
+ * and written under a lock alone, taken by xi_lock_send() or xi_lock_receive(),
+ * through that side's view.
+ */
 struct xi_channel {
     struct xi_interp *interp;
     struct xi_chan *chan;
-    uint8_t *ring;        /* mapped twice in a row */
-    uint64_t mask;        /* capacity - 1 */
-    uint64_t capacity;
+    struct xi_view home;
+    struct xi_view send_view;    /* under the producers' lock */
+    struct xi_view receive_view; /* under the group's lock */
     uint32_t inline_max;
     uint32_t fast_max;    /* values up to this size may be sent the fast way; 0 where every send must go the general way */
     uint32_t lock_word;   /* what this interpreter writes into locks */
@@ -97,9 +113,39 @@ static inline void xi_unlock_words(xi_a32 *lock, xi_a32 *lock_sleep) {
     if (__builtin_expect(xi_load_full(lock_sleep) & 1, 0)) xi_unlock_wake(lock_sleep);
 }
 
+/* ring.c: where the ring is. */
+int xi_follow_ring(struct xi_channel *ch, bool receiving, int64_t timeout);
+/* Lets go of what the views have mapped; nobody uses the handle any more. */
+void xi_views_drop(struct xi_channel *ch);
+
+/* The producers' lock, with send_view at the ring that the channel has. Errors: as xi_lock(), and NOMEM, CORRUPT. */
+static inline int xi_lock_send(struct xi_channel *ch, int64_t timeout) {
+    int rc = xi_lock(ch, ch->chan, timeout);
+    /* Relaxed: whoever moved the ring held this lock. */
+    if (__builtin_expect(rc == 0 && xi_load_relaxed(&ch->chan->ring) != ch->send_view.word, 0))
+        rc = xi_follow_ring(ch, false, timeout);
+    return rc;
+}
+
+/* The lock of the handle's group, with receive_view likewise. Also LEFT: the group has ended, so its lock keeps no ring. */
+static inline int xi_lock_receive(struct xi_channel *ch, int64_t timeout) {
+    int rc = xi_lock(ch, ch->group, timeout);
+    if (__builtin_expect(rc == 0 && (xi_load_relaxed(&ch->chan->ring) | ch->receive_view.word) != 0, 0))
+        rc = xi_follow_ring(ch, true, timeout);
+    return rc;
+}
+
+/* Bytes of the ring that a channel's `ring` names. Says nothing of whether there is such a ring. */
+static inline uint64_t xi_ring_capacity(const struct xi_channel *ch, uint64_t word) {
+    return word == 0 ? ch->home.capacity : (uint64_t)1 << (XI_RING_LOG2(word) & 63);
+}
+
 /* log.c: the ring itself. */
-static inline _Atomic uint64_t *xi_header_at(const struct xi_channel *ch, uint64_t position) {
-    return (_Atomic uint64_t *)(void *)(ch->ring + (position & ch->mask & ~(uint64_t)7));
+static inline uint8_t *xi_payload_at(const struct xi_view *v, uint64_t position) {
+    return v->ring + (position & v->mask & ~(uint64_t)7) + 8;
+}
+static inline _Atomic uint64_t *xi_header_at(const struct xi_view *v, uint64_t position) {
+    return (_Atomic uint64_t *)(void *)(v->ring + (position & v->mask & ~(uint64_t)7));
 }
 
 /* Payloads are multiples of 8; most are short, where a call to memcpy costs more than the copy. */
@@ -142,6 +188,13 @@ bool xi_log_has_room(struct xi_channel *ch, uint32_t length);
 uint64_t xi_log_smallest_head(struct xi_channel *ch);
 /* True if the group may have something to receive: a look without the lock. */
 bool xi_log_has_value(struct xi_channel *ch);
+/*
+ * In a ring that is not the channel's own nobody looks without a lock: there, what was sent is what lies before the
+ * tail. A sender moves it before it unlocks, so who looks after having passed the producers' lock misses nothing.
+ */
+static inline bool xi_log_tail_beyond(struct xi_channel *ch, uint64_t head) {
+    return (int64_t)(xi_load_full(&ch->chan->tail) - head) > 0;
+}
 
 /* park.c: sleepers of the channel's sides. */
 /* Rings up to n of the consumers of every group, after n values were published and the lock was released. */
@@ -194,6 +247,7 @@ static inline int xi_channel_check(const struct xi_channel *ch) {
     return 0;
 }
 /* observe.c */
-void xi_channel_read_stat(struct xi_chan *c, uint64_t capacity, xi_channel_info *info);
+/* Fills in what the channel's own counters say; info->capacity is that of its own ring on entry. */
+void xi_channel_read_stat(struct xi_chan *c, xi_channel_info *info);
 
 #endif

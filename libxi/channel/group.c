@@ -63,7 +63,7 @@ int xi_group_join(struct xi_channel *ch, const char *text) {
 static void release_record(struct xi_channel *ch, uint64_t position, uint64_t header) {
     struct xi_descriptor d;
     struct xi_map_entry *e;
-    memcpy(&d, ch->ring + (position & ch->mask) + 8, sizeof d);
+    memcpy(&d, xi_payload_at(&ch->send_view, position), sizeof d);
     if (d.segment & 1 || xi_maps_arena(ch->interp, d.segment, &e) != 0) return; /* its owner is gone, and it with it */
     if (xi_range_inside((uint64_t)d.granule * XI_GRANULE, XI_GRANULE, e->map.size)) {
         bool set = xi_release_bit(e, d.granule, d.generation, ch->group_index);
@@ -72,22 +72,31 @@ static void release_record(struct xi_channel *ch, uint64_t position, uint64_t he
     xi_maps_put(e);
 }
 
+/* Under the producers' lock as well as the group's. */
 static void drain(struct xi_channel *ch) {
+    const struct xi_view *v = &ch->send_view;
     uint64_t at = xi_load_relaxed(&ch->group->head), tail = xi_load_relaxed(&ch->chan->tail);
     if (!xi_is_aligned(at, 8) || !xi_is_aligned(tail, 8)) return;
-    while (at != tail && tail - at <= ch->capacity) {
-        uint64_t h = xi_load_acquire(xi_header_at(ch, at));
+    while (at != tail && tail - at <= v->capacity) {
+        uint64_t h = xi_load_acquire(xi_header_at(v, at));
         uint32_t length = XI_REC_LENGTH(h);
-        if (length < 8 || length % 8 || length + 16 > ch->capacity) return; /* overwritten: nothing more can be known */
+        if (length < 8 || length % 8 || length + 16 > v->capacity) return; /* overwritten: nothing more can be known */
         if (XI_REC_IS_BLOCK(h)) release_record(ch, at, h);
         at += 8 + length;
     }
 }
 
-/* Locks whatever signals come: this is not to be left half done. */
-static bool lock_surely(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep) {
+/* Lock whatever signals come: this is not to be left half done. */
+static bool lock_producers(struct xi_channel *ch) {
     int rc;
-    do rc = xi_lock_words(ch, lock, lock_sleep, XI_LOCK_ABANDON_NS);
+    do rc = xi_lock_send(ch, XI_LOCK_ABANDON_NS);
+    while (rc == XI_E_INTR);
+    return rc == 0;
+}
+
+static bool lock_group(struct xi_channel *ch) {
+    int rc;
+    do rc = xi_lock(ch, ch->group, XI_LOCK_ABANDON_NS);
     while (rc == XI_E_INTR);
     return rc == 0;
 }
@@ -95,8 +104,8 @@ static bool lock_surely(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep)
 void xi_group_end(struct xi_channel *ch) {
     struct xi_chan *c = ch->chan;
     struct xi_group *g = ch->group;
-    if (!lock_surely(ch, &c->lock, &c->lock_sleep)) return; /* held by one that is stopped: the broker ends it when this interpreter leaves */
-    if (lock_surely(ch, &g->lock, &g->lock_sleep)) {
+    if (!lock_producers(ch)) return; /* held by one that is stopped: the broker ends it when this interpreter leaves */
+    if (lock_group(ch)) {
         (void)xi_and_full(&c->active, ~((uint64_t)1 << ch->group_index)); /* THE END */
         xi_store_full(&g->state, XI_GROUP_ENDING);
         drain(ch);

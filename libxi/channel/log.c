@@ -41,7 +41,7 @@ static int broken(struct xi_channel *ch) {
 #define FLIGHT_TIMES 64u
 
 static bool too_much(const struct xi_channel *ch, size_t size) {
-    return ch->flight_count >= FLIGHT_VALUES && ch->flight_bytes + size > FLIGHT_TIMES * ch->capacity;
+    return ch->flight_count >= FLIGHT_VALUES && ch->flight_bytes + size > FLIGHT_TIMES * ch->home.capacity;
 }
 
 /* Forgets what all groups have received, given how far the slowest has come. */
@@ -56,10 +56,10 @@ static void flights_settle(struct xi_channel *ch, uint64_t head) {
 static bool flights_full(struct xi_channel *ch, struct xi_sending *s, uint64_t active, uint64_t tail) {
     flights_settle(ch, xi_load_relaxed(&ch->chan->min_head)); /* so that the list is no longer than the ring */
     if (!too_much(ch, s->block->size)) return false;
-    flights_settle(ch, smallest_head(ch->chan, active, tail, ch->capacity));
+    flights_settle(ch, smallest_head(ch->chan, active, tail, ch->send_view.capacity));
     if (!too_much(ch, s->block->size)) return false;
     /* Room for this much is there as soon as the oldest has been received by all. */
-    s->wait_length = (uint32_t)(ch->capacity + ch->flights[ch->flight_head].end - tail - 16) & ~7u;
+    s->wait_length = (uint32_t)(ch->send_view.capacity + ch->flights[ch->flight_head].end - tail - 16) & ~7u;
     return true;
 }
 
@@ -84,6 +84,7 @@ static void flights_add(struct xi_channel *ch, size_t size, uint64_t end) {
 
 int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, struct xi_sending *sending) {
     struct xi_chan *c = ch->chan;
+    const struct xi_view *v = &ch->send_view;
     if (__builtin_expect(xi_load_relaxed(&c->closed), 0)) return xi_fail(XI_E_CLOSED, "channel \"%s\" is closed", ch->name);
     uint64_t stored = xi_load_relaxed(&c->tail), seq = xi_load_relaxed(&c->tail_seq);
     uint64_t floor_ = xi_load_relaxed(&c->min_head), active = xi_load_relaxed(&c->active), w = stored;
@@ -101,15 +102,15 @@ int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, si
     size_t done = 0;
     for (; done < n; done++) {
         uint64_t need = 8 + (uint64_t)xi_record_length(&records[done]) + 8;
-        if (__builtin_expect(w - floor_ > ch->capacity || w - floor_ + need > ch->capacity, 0)) {
-            floor_ = smallest_head(c, active, w, ch->capacity);
+        if (__builtin_expect(w - floor_ > v->capacity || w - floor_ + need > v->capacity, 0)) {
+            floor_ = smallest_head(c, active, w, v->capacity);
             xi_store_relaxed(&c->min_head, floor_);
-            if (w - floor_ + need > ch->capacity) break;
+            if (w - floor_ + need > v->capacity) break;
         }
         /* Never over the record at the stored tail: a repair would start its walk there. */
-        if (__builtin_expect(w - stored + need > ch->capacity, 0)) break;
+        if (__builtin_expect(w - stored + need > v->capacity, 0)) break;
         if (sending) xi_arena_mark_sent(sending->block, active, sending->free_index, sending->free_argument);
-        xi_log_publish(ch, w, &records[done], (uint16_t)(seq + done + 1));
+        xi_log_publish(v, w, &records[done], (uint16_t)(seq + done + 1));
         w += 8 + xi_record_length(&records[done]);
     }
     if (done == 0) return 0;
@@ -123,7 +124,8 @@ int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, si
 
 uint64_t xi_log_smallest_head(struct xi_channel *ch) {
     struct xi_chan *c = ch->chan;
-    return smallest_head(c, xi_load_relaxed(&c->active), xi_load_relaxed(&c->tail), ch->capacity);
+    uint64_t capacity = xi_ring_capacity(ch, xi_load_relaxed(&c->ring));
+    return smallest_head(c, xi_load_relaxed(&c->active), xi_load_relaxed(&c->tail), capacity);
 }
 
 bool xi_log_has_room(struct xi_channel *ch, uint32_t length) {
@@ -137,7 +139,8 @@ bool xi_log_has_room(struct xi_channel *ch, uint32_t length) {
         uint64_t tail = xi_load_full(&c->tail); /* after the heads, so that none of them can be past it */
         for (unsigned i = 0; i < n; i++)
             if (tail - heads[i] > most) most = tail - heads[i];
-        if (most <= ch->capacity) return most + 8 + length + 8 <= ch->capacity;
+        uint64_t capacity = xi_ring_capacity(ch, xi_load_full(&c->ring));
+        if (most <= capacity) return most + 8 + length + 8 <= capacity;
     }
     return false; /* busy, or broken: the sleep that follows looks again after a second at the latest */
 }
@@ -145,7 +148,11 @@ bool xi_log_has_room(struct xi_channel *ch, uint32_t length) {
 bool xi_log_has_value(struct xi_channel *ch) {
     /* Sequentially consistent, so that after parking this look is not done before the bits are set. */
     uint64_t head = xi_load_full(&ch->group->head);
-    if (xi_load_full(xi_header_at(ch, head)) != 0) return true;
+    if (xi_load_full(&ch->chan->ring) != 0) {
+        if (xi_log_tail_beyond(ch, head)) return true;
+    } else if (xi_load_full(xi_header_at(&ch->home, head)) != 0) {
+        return true;
+    }
     if (!xi_load_full(&ch->chan->closed)) return false;
     return true; /* closed: the caller finds out whether there is a last value */
 }

@@ -20,13 +20,13 @@ static inline void copy_in(void *to, const void *from, size_t n) {
 #endif
 }
 
-static inline void xi_log_publish(struct xi_channel *ch, uint64_t w, const struct xi_record *r, uint16_t seq) {
+static inline void xi_log_publish(const struct xi_view *v, uint64_t w, const struct xi_record *r, uint16_t seq) {
     uint32_t length = xi_record_length(r);
-    copy_in(ch->ring + (w & ch->mask) + 8, r->payload, r->length);
-    if (r->extra_length) copy_in(ch->ring + (w & ch->mask) + 8 + r->length, r->extra, r->extra_length);
-    xi_store_relaxed(xi_header_at(ch, w + 8 + length), 0);
+    copy_in(v->ring + (w & v->mask) + 8, r->payload, r->length);
+    if (r->extra_length) copy_in(v->ring + (w & v->mask) + 8 + r->length, r->extra, r->extra_length);
+    xi_store_relaxed(xi_header_at(v, w + 8 + length), 0);
     /* THE SEND. Pairs with the receiver's acquire load of the header: payload and the zero behind it come first. */
-    xi_store_release(xi_header_at(ch, w), XI_REC(length, r->kind, r->flags, seq));
+    xi_store_release(xi_header_at(v, w), XI_REC(length, r->kind, r->flags, seq));
 }
 
 #define XI_WRITE_AHEAD 256
@@ -34,17 +34,19 @@ static inline void xi_log_publish(struct xi_channel *ch, uint64_t w, const struc
 /* Under the producers' lock. False: closed, full, or not as usual: xi_log_append() tells. */
 static inline bool xi_log_append_inline(struct xi_channel *ch, const void *value, uint32_t length) {
     struct xi_chan *c = ch->chan;
+    const struct xi_view *v = &ch->send_view;
     uint64_t tail = xi_load_relaxed(&c->tail), seq = xi_load_relaxed(&c->tail_seq);
     uint64_t used = tail - xi_load_relaxed(&c->min_head);
-    if (__builtin_expect(xi_load_relaxed(&c->closed) != 0 || xi_load_relaxed(&c->active) == 0 || (tail & 7) != 0 ||
-                             used > ch->capacity || used + 8 + length + 8 > ch->capacity, 0))
+    if (__builtin_expect(xi_load_relaxed(&c->closed) != 0 || xi_load_relaxed(&c->ring) != v->word ||
+                             xi_load_relaxed(&c->active) == 0 || (tail & 7) != 0 || used > v->capacity ||
+                             used + 8 + length + 8 > v->capacity, 0))
         return false;
     struct xi_record r = {value, length, XI_REC_INLINE, 0, 0, NULL};
-    xi_log_publish(ch, tail, &r, (uint16_t)(seq + 1));
+    xi_log_publish(v, tail, &r, (uint16_t)(seq + 1));
     xi_store_release(&c->tail_seq, seq + 1);
     xi_store_release(&c->tail, tail + 8 + length);
     xi_bump(&ch->sent, 1);
-    xi_prefetch_write(ch->ring + (tail & ch->mask) + XI_WRITE_AHEAD);
+    xi_prefetch_write(v->ring + (tail & v->mask) + XI_WRITE_AHEAD);
     return true;
 }
 

@@ -156,14 +156,19 @@ static bool ready(const struct wait *w) {
 #define HOLD_BACK_MOST 64 /* pauses, of some 16 to 40 ns */
 #define CALM 64           /* waits without holding back, after it was of no use */
 
-static inline uint64_t header_at_head(const struct wait *w, uint64_t *head) {
-    *head = xi_load_relaxed(&w->ch->group->head);
-    return xi_load_acquire(xi_header_at(w->ch, *head));
+/* True if there is something at the head, as far as can be seen without the lock. */
+static inline bool value_at_head(const struct wait *w) {
+    struct xi_channel *ch = w->ch;
+    bool home = xi_load_acquire(&ch->chan->ring) == 0;
+    uint64_t head = xi_load_relaxed(&ch->group->head);
+    if (__builtin_expect(home, 1)) return xi_load_acquire(xi_header_at(&ch->home, head)) != 0;
+    return xi_log_tail_beyond(ch, head);
 }
 
 static bool more_than_one(const struct wait *w) {
-    uint64_t head, h = header_at_head(w, &head);
-    return h && xi_load_relaxed(xi_header_at(w->ch, head + 8 + (XI_REC_LENGTH(h) & ~7u))) != 0;
+    struct xi_channel *ch = w->ch;
+    uint64_t head = xi_load_relaxed(&ch->group->head), h = xi_load_acquire(xi_header_at(&ch->home, head));
+    return h && xi_load_relaxed(xi_header_at(&ch->home, head + 8 + (XI_REC_LENGTH(h) & ~7u))) != 0;
 }
 
 static void learn(const struct wait *w, struct xi_spin *s, uint32_t held, uint64_t looks) {
@@ -192,10 +197,9 @@ static bool over(const struct wait *w, int64_t *start, int64_t budget) {
 static bool spin_for_value(const struct wait *w, struct xi_spin *s, int64_t budget) {
     uint32_t held = xi_load_relaxed(&s->hold_back);
     int64_t start = 0;
-    uint64_t head;
     for (uint32_t i = 0; i < held; i++) xi_pause();
     for (uint64_t looks = 0;; looks++) {
-        if (header_at_head(w, &head) != 0) {
+        if (value_at_head(w)) {
             learn(w, s, held, looks);
             return true;
         }
@@ -210,7 +214,7 @@ static bool spin_for_value(const struct wait *w, struct xi_spin *s, int64_t budg
 /* A sender waits for an eighth of the ring, as long as that grows. */
 static bool spin_for_room(const struct wait *w, int64_t budget) {
     uint64_t before = UINT64_MAX, head;
-    uint32_t plenty = (uint32_t)(w->ch->capacity / 8);
+    uint32_t plenty = (uint32_t)(w->ch->home.capacity / 8);
     int64_t start = 0;
     for (;;) {
         if (xi_log_has_room(w->ch, plenty > w->length ? plenty : w->length)) return true;

@@ -31,16 +31,31 @@ struct prepared {
     bool refused;    /* the descriptor cannot be: skip the record */
 };
 
-/* 1 there is a record, 0 none, XI_E_CLOSED none and never again. */
-static inline int peek(struct xi_channel *ch, struct next *n) {
+/* True if the ring is not the channel's own, where nobody looks without a lock. Acquire: pairs with the store of `ring`. */
+static inline bool far(const struct xi_channel *ch) { return xi_load_acquire(&ch->chan->ring) != 0; }
+
+/*
+ * Whether there is a record, and at home which. The word `ring` comes first: if the ring moves away after that look, what
+ * lies at home says what was there at that moment.
+ */
+static inline bool look(struct xi_channel *ch, struct next *n) {
+    bool at_home = !far(ch);
     n->head = xi_load_acquire(&ch->group->head);
+    n->header = 0;
+    if (__builtin_expect(!at_home, 0)) return xi_log_tail_beyond(ch, n->head);
     /* Pairs with publish() in log.c: a header that is there has its payload behind it. */
-    n->header = xi_load_acquire(xi_header_at(ch, n->head));
-    if (__builtin_expect(n->header != 0, 1)) return 1;
+    n->header = xi_load_acquire(xi_header_at(&ch->home, n->head));
+    return n->header != 0;
+}
+
+/* 1 there is a record (n->header is 0 if it lies where only the lock lets us look), 0 none, XI_E_CLOSED none and never
+ * again. */
+static inline int peek(struct xi_channel *ch, struct next *n) {
+    if (__builtin_expect(look(ch, n), 1)) return 1;
     if (__builtin_expect(xi_load_acquire(&ch->chan->closed) == 0, 1)) return 0;
     /* Closed: a send may have come before the close and after our look. */
-    n->header = xi_load_acquire(xi_header_at(ch, xi_load_acquire(&ch->group->head)));
-    return n->header ? 1 : xi_fail(XI_E_CLOSED, "channel \"%s\" is closed, and everything in it was received", ch->name);
+    return look(ch, n) ? 1
+                       : xi_fail(XI_E_CLOSED, "channel \"%s\" is closed, and everything in it was received", ch->name);
 }
 
 /* 2 and 3 of "Receive". */
@@ -52,9 +67,10 @@ static inline void commit(struct xi_channel *ch, uint64_t seq, uint64_t head) {
 /* Under the group's lock. Steps over what cannot be read: one record if its length can be trusted, else to the tail. */
 static int skip_corrupt(struct xi_channel *ch, uint64_t head, uint64_t h) {
     struct xi_group *g = ch->group;
+    const struct xi_view *v = &ch->receive_view;
     uint32_t length = XI_REC_LENGTH(h);
     uint64_t tail = xi_load_acquire(&ch->chan->tail), next = head + 8 + length;
-    if (length < 8 || length % 8 || !xi_is_aligned(head, 8) || length + 16 > ch->capacity || tail - next > ch->capacity)
+    if (length < 8 || length % 8 || !xi_is_aligned(head, 8) || length + 16 > v->capacity || tail - next > v->capacity)
         next = tail & ~(uint64_t)7;
     uint64_t seq = next == (tail & ~(uint64_t)7) ? xi_load_relaxed(&ch->chan->tail_seq) : xi_load_relaxed(&g->head_seq) + 1;
     xi_bump(&g->corrupt, 1);
@@ -109,24 +125,29 @@ static void take_block(struct xi_channel *ch, xi_msg *m, const struct next *n, s
     p->borrow = 0;
 }
 
+/* What lies at the head, under the group's lock. */
+static void read_next(struct xi_channel *ch, struct next *n) {
+    n->head = xi_load_relaxed(&ch->group->head);
+    n->header = xi_load_acquire(xi_header_at(&ch->receive_view, n->head));
+    xi_descriptor_read(&ch->receive_view, n->head, &n->d);
+}
+
 /* 1 received, 0 nothing was, or nothing that may still be handed out, or an error. */
 static int receive_block(struct xi_channel *ch, xi_msg *m, struct next *n, int64_t timeout) {
     struct prepared p;
     bool late = false;
-    xi_descriptor_read(ch, n->head, &n->d);
     int rc = prepare(ch, n, &p);
     if (rc) return rc;
-    rc = xi_lock(ch, ch->group, timeout);
+    rc = xi_lock_receive(ch, timeout);
     if (rc == 0) {
-        struct next now = {.head = xi_load_relaxed(&ch->group->head)};
-        now.header = xi_load_acquire(xi_header_at(ch, now.head));
-        xi_descriptor_read(ch, now.head, &now.d);
+        struct next now;
+        read_next(ch, &now);
         if (now.head != n->head || now.header != n->header || memcmp(&now.d, &p.d, sizeof p.d) != 0) {
             rc = 0; /* it is not the record that was prepared any more */
         } else if (p.refused) {
             rc = skip_corrupt(ch, now.head, now.header);
         } else {
-            late = xi_record_expired(ch, now.head, now.header);
+            late = xi_record_expired(&ch->receive_view, now.head, now.header);
             take_block(ch, m, &now, &p);
             xi_bump(late ? &ch->group->expired : &ch->received, 1);
             rc = 1;
@@ -147,27 +168,28 @@ static int receive_block(struct xi_channel *ch, xi_msg *m, struct next *n, int64
  */
 static int64_t receive_inline(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
     struct xi_group *g = ch->group;
-    int rc = xi_lock(ch, g, timeout);
+    const struct xi_view *v = &ch->receive_view;
+    int rc = xi_lock_receive(ch, timeout);
     if (__builtin_expect(rc != 0, 0)) return rc;
     uint64_t start = xi_load_relaxed(&g->head), head = start, seq = xi_load_relaxed(&g->head_seq);
     size_t done = 0;
     bool late = false;
     if (n > BATCH_MAX) n = BATCH_MAX;
     while (done < n && !late) {
-        uint64_t h = xi_load_acquire(xi_header_at(ch, head));
+        uint64_t h = xi_load_acquire(xi_header_at(v, head));
         if (h == 0) break;
         if (__builtin_expect(!xi_header_valid(ch, h) || !xi_is_aligned(head, 8), 0)) {
             if (done == 0) rc = skip_corrupt(ch, head, h);
             break;
         }
         if (XI_REC_KIND(h) != XI_REC_INLINE) break;
-        if (head + 8 + XI_REC_LENGTH(h) - start > ch->capacity) break; /* a ring of garbage would go round for ever */
-        late = xi_record_expired(ch, head, h);
+        if (head + 8 + XI_REC_LENGTH(h) - start > v->capacity) break; /* a ring of garbage would go round for ever */
+        late = xi_record_expired(v, head, h);
         if (__builtin_expect(late && done, 0)) {
             late = false;
             break;
         }
-        rc = xi_take_inline(ch, &msgs[done], head, h);
+        rc = xi_take_inline(v, &msgs[done], head, h);
         if (__builtin_expect(rc != 0, 0)) break;
         head += 8 + XI_REC_LENGTH(h);
         done++;
@@ -191,36 +213,51 @@ static int64_t receive_inline(struct xi_channel *ch, xi_msg *msgs, size_t n, int
  */
 #define READ_AHEAD 256
 #define TAIL_EVERY 64
-static inline void look_ahead(struct xi_channel *ch, uint64_t head) {
-    if (ch->known_tail - head - READ_AHEAD < ch->capacity)
-        __builtin_prefetch(ch->ring + (head & ch->mask) + READ_AHEAD - 64, 0);
+static inline void look_ahead(struct xi_channel *ch, const struct xi_view *v, uint64_t head) {
+    if (ch->known_tail - head - READ_AHEAD < v->capacity)
+        __builtin_prefetch(v->ring + (head & v->mask) + READ_AHEAD - 64, 0);
     else if (++ch->run % TAIL_EVERY == 0)
         ch->known_tail = xi_load_relaxed(&ch->chan->tail);
+}
+
+/* Under the group's lock: takes the next value, if it lies in the ring and there is memory for it. */
+static inline bool take_usual(struct xi_channel *ch, const struct xi_view *v, xi_msg *m) {
+    uint64_t head = xi_load_relaxed(&ch->group->head);
+    uint64_t h = xi_load_acquire(xi_header_at(v, head));
+    uint32_t length = XI_REC_LENGTH(h);
+    void *where = length <= XI_MSG_SMALL ? (void *)m->small_ : m->heap_;
+    bool usual = XI_REC_KIND_AND_FLAGS(h) == XI_REC_INLINE && length >= 8 && (length & 7) == 0 && (head & 7) == 0 &&
+                 (length <= XI_MSG_SMALL || (length <= ch->inline_max && length <= m->heap_size_));
+    if (__builtin_expect(!usual, 0)) return false;
+    look_ahead(ch, v, head);
+    copy_words(where, v->ring + (head & v->mask) + 8, length);
+    commit(ch, xi_load_relaxed(&ch->group->head_seq) + 1, head + 8 + length);
+    xi_bump(&ch->received, 1);
+    m->data = where;
+    m->size = length;
+    return true;
+}
+
+/* The same in a ring that is not the channel's own, if the view is at it and the group is one that keeps it there. */
+__attribute__((noinline)) static bool take_far(struct xi_channel *ch, xi_msg *m) {
+    struct xi_chan *c = ch->chan;
+    const struct xi_view *v = &ch->receive_view;
+    return xi_load_relaxed(&c->ring) == v->word && xi_load_relaxed(&c->active) >> ch->group_index & 1 &&
+           take_usual(ch, v, m);
 }
 
 /* The usual case: one value lies in the ring and there is memory for it. False: nothing was done. */
 static inline bool receive_one(struct xi_channel *ch, xi_msg *m) {
     struct xi_group *g = ch->group;
     /* Before the lock, so that a poll of an empty channel writes nothing. */
-    uint64_t h = xi_load_acquire(xi_header_at(ch, xi_load_relaxed(&g->head)));
+    uint64_t h = xi_load_acquire(xi_header_at(&ch->home, xi_load_relaxed(&g->head)));
     if (h == 0 || XI_REC_KIND_AND_FLAGS(h) != XI_REC_INLINE || !xi_try_lock(ch, g)) return false;
-    uint64_t head = xi_load_relaxed(&g->head);
-    h = xi_load_acquire(xi_header_at(ch, head));
-    uint32_t length = XI_REC_LENGTH(h);
-    void *where = length <= XI_MSG_SMALL ? (void *)m->small_ : m->heap_;
-    bool usual = XI_REC_KIND_AND_FLAGS(h) == XI_REC_INLINE && length >= 8 && (length & 7) == 0 && (head & 7) == 0 &&
-                 (length <= XI_MSG_SMALL || (length <= ch->inline_max && length <= m->heap_size_));
-    if (__builtin_expect(usual, 1)) {
-        look_ahead(ch, head);
-        copy_words(where, ch->ring + (head & ch->mask) + 8, length);
-        commit(ch, xi_load_relaxed(&g->head_seq) + 1, head + 8 + length);
-        xi_bump(&ch->received, 1);
-        m->data = where;
-        m->size = length;
-    }
+    bool home = xi_load_relaxed(&ch->chan->ring) == 0, taken;
+    if (__builtin_expect(home, 1)) taken = take_usual(ch, &ch->home, m);
+    else taken = take_far(ch, m);
     xi_unlock(g);
-    if (usual) xi_wake_producers(ch);
-    return usual;
+    if (taken) xi_wake_producers(ch);
+    return taken;
 }
 
 /* --------------------------------------------------------- the public calls */
@@ -231,16 +268,48 @@ static int check_receiver(const struct xi_channel *ch) {
     return xi_channel_check(ch);
 }
 
+/*
+ * The next record of a ring that is not the channel's own, which only the lock lets us read: 1, 0 for none after all.
+ * There, unlike at home, it is the tail that said there is one: an empty place before it is nothing a sender leaves.
+ */
+static int read_far(struct xi_channel *ch, struct next *n, int64_t timeout) {
+    int rc = xi_lock_receive(ch, timeout);
+    if (rc) return rc;
+    bool some = xi_log_tail_beyond(ch, xi_load_relaxed(&ch->group->head));
+    read_next(ch, n);
+    if (n->header) rc = 1;
+    else if (some) rc = skip_corrupt(ch, n->head, 0);
+    xi_unlock(ch->group);
+    if (rc == XI_E_CORRUPT) xi_wake_producers(ch);
+    return rc;
+}
+
+/* The next record: 1 and `next` says what it is, 0 none. Where only the lock lets us look, values in the ring are received
+ * at once instead: then 2, and *done says how many. */
+static int find(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout, struct next *next, int64_t *done) {
+    int rc = peek(ch, next);
+    if (rc <= 0) return rc;
+    if (__builtin_expect(next->header != 0, 1)) {
+        if (XI_REC_KIND(next->header) == XI_REC_BLOCK) xi_descriptor_read(&ch->home, next->head, &next->d);
+        return 1;
+    }
+    *done = receive_inline(ch, msgs, n, timeout);
+    if (*done < 0) return (int)*done;
+    return *done > 0 ? 2 : read_far(ch, next, timeout);
+}
+
 /* What is there now, up to n: how many, or XI_E_AGAIN, XI_E_CLOSED, ... */
 static int64_t receive_now(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
     struct next next;
     for (;;) {
-        int rc = peek(ch, &next);
+        int64_t done = 0;
+        int rc = find(ch, msgs, n, timeout, &next, &done);
         if (rc < 0) return rc;
         if (rc == 0) return XI_E_AGAIN;
-        int64_t done = XI_REC_KIND(next.header) == XI_REC_BLOCK && xi_header_valid(ch, next.header)
-                           ? receive_block(ch, msgs, &next, timeout)
-                           : receive_inline(ch, msgs, n, timeout);
+        if (rc == 1)
+            done = XI_REC_KIND(next.header) == XI_REC_BLOCK && xi_header_valid(ch, next.header)
+                       ? receive_block(ch, msgs, &next, timeout)
+                       : receive_inline(ch, msgs, n, timeout);
         if (__builtin_expect(done != 0, 1)) return done;
     }
 }

@@ -20,14 +20,14 @@ static inline bool xi_header_valid(const struct xi_channel *ch, uint64_t h) {
 }
 
 /* True if the time of the record at `position`, which has this valid header, is over. */
-static inline bool xi_record_expired(const struct xi_channel *ch, uint64_t position, uint64_t h) {
+static inline bool xi_record_expired(const struct xi_view *v, uint64_t position, uint64_t h) {
     if (__builtin_expect(!(XI_REC_FLAGS(h) & XI_REC_F_EXPIRY), 1)) return false;
-    return (uint64_t)xi_now() > xi_load_relaxed(xi_header_at(ch, position + XI_REC_LENGTH(h)));
+    return (uint64_t)xi_now() > xi_load_relaxed(xi_header_at(v, position + XI_REC_LENGTH(h)));
 }
 
-static inline void xi_descriptor_read(const struct xi_channel *ch, uint64_t position, struct xi_descriptor *d) {
+static inline void xi_descriptor_read(const struct xi_view *v, uint64_t position, struct xi_descriptor *d) {
     uint64_t w[4];
-    for (unsigned i = 0; i < 4; i++) w[i] = xi_load_relaxed(xi_header_at(ch, position + 8 + 8 * i)); /* once */
+    for (unsigned i = 0; i < 4; i++) w[i] = xi_load_relaxed(xi_header_at(v, position + 8 + 8 * i)); /* once */
     static_assert(sizeof w == sizeof *d, "a descriptor is four words");
     memcpy(d, w, sizeof *d);
 }
@@ -60,12 +60,12 @@ static inline int xi_descriptor_map(struct xi_channel *ch, const struct xi_descr
 }
 
 /* Copies the value of the inline record at `position`, whose header is valid, into the message's memory. */
-static inline int xi_take_inline(struct xi_channel *ch, xi_msg *m, uint64_t position, uint64_t h) {
+static inline int xi_take_inline(const struct xi_view *v, xi_msg *m, uint64_t position, uint64_t h) {
     uint32_t length = xi_record_value(h);
     void *where;
     int rc = xi_msg_room(m, length, &where);
     if (rc) return rc;
-    copy_words(where, ch->ring + (position & ch->mask) + 8, length);
+    copy_words(where, xi_payload_at(v, position), length);
     m->data = where;
     m->size = length;
     return 0;

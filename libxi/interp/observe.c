@@ -168,7 +168,9 @@ static uint32_t count_bits(struct xi_mask *m) {
     return n;
 }
 
-void xi_channel_read_stat(struct xi_chan *c, uint64_t capacity, xi_channel_info *info) {
+void xi_channel_read_stat(struct xi_chan *c, xi_channel_info *info) {
+    uint64_t ring = xi_load_relaxed(&c->ring);
+    if (ring && XI_RING_LOG2(ring) < 64) info->capacity = (uint64_t)1 << XI_RING_LOG2(ring);
     uint64_t tail = xi_load_acquire(&c->tail), seq = xi_load_relaxed(&c->tail_seq);
     uint64_t active = xi_load_relaxed(&c->active);
     info->closed = xi_load_relaxed(&c->closed) != 0;
@@ -178,7 +180,7 @@ void xi_channel_read_stat(struct xi_chan *c, uint64_t capacity, xi_channel_info 
         if (!(active >> g & 1)) continue;
         uint64_t used = tail - xi_load_relaxed(&c->groups[g].head), head_seq = xi_load_relaxed(&c->groups[g].head_seq);
         /* A head may pass the tail as stored while a batch is under way: then nothing is used, not 2^64. */
-        if (used <= capacity && used > info->used) info->used = used;
+        if (used <= info->capacity && used > info->used) info->used = used;
         if (head_seq <= seq && seq - head_seq > info->depth) info->depth = seq - head_seq;
         info->received += head_seq - xi_load_relaxed(&c->groups[g].start_seq);
         info->groups++;
@@ -209,7 +211,7 @@ int64_t xi_list_channels(xi_observer *o, xi_channel_info *out, size_t capacity) 
         if (!read_channel(o, i, &info, &segment)) continue;
         if (n < capacity) {
             if (open_named(o, segment, XI_SEG_CHANNEL, &map) == 0) {
-                if (map.size >= sizeof(struct xi_chan)) xi_channel_read_stat(map.base, info.capacity, &info);
+                if (map.size >= sizeof(struct xi_chan)) xi_channel_read_stat(map.base, &info);
                 xi_unmap(&map);
             }
             out[n] = info;

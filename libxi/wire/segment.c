@@ -114,6 +114,23 @@ static bool fixed_valid(const struct xi_chan_fixed *f, uint64_t segment_size) {
            f->when_full <= XI_FULL_DROP;
 }
 
+/* All of the segment, and behind it its ring, which begins at `offset`, once more. */
+static int map_twice(int fd, const struct xi_segment *head, uint64_t offset, bool populate, struct xi_map *out) {
+    size_t capacity = head->size - offset, mapped = head->size + capacity;
+    uint8_t *base = mmap(NULL, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) return xi_fail_errno(errno, "cannot map a channel");
+    int flags = MAP_SHARED | MAP_FIXED | (populate ? MAP_POPULATE : 0);
+    if (mmap(base, head->size, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED ||
+        mmap(base + head->size, capacity, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset) == MAP_FAILED) {
+        int rc = xi_fail_errno(errno, "cannot map a channel");
+        munmap(base, mapped);
+        return rc;
+    }
+    madvise(base, mapped, MADV_DONTFORK);
+    *out = (struct xi_map){base, head->size, mapped, *head};
+    return 0;
+}
+
 int xi_map_channel(int fd, bool populate, const struct xi_expect *want, struct xi_map *out, struct xi_chan_fixed *fixed) {
     struct xi_segment head;
     struct xi_expect expect = *want;
@@ -124,20 +141,28 @@ int xi_map_channel(int fd, bool populate, const struct xi_expect *want, struct x
     if (rc) return rc;
     if (!fixed_valid(&s, head.size))
         return xi_fail(XI_E_CORRUPT, "channel segment %08x describes itself wrongly", want->number);
-    size_t mapped = head.size + s.capacity;
-    uint8_t *base = mmap(NULL, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED) return xi_fail_errno(errno, "cannot map a channel");
-    int flags = MAP_SHARED | MAP_FIXED | (populate ? MAP_POPULATE : 0);
-    if (mmap(base, head.size, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED ||
-        mmap(base + head.size, s.capacity, PROT_READ | PROT_WRITE, flags, fd, (off_t)s.ring_offset) == MAP_FAILED) {
-        rc = xi_fail_errno(errno, "cannot map a channel");
-        munmap(base, mapped);
-        return rc;
-    }
-    madvise(base, mapped, MADV_DONTFORK);
-    *out = (struct xi_map){base, head.size, mapped, head};
-    if (fixed) *fixed = s;
-    return 0;
+    rc = map_twice(fd, &head, s.ring_offset, populate, out);
+    if (rc == 0 && fixed) *fixed = s;
+    return rc;
+}
+
+int xi_map_ring(int fd, uint64_t chan_id, const struct xi_expect *want, struct xi_map *out) {
+    struct xi_segment head;
+    struct xi_expect expect = *want;
+    struct stat st;
+    uint64_t id = 0;
+    expect.kind = XI_SEG_RING;
+    int rc = read_head(fd, &expect, &head);
+    if (rc) return rc;
+    uint64_t capacity = head.size - XI_PAGE;
+    if (fstat(fd, &st) != 0 || pread(fd, &id, sizeof id, offsetof(struct xi_ring_head, chan_id)) != (ssize_t)sizeof id)
+        return xi_fail_errno(errno ? errno : EIO, "reading a ring's head");
+    if (id != chan_id || !xi_is_pow2(capacity) || capacity < XI_PAGE || capacity > XI_GROW_MAX)
+        return xi_fail(XI_E_CORRUPT, "ring segment %08x describes itself wrongly", want->number);
+    /* A hole in it would be SIGBUS on a full /dev/shm: it was not reserved, or is being removed just now. */
+    if ((uint64_t)st.st_blocks * 512 < head.size)
+        return xi_fail(XI_E_CORRUPT, "ring segment %08x is not backed by memory", want->number);
+    return map_twice(fd, &head, XI_PAGE, false, out);
 }
 
 void xi_unmap(struct xi_map *map) {

@@ -9,11 +9,11 @@
 
 #include "layout.h"
 
-/* A mapped segment. For channels `base` is followed by the ring's second mapping (see xi_map_channel). */
+/* A mapped segment. For channels and rings it is followed by the ring's second mapping (see xi_map_channel). */
 struct xi_map {
     void *base;
     size_t size;     /* of the segment */
-    size_t mapped;   /* address space taken; more than size for channels */
+    size_t mapped;   /* address space taken; more than size for channels and rings */
     struct xi_segment head; /* the copy that was checked */
 };
 
@@ -49,6 +49,9 @@ int xi_write_channel(int fd, const struct xi_chan_fixed *fixed);
 /* As xi_segment_map for XI_SEG_CHANNEL, with the ring mapped twice in a row; checks the static fields of xi_chan and
  * copies them to *fixed, if that is not NULL. */
 int xi_map_channel(int fd, bool populate, const struct xi_expect *expect, struct xi_map *out, struct xi_chan_fixed *fixed);
+/* As xi_segment_map for XI_SEG_RING of channel `chan_id`: the ring lies twice in a row behind the first page. It must be
+ * backed by memory in full. Errors: CORRUPT, NOMEM. */
+int xi_map_ring(int fd, uint64_t chan_id, const struct xi_expect *expect, struct xi_map *out);
 void xi_unmap(struct xi_map *map);
 /* Marks it gone, gives its pages back at once (readers keep a readable mapping), unlinks it. Idempotent. */
 void xi_segment_remove(const char *name, int fd_or_minus_1);

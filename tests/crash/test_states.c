@@ -78,9 +78,9 @@ static void lock_group(xi_channel *ch) { must(xi_lock(ch, ch->group, -1)); }
 /* 2 to 4 of a send: the header is stored, the tail is not. */
 static void store_header(xi_channel *ch, int64_t number) {
     uint64_t w = xi_load_relaxed(&ch->chan->tail), seq = xi_load_relaxed(&ch->chan->tail_seq) + 1;
-    xi_store_relaxed(xi_header_at(ch, w + 8), XI_INT32 | (uint64_t)(uint32_t)number << 32);
-    xi_store_relaxed(xi_header_at(ch, w + 16), 0);
-    xi_store_release(xi_header_at(ch, w), XI_REC(8, XI_REC_INLINE, 0, seq));
+    xi_store_relaxed(xi_header_at(&ch->home, w + 8), XI_INT32 | (uint64_t)(uint32_t)number << 32);
+    xi_store_relaxed(xi_header_at(&ch->home, w + 16), 0);
+    xi_store_release(xi_header_at(&ch->home, w), XI_REC(8, XI_REC_INLINE, 0, seq));
 }
 
 static void send_without_ring(xi_channel *ch, int64_t number) {
@@ -96,7 +96,7 @@ static void store_borrow(xi_channel *ch) {
     struct xi_descriptor d;
     uint32_t index;
     uint64_t head = xi_load_relaxed(&ch->group->head);
-    memcpy(&d, ch->ring + (head & ch->mask) + 8, sizeof d);
+    memcpy(&d, xi_payload_at(&ch->home, head), sizeof d);
     must(xi_borrow_take(ch->interp, &index));
     struct xi_borrow *b = xi_borrow_at(ch->interp, index);
     xi_store_relaxed(&b->block, (uint64_t)d.segment << 32 | d.granule);
