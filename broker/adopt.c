@@ -140,12 +140,12 @@ static void adopt_slots(struct world *w, struct state *st) {
         struct adopted_interp found = {.slot = i,
                                        .id = xi_load_relaxed(&s->id),
                                        .pid = s->pid,
-                                       .uid = w->uid,
+                                       .uid = s->uid,
                                        .start = s->start_time,
                                        .flags = s->flags & XI_JOIN_REQUIRES_REF,
                                        .refcount = xi_load_relaxed(&s->id_refcount),
                                        .orphan = state == XI_SLOT_ORPHAN,
-                                       .used = s->used != 0};
+                                       .used = (s->flags & XI_SLOT_USED) != 0};
         if (state != XI_SLOT_LIVE && state != XI_SLOT_ORPHAN) continue;
         if (found.id <= 0 || found.id >= next || found.pid <= 0 || table_find(&st->ids, (uint64_t)found.id)) {
             log_line("slot %u of the registry holds nonsense; cleared", i);
@@ -224,9 +224,11 @@ static bool adopt_channel(struct world *w, struct state *st, uint32_t index, str
                       .segment = e->segment,
                       .mode = e->mode,
                       .capacity = e->capacity,
-                      .uid = w->uid};
+                      .uid = e->owner};
     struct xi_chan_view view;
     memcpy(ch.name, e->name, sizeof ch.name);
+    memcpy(ch.access, e->access, sizeof ch.access);
+    if (!xi_access_valid(ch.access)) return false;
     if (!memchr(ch.name, 0, sizeof ch.name) || !xi_channel_name_valid(ch.name, XI_NAME_MAX)) return false;
     if (ch.id >= xi_load_relaxed(&w->registry->next_channel_id) || table_find(ids, ch.id)) return false;
     if (ch.capacity < XI_PAGE || ch.capacity > XI_CAPACITY_MAX || !known(w, ch.segment, XI_SEG_CHANNEL)) return false;

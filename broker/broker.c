@@ -27,6 +27,7 @@
 #define GRACE_NS (200 * MS)       /* for one that comes back right after */
 #define SLICE_NS (2 * MS)         /* of work that is many small pieces, before looking at what else there is */
 #define CONNECTIONS_MAX 1024u
+#define OTHERS_MAX 256u /* connections of one user other than the broker's: nobody takes the others' share */
 
 static void handle(struct broker *b, const struct event *event);
 
@@ -87,39 +88,60 @@ static void on_packet(struct peer *p, int n, const void *bytes) {
     if (p) peer_listen(p);
 }
 
-static void refuse_connection(int fd) {
-    struct xi_request none = {0};
-    struct xi_reply r = reply_to(&none, XI_E_LIMIT, "the broker has 1,024 connections, and takes no more");
-    (void)send(fd, &r, sizeof r, MSG_DONTWAIT | MSG_NOSIGNAL); /* if it does not read this, it sees the end */
-    close(fd);
+static bool has_too_many(const struct broker *b, uint32_t uid) {
+    uint64_t conn, peer;
+    uint32_t count = 0;
+    if (uid == b->world.uid) return false;
+    for (uint32_t at = 0; table_next(&b->peers, &at, &conn, &peer);)
+        count += ((struct peer *)(uintptr_t)peer)->who.uid == uid;
+    return count >= OTHERS_MAX;
+}
+
+static struct peer *take_connection(struct broker *b, int fd) {
+    struct admission admission = {b->world.uid, b->options.open ? b->options.open_to : NULL};
+    if (b->peers.count >= CONNECTIONS_MAX) {
+        peer_turn_away(fd, XI_E_LIMIT, "the broker has 1,024 connections, and takes no more");
+        close(fd);
+        return NULL;
+    }
+    struct peer *p = peer_new(b->loop, fd, b->next_conn, &admission, b, on_packet);
+    if (!p || !has_too_many(b, p->who.uid)) return p;
+    peer_turn_away(p->fd, XI_E_LIMIT, "this user has 256 connections to this broker, and gets no more");
+    peer_free(p);
+    return NULL;
 }
 
 static void restart_leave_timer(struct broker *b);
 
 static void on_accept(void *context, int result, const void *data) {
-    struct broker *b = context;
+    struct door *door = context;
+    struct broker *b = door->broker;
     (void)data;
     if (result == -EMFILE || result == -ENFILE || result == -ENOMEM || result == -ENOBUFS) {
         log_line("cannot accept a connection: %s; trying again in 100 ms (raise ulimit -n)", strerror(-result));
         b->listen_again.at = loop_now() + 100 * MS;
         return;
     }
-    loop_again(b->loop, b->listening);
+    loop_again(b->loop, door->watch);
     if (result < 0) return; /* the client went away meanwhile */
-    restart_leave_timer(b);
-    if (b->peers.count >= CONNECTIONS_MAX) {
-        refuse_connection(result);
-        return;
-    }
-    struct peer *p = peer_new(b->loop, result, b->next_conn, b, on_packet);
+    struct peer *p = take_connection(b, result);
     if (!p) return;
+    restart_leave_timer(b);
     *table_put(&b->peers, b->next_conn++) = (uintptr_t)p;
-    handle(b, &(struct event){.kind = EVENT_CONNECT, .conn = p->conn, .uid = p->uid, .pid = p->pid, .start = p->start});
+    handle(b, &(struct event){.kind = EVENT_CONNECT,
+                              .conn = p->conn,
+                              .uid = p->who.uid,
+                              .gid = p->who.gid,
+                              .groups = p->who.groups,
+                              .group_count = p->who.group_count,
+                              .pid = p->pid,
+                              .start = p->start});
 }
 
 static void on_listen_again(void *context) {
     struct broker *b = context;
-    if (b->listening) loop_again(b->loop, b->listening);
+    for (int i = 0; i < 2; i++)
+        if (b->doors[i].watch) loop_again(b->loop, b->doors[i].watch);
 }
 
 /* ---- deaths and declarations ---- */
@@ -215,6 +237,9 @@ static int gather(struct broker *b, const struct action *a, int fds[XI_WIRE_FDS]
     } else if (a->reply.op == XI_OP_SEGMENT) {
         numbers[0] = (uint32_t)a->reply.a;
         writable = a->reply.segment_kind != XI_SEG_ARENA;
+    } else if (a->reply.op == XI_OP_OBSERVE) {
+        rc = world_open(&b->world, (uint32_t)a->reply.a, false, &fds[0]);
+        *count = rc == 0;
     }
     for (unsigned i = 0; i < 2 && numbers[i] && rc == 0; i++) {
         rc = world_open(&b->world, numbers[i], writable, &fds[*count]);
@@ -329,6 +354,8 @@ static int perform(struct broker *b, const struct action *a) {
     case ACTION_MAKE_ARENA:
     case ACTION_MAKE_BORROWS: return make(b, a);
     case ACTION_REMOVE: world_remove(w, a->number, true); break;
+    case ACTION_NOTE: world_note_opened(w, a->slot, a->index, a->rights); break;
+    case ACTION_FORGET: world_forget_opened(w, &b->state, a->index); break;
     case ACTION_CLEAR_CHANNEL: world_clear_channel(w, a->index); break;
     case ACTION_CLEAR_SLOT: world_set_slot(w, a->slot, XI_SLOT_FREE); break;
     case ACTION_ORPHAN_SLOT: world_set_slot(w, a->slot, XI_SLOT_ORPHAN); break;
@@ -460,8 +487,8 @@ static void consider_leaving(struct broker *b) {
 
 static void on_leave(void *context) {
     struct broker *b = context;
-    struct pollfd p = {.fd = b->listen_fd, .events = POLLIN};
-    if (poll(&p, 1, 0) > 0) { /* somebody is just coming */
+    struct pollfd p[2] = {{.fd = b->doors[0].fd, .events = POLLIN}, {.fd = b->doors[1].fd, .events = POLLIN}};
+    if (poll(p, 2, 0) > 0) { /* somebody is just coming */
         restart_leave_timer(b);
         return;
     }
@@ -502,10 +529,15 @@ static void sign_registry(struct broker *b, bool adopted) {
     xi_store_release(&r->state, (uint32_t)XI_NS_RUNNING);
 }
 
+static int make_namespace(struct broker *b) {
+    const struct broker_options *o = &b->options;
+    return world_create(&b->world, o->ns, geteuid(), o->memfd, o->open ? o->open_to : NULL);
+}
+
 int broker_init(struct broker *b, const struct broker_options *options) {
     uint64_t seed = 0;
     const char *why;
-    *b = (struct broker){.options = *options, .next_conn = 1, .listen_fd = -1};
+    *b = (struct broker){.options = *options, .next_conn = 1, .doors = {{b, -1, NULL}, {b, -1, NULL}}};
     if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed) return xi_fail_errno(errno, "getrandom");
     b->loop = loop_new(options->wait, &why);
     if (!b->loop) return xi_fail(XI_E_SYSTEM, "XI_WAIT=uring was asked for, but %s", why);
@@ -515,10 +547,11 @@ int broker_init(struct broker *b, const struct broker_options *options) {
     loop_timer(b->loop, &b->check, on_check, b);
     loop_timer(b->loop, &b->listen_again, on_listen_again, b);
     state_init(&b->state, &options->limits, seed);
+    if (options->open) state_open(&b->state, geteuid(), &options->other_limits);
     recover_init(&b->recover, &b->state, &b->world, b->loop, enqueue, b);
     int adopted = world_adopt(&b->world, options->ns, geteuid(), &b->state);
     b->found = adopted > 0;
-    int rc = adopted < 0 ? adopted : adopted == 1 ? 0 : world_create(&b->world, options->ns, geteuid(), options->memfd);
+    int rc = adopted < 0 ? adopted : adopted == 1 ? 0 : make_namespace(b);
     if (rc) return rc;
     sign_registry(b, adopted == 1);
     if (adopted != 1) return 0;
@@ -534,9 +567,11 @@ int broker_init(struct broker *b, const struct broker_options *options) {
     return 0;
 }
 
-void broker_listen(struct broker *b, int fd) {
-    b->listen_fd = fd;
-    b->listening = loop_accept(b->loop, fd, on_accept, b);
+void broker_listen(struct broker *b, int fd, int open_fd) {
+    b->doors[0].fd = fd;
+    b->doors[1].fd = open_fd;
+    for (int i = 0; i < 2; i++)
+        if (b->doors[i].fd >= 0) b->doors[i].watch = loop_accept(b->loop, b->doors[i].fd, on_accept, &b->doors[i]);
     restart_leave_timer(b);
 }
 
@@ -565,7 +600,7 @@ static void tell_everybody(struct broker *b) {
 
 static void close_everything(struct broker *b) {
     uint64_t conn, peer;
-    loop_stop(b->loop, b->listening);
+    for (int i = 0; i < 2; i++) loop_stop(b->loop, b->doors[i].watch);
     for (uint32_t at = 0; table_next(&b->peers, &at, &conn, &peer);) peer_free((struct peer *)(uintptr_t)peer);
     table_clear(&b->peers);
     for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) unwatch(b, i);

@@ -22,8 +22,10 @@ struct broker_options {
     bool automatic;    /* leave when the last interpreter has gone */
     int64_t linger_ns; /* but wait this long for somebody to come for undelivered values; negative: for ever */
     bool memfd;
+    bool open; /* to `open_to`; memfd too then */
+    struct xi_access open_to[XI_ACCESS_MAX];
     enum loop_choice wait;
-    struct state_limits limits;
+    struct state_limits limits, other_limits;
 };
 
 struct late {
@@ -46,8 +48,11 @@ struct broker {
     struct loop *loop;
     struct table peers; /* conn to struct peer * */
     uint64_t next_conn;
-    int listen_fd;
-    struct watch *listening;
+    struct door {
+        struct broker *broker;
+        int fd; /* -1: there is none */
+        struct watch *watch;
+    } doors[2]; /* listening: for the own user, for others */
     struct death_watch deaths[XI_MAX_INTERPS];
     int64_t settle_at[XI_MAX_INTERPS]; /* 0: not declaring */
     struct timer settle, leave, listen_again;
@@ -69,8 +74,8 @@ struct broker {
 /* Adopts or makes the namespace. 0, or an enum xi_error with its sentence in xi_error_text(). The lock is held already.
  */
 int broker_init(struct broker *b, const struct broker_options *options);
-/* Begins to accept on a listening socket, which stays the caller's. */
-void broker_listen(struct broker *b, int fd);
+/* Begins to accept on listening sockets, which stay the caller's. `open_fd`: for other users, or -1. */
+void broker_listen(struct broker *b, int fd, int open_fd);
 void broker_turn(struct broker *b);
 /* From a signal: everybody is told, and broker_turn will not be needed again. */
 void broker_stop(struct broker *b, const char *why);

@@ -45,7 +45,11 @@ static const char usage[] =
     "known\n"
     "      --memfd             segments without names, sealed: only the broker hands them out (a new one cannot adopt "
     "them)\n"
-    "      --quota-bytes N     shared memory of one user (K, M, G, T may follow; default 256G)\n"
+    "      --open-to WHO       let other users join: USER or @GROUP (names or numbers), or * for everybody; several with\n"
+    "                          commas. They name this namespace USER/NAME. Channels stay their makers' alone unless made\n"
+    "                          open. Implies --memfd\n"
+    "      --quota-bytes N     shared memory of one user (K, M, G, T may follow; default 256G). Of each quota another user\n"
+    "                          than this one has a quarter, unless it is given here: then it is everybody's\n"
     "      --quota-segments N  default 65536\n"
     "      --quota-channels N  default 16384, which is the most there can be\n"
     "      --quota-interps N   default 511, which is the most there can be\n"
@@ -62,6 +66,7 @@ enum {
     OPT_FOREGROUND,
     OPT_READY,
     OPT_MEMFD,
+    OPT_OPEN_TO,
     OPT_BYTES,
     OPT_SEGMENTS,
     OPT_CHANNELS,
@@ -75,6 +80,7 @@ static const struct option long_options[] = {{"namespace", required_argument, NU
                                              {"foreground", no_argument, NULL, OPT_FOREGROUND},
                                              {"ready-fd", required_argument, NULL, OPT_READY},
                                              {"memfd", no_argument, NULL, OPT_MEMFD},
+                                             {"open-to", required_argument, NULL, OPT_OPEN_TO},
                                              {"quota-bytes", required_argument, NULL, OPT_BYTES},
                                              {"quota-segments", required_argument, NULL, OPT_SEGMENTS},
                                              {"quota-channels", required_argument, NULL, OPT_CHANNELS},
@@ -122,8 +128,18 @@ static int64_t linger_ns(void) {
     return (int64_t)(seconds * 1e9);
 }
 
+/* Names are looked up here, once: what others have is numbers. */
+static void open_to(struct options *o, const char *who) {
+    int rc = xi_access_parse(who, false, o->broker.open_to);
+    if (rc) {
+        fprintf(stderr, "xi-broker: --open-to: %s\n", xi_error_text(rc));
+        exit(2);
+    }
+    o->broker.open = o->broker.memfd = true;
+}
+
 static void take_option(struct options *o, int c, const char *value) {
-    struct state_limits *limits = &o->broker.limits;
+    struct state_limits *limits = &o->broker.limits, *others = &o->broker.other_limits;
     switch (c) {
     case 'n': o->broker.ns = value; break;
     case 'v': o->verbose = true; break;
@@ -134,11 +150,16 @@ static void take_option(struct options *o, int c, const char *value) {
     case OPT_FOREGROUND: o->foreground = true; break;
     case OPT_READY: o->ready_fd = (int)number(value, 1 << 20, "not a descriptor:"); break;
     case OPT_MEMFD: o->broker.memfd = true; break;
-    case OPT_BYTES: limits->bytes = number(value, UINT64_MAX, "not a number of bytes:"); break;
-    case OPT_SEGMENTS: limits->segments = (uint32_t)number(value, UINT32_MAX / 2, "not a number of segments:"); break;
-    case OPT_CHANNELS: limits->channels = (uint32_t)number(value, XI_MAX_CHANNELS, "not a number of channels:"); break;
+    case OPT_OPEN_TO: open_to(o, value); break;
+    case OPT_BYTES: limits->bytes = others->bytes = number(value, UINT64_MAX, "not a number of bytes:"); break;
+    case OPT_SEGMENTS:
+        limits->segments = others->segments = (uint32_t)number(value, UINT32_MAX / 2, "not a number of segments:");
+        break;
+    case OPT_CHANNELS:
+        limits->channels = others->channels = (uint32_t)number(value, XI_MAX_CHANNELS, "not a number of channels:");
+        break;
     case OPT_INTERPS:
-        limits->interps = (uint32_t)number(value, XI_MAX_INTERPS - 1, "not a number of interpreters:");
+        limits->interps = others->interps = (uint32_t)number(value, XI_MAX_INTERPS - 1, "not a number of interpreters:");
         break;
     default: exit(2); /* getopt has said why */
     }
@@ -147,7 +168,10 @@ static void take_option(struct options *o, int c, const char *value) {
 static void parse(struct options *o, int argc, char **argv) {
     static const struct state_limits limits = STATE_LIMITS_DEFAULT;
     *o = (struct options){
-        .broker = {.ns = xi_ns_default(), .limits = limits, .wait = wait_choice(), .linger_ns = linger_ns()},
+        .broker = {.ns = xi_ns_default(),
+                   .limits = limits,
+                   .other_limits = {limits.bytes / 4, limits.segments / 4, limits.channels / 4, limits.interps / 4},
+                   .wait = wait_choice(), .linger_ns = linger_ns()},
         .ready_fd = -1};
     for (int c; (c = getopt_long(argc, argv, "n:vh", long_options, NULL)) != -1;) take_option(o, c, optarg);
     if (optind < argc) misused("unexpected argument", argv[optind]);
@@ -223,33 +247,47 @@ static void on_signal(void *context, int result, const void *data) {
 
 /* ---- coming and going ---- */
 
-static void run(struct options *o, struct broker *b, int listen_fd, int signal_fd) {
+static void run(struct options *o, struct broker *b, const int listen_fd[2], int signal_fd) {
     struct signals s = {.broker = b, .fd = signal_fd};
     s.watch = loop_poll(b->loop, signal_fd, POLLIN, on_signal, &s);
-    broker_listen(b, listen_fd);
+    broker_listen(b, listen_fd[0], listen_fd[1]);
     log_more("serving namespace \"%s\" (pid %d, waiting in %s)", o->broker.ns, (int)getpid(), loop_name(b->loop));
     say_ready(o, "ready");
     while (!b->stopping) broker_turn(b);
     loop_stop(b->loop, s.watch);
 }
 
+static void remove_sockets(const struct options *o) {
+    start_remove_socket(o->broker.ns);
+    if (o->broker.open) start_remove_open_socket(o->broker.ns);
+}
+
+static int start_sockets(const struct options *o, int fds[2], bool *stale) {
+    fds[0] = start_socket(o->broker.ns, stale);
+    if (fds[0] < 0) return fds[0];
+    if (!o->broker.open) return 0;
+    fds[1] = start_open_socket(o->broker.ns);
+    if (fds[1] >= 0) return 0;
+    start_remove_socket(o->broker.ns);
+    return fds[1];
+}
+
 static int serve(struct options *o, int lock_fd) {
     static struct broker broker;
     bool stale = false;
     int signal_fd = signals_open(o->foreground);
-    int listen_fd = signal_fd < 0 ? signal_fd : start_socket(o->broker.ns, &stale);
-    if (listen_fd < 0) return failed(o, listen_fd);
-    int rc = broker_init(&broker, &o->broker);
-    if (rc) { /* what could not be taken over is left to a broker that can */
-        start_remove_socket(o->broker.ns);
-        return failed(o, rc);
-    }
+    int listen_fd[2] = {-1, -1};
+    int rc = signal_fd < 0 ? signal_fd : start_sockets(o, listen_fd, &stale);
+    if (rc == 0 && (rc = broker_init(&broker, &o->broker)) != 0) /* what could not be taken over is left to a broker that can */
+        remove_sockets(o);
+    if (rc) return failed(o, rc);
     if (stale && !broker.found)
         log_line("an earlier broker of this namespace ended without a word and left nothing to adopt; starting afresh");
     run(o, &broker, listen_fd, signal_fd);
-    start_remove_socket(o->broker.ns);
+    remove_sockets(o);
     broker_deinit(&broker);
-    close(listen_fd);
+    for (int i = 0; i < 2; i++)
+        if (listen_fd[i] >= 0) close(listen_fd[i]);
     start_remove_lock(o->broker.ns);
     close(lock_fd);
     close(signal_fd);

@@ -15,6 +15,10 @@
 #include "table.h"
 #include "xidata.h"
 
+#ifndef SO_PEERGROUPS
+#define SO_PEERGROUPS 59 /* Linux 4.13 */
+#endif
+
 /* ---- in ---- */
 
 static void on_packet(void *context, int result, const void *data) {
@@ -29,20 +33,52 @@ void peer_listen(struct peer *p) {
     if (!p->queued) loop_again(p->loop, p->in);
 }
 
-/* Who is it? Writes down in words why it will be refused, if it will. False: it is gone. */
-static bool identify(struct peer *p) {
+/* The further groups of the process at the other end, as they were when it connected. False: they cannot be known. */
+static bool read_groups(struct peer *p) {
+    uint32_t few[64], *groups = few;
+    socklen_t n = sizeof few;
+    static_assert(sizeof(gid_t) == sizeof *groups, "");
+    int rc = getsockopt(p->fd, SOL_SOCKET, SO_PEERGROUPS, groups, &n);
+    if (rc != 0 && errno == ERANGE) { /* n says how much it takes */
+        groups = memory_or_die(NULL, 1, n);
+        rc = getsockopt(p->fd, SOL_SOCKET, SO_PEERGROUPS, groups, &n);
+    }
+    if (rc == 0) {
+        p->who.group_count = n / (socklen_t)sizeof *groups;
+        uint32_t *kept = memory_or_die(NULL, 1, n ? n : 1);
+        memcpy(kept, groups, n);
+        p->who.groups = kept;
+    }
+    if (groups != few) free(groups);
+    return rc == 0;
+}
+
+/* Is it one of those who may come? Otherwise says so. */
+static bool admitted(struct peer *p, const struct admission *admission) {
+    char words[208];
+    if (p->who.uid == admission->owner) return true;
+    if (!admission->open_to) {
+        snprintf(words, sizeof words, "this broker serves user %u alone, and this is user %u: start one of your own",
+                 admission->owner, p->who.uid);
+        peer_turn_away(p->fd, XI_E_ACCESS, words);
+        return false;
+    }
+    bool known = read_groups(p);
+    if (known && xi_access_of(admission->open_to, &p->who)) return true;
+    snprintf(words, sizeof words, "this namespace of user %u is not open to user %u%s", admission->owner, p->who.uid,
+             known ? "" : ", whose groups cannot be known (SO_PEERGROUPS; Linux 4.13 can)");
+    peer_turn_away(p->fd, XI_E_ACCESS, words);
+    return false;
+}
+
+/* Who is it? Writes down in words why it will be refused, if it will. False: it is gone, or sent away. */
+static bool identify(struct peer *p, const struct admission *admission) {
     struct ucred who;
     socklen_t n = sizeof who;
     if (getsockopt(p->fd, SOL_SOCKET, SO_PEERCRED, &who, &n) != 0) return false;
     p->pid = who.pid;
-    p->uid = who.uid;
-    if (who.uid != geteuid()) {
-        p->refused = XI_E_ACCESS;
-        snprintf(p->words, sizeof p->words,
-                 "this broker serves user %u alone, and this is user %u: start one of your own", (unsigned)geteuid(),
-                 (unsigned)who.uid);
-        return true;
-    }
+    p->who = (struct xi_who){.uid = who.uid, .gid = who.gid};
+    if (!admitted(p, admission)) return false;
     if (who.pid <= 0) return true; /* of another pid namespace: it may look, joining is refused by the core */
     p->pidfd = proc_open_peer(p->fd, who.pid, &p->start);
     if (p->pidfd < 0 && (errno == ESRCH || errno == ENOENT)) return false;
@@ -54,12 +90,13 @@ static bool identify(struct peer *p) {
     return true;
 }
 
-struct peer *peer_new(struct loop *loop, int fd, uint64_t conn, void *owner,
+struct peer *peer_new(struct loop *loop, int fd, uint64_t conn, const struct admission *admission, void *owner,
                       void (*packet)(struct peer *peer, int n, const void *bytes)) {
     struct peer *p = memory_or_die(NULL, 1, sizeof *p);
     *p = (struct peer){.conn = conn, .fd = fd, .pidfd = -1, .loop = loop, .owner = owner, .packet = packet};
-    if (!identify(p)) {
+    if (!identify(p, admission)) {
         close(fd);
+        free((void *)(uintptr_t)p->who.groups);
         free(p);
         return NULL;
     }
@@ -78,6 +115,7 @@ void peer_free(struct peer *p) {
     for (unsigned i = 0; i < p->queued; i++) drop_outgoing(&p->queue[i]);
     free(p->queue);
     if (p->pidfd >= 0) close(p->pidfd);
+    free((void *)(uintptr_t)p->who.groups);
     shutdown(p->fd, SHUT_RDWR); /* also ends it for a descriptor that a cancelled receive still holds */
     close(p->fd);
     free(p);
@@ -107,6 +145,12 @@ static int try_send(int fd, const struct xi_reply *reply, const int *fds, unsign
     while (n < 0 && errno == EINTR);
     if (n == (ssize_t)sizeof *reply) return 1;
     return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS) ? 0 : -1;
+}
+
+void peer_turn_away(int fd, int status, const char *words) {
+    struct xi_reply r = {.magic = XI_WIRE_MAGIC, .version = XI_WIRE_VERSION, .status = status};
+    snprintf(r.text, sizeof r.text, "%s", words);
+    (void)try_send(fd, &r, NULL, 0); /* if it does not read this, it sees the end */
 }
 
 static void on_writable(void *context, int result, const void *data) {

@@ -26,7 +26,7 @@ enum check request_check(const void *bytes, size_t n, struct xi_request *out, in
         return CHECK_DROP;
     }
     if (n != sizeof *out) {
-        *why = "a request of this version has 272 bytes";
+        *why = "a request of this version has 400 bytes";
         return CHECK_DROP;
     }
     *status = XI_E_INVAL;

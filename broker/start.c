@@ -143,18 +143,94 @@ int start_lock(const char *ns) {
     }
 }
 
+static int listen_on(const struct sockaddr_un *a, mode_t mode, bool *stale) {
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0) return xi_fail_errno(errno, "cannot make a socket");
+    *stale = unlink(a->sun_path) == 0;
+    if (bind(fd, (const struct sockaddr *)a, sizeof *a) == 0 && chmod(a->sun_path, mode) == 0 && listen(fd, 1024) == 0)
+        return fd;
+    int rc = xi_fail(XI_E_SYSTEM, "cannot listen on %s: %s", a->sun_path, strerror(errno));
+    close(fd);
+    return rc;
+}
+
 int start_socket(const char *ns, bool *stale) {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     int rc = xi_socket_path(a.sun_path, sizeof a.sun_path, ns);
+    return rc ? rc : listen_on(&a, 0600, stale);
+}
+
+/* ---- for other users ---- */
+
+/* Whoever could rename our folder could put one of their own in its place. */
+static int check_parent(const char *dir) {
+    char parent[108];
+    struct stat st;
+    const char *slash = strrchr(dir, '/');
+    snprintf(parent, sizeof parent, "%.*s", (int)(slash - dir ? slash - dir : 1), dir);
+    if (stat(parent, &st) != 0) return xi_fail(XI_E_ACCESS, "cannot look at %s: %s", parent, strerror(errno));
+    bool safe_owner = st.st_uid == 0 || st.st_uid == geteuid(), safe_mode = !(st.st_mode & 022) || st.st_mode & S_ISVTX;
+    if (S_ISDIR(st.st_mode) && safe_owner && safe_mode) return 0;
+    return xi_fail(XI_E_ACCESS,
+                   "%s is no place for a folder that others rely on: it has to belong to root or to you, and be writable by "
+                   "others with the sticky bit only (chmod +t); XI_OPEN_DIR names another", parent);
+}
+
+static int check_open_folder(const char *dir) {
+    struct stat st;
+    int rc = check_parent(dir);
     if (rc) return rc;
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (fd < 0) return xi_fail_errno(errno, "cannot make a socket");
-    *stale = unlink(a.sun_path) == 0;
-    if (bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && chmod(a.sun_path, 0600) == 0 && listen(fd, 1024) == 0)
-        return fd;
-    rc = xi_fail(XI_E_SYSTEM, "cannot listen on %s: %s", a.sun_path, strerror(errno));
-    close(fd);
-    return rc;
+    if (mkdir(dir, 0700) != 0 && errno != EEXIST)
+        return xi_fail(XI_E_ACCESS, "cannot make the folder %s, through which other users are to come: %s; XI_OPEN_DIR names "
+                       "another place", dir, strerror(errno));
+    if (lstat(dir, &st) != 0) return xi_fail(XI_E_SYSTEM, "cannot look at %s: %s", dir, strerror(errno));
+    if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid())
+        return xi_fail(XI_E_ACCESS, "%s is %s: remove it, or name another place in XI_OPEN_DIR", dir,
+                       S_ISDIR(st.st_mode) ? "another user's" : "not a folder");
+    if (st.st_mode & 022)
+        return xi_fail(XI_E_ACCESS, "others may write into the folder %s (mode %04o): chmod 711 %s", dir,
+                       (unsigned)st.st_mode & 07777, dir);
+    if ((st.st_mode & 0111) != 0111 && chmod(dir, 0711) != 0)
+        return xi_fail(XI_E_ACCESS, "cannot let others pass %s: %s", dir, strerror(errno));
+    return 0;
+}
+
+/* The first place where there is, or can be made, a folder of ours. */
+static int open_place(char *dir, size_t capacity, unsigned *which) {
+    int rc = XI_E_NOENT;
+    for (*which = 0; *which < XI_OPEN_PLACES; ++*which) {
+        int found = xi_open_dir(dir, capacity, geteuid(), *which);
+        if (found != XI_E_NOENT) rc = found ? found : check_open_folder(dir);
+        if (rc == 0 || rc == XI_E_INVAL) return rc;
+    }
+    return rc == XI_E_NOENT ? xi_fail(rc, "there is no folder for sockets that others may reach: XI_OPEN_DIR names one") : rc;
+}
+
+/* The lock is of the runtime folder, and there may be two of those: then another broker may have been first here. */
+static bool is_served(const struct sockaddr_un *a) {
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool served = fd >= 0 && (connect(fd, (const struct sockaddr *)a, sizeof *a) == 0 || errno == EAGAIN);
+    if (fd >= 0) close(fd);
+    return served;
+}
+
+int start_open_socket(const char *ns) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    char dir[108];
+    unsigned which;
+    bool stale;
+    int rc = open_place(dir, sizeof dir, &which);
+    if (rc == 0) rc = xi_open_socket_path(a.sun_path, sizeof a.sun_path, geteuid(), ns, which);
+    if (rc == 0 && is_served(&a))
+        rc = xi_fail(XI_E_ACCESS, "another broker of yours, with another runtime folder, serves an open namespace \"%s\" at %s", ns,
+                     a.sun_path);
+    return rc ? rc : listen_on(&a, 0666, &stale);
+}
+
+void start_remove_open_socket(const char *ns) {
+    char path[120];
+    for (unsigned which = 0; which < XI_OPEN_PLACES; which++)
+        if (xi_open_socket_path(path, sizeof path, geteuid(), ns, which) == 0) unlink(path);
 }
 
 void start_remove_socket(const char *ns) {

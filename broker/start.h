@@ -17,8 +17,11 @@ void start_raise_limits(void);
 int start_lock(const char *ns);
 /* The listening socket, mode 0600. *stale: there was one already, of a broker that did not end properly. */
 int start_socket(const char *ns, bool *stale);
-/* Removes the socket, so that nobody comes any more; and the lock file, which is the last thing that a broker does. */
+/* The one for other users, mode 0666 in a folder that anybody may pass but the owner alone may write. */
+int start_open_socket(const char *ns);
+/* Removes the sockets, so that nobody comes any more; and the lock file, which is the last thing that a broker does. */
 void start_remove_socket(const char *ns);
+void start_remove_open_socket(const char *ns);
 void start_remove_lock(const char *ns);
 
 #endif

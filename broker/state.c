@@ -68,7 +68,8 @@ static struct user *user_of(struct state *st, uint32_t uid) {
 }
 
 bool afford(struct state *st, uint32_t uid, const struct state_limits *more) {
-    const struct state_limits *used = &user_of(st, uid)->used, *most = &st->limits;
+    const struct state_limits *used = &user_of(st, uid)->used;
+    const struct state_limits *most = st->open && uid != st->owner ? &st->other_limits : &st->limits;
     if (more->bytes > most->bytes || used->bytes > most->bytes - more->bytes)
         refuse(st, XI_E_QUOTA,
                "%llu more bytes would pass this user's quota of %llu (%llu used); release values, or start "
@@ -127,7 +128,10 @@ uint32_t take_number(struct state *st) {
 
 static void on_connect(struct state *st, const struct event *event) {
     struct conn *conn = memory_or_die(NULL, 1, sizeof *conn);
-    *conn = (struct conn){.pid = event->pid, .uid = event->uid, .start = event->start};
+    uint32_t *groups = event->group_count ? memory_or_die(NULL, event->group_count, sizeof *groups) : NULL;
+    if (groups) memcpy(groups, event->groups, event->group_count * sizeof *groups);
+    *conn = (struct conn){
+        .pid = event->pid, .who = {event->uid, event->gid, groups, event->group_count}, .start = event->start};
     *table_put(&st->conns, event->conn) = (uintptr_t)conn;
 }
 
@@ -136,6 +140,11 @@ static void on_connect(struct state *st, const struct event *event) {
  * has done nothing but join was given up by a process that goes on (its join failed half-way): it leaves, if it does
  * not die first, nor comes back.
  */
+static void conn_free(struct conn *conn) {
+    free((void *)(uintptr_t)conn->who.groups);
+    free(conn);
+}
+
 static void on_disconnect(struct state *st, uint64_t number) {
     struct conn *conn = conn_of(st, number);
     if (!conn) return;
@@ -146,7 +155,7 @@ static void on_disconnect(struct state *st, uint64_t number) {
     }
     uint32_t slot = conn->slot;
     table_drop(&st->conns, number);
-    free(conn);
+    conn_free(conn);
     if (slot && !st->interps[slot].conn && interp_unused(&st->interps[slot])) emit_slot(st, ACTION_SETTLE, slot);
 }
 
@@ -184,6 +193,10 @@ static void on_request(struct state *st, const struct event *event) {
     struct interp *me = conn->slot ? &st->interps[conn->slot] : NULL;
     if (q->op == XI_OP_STATS) {
         request_stats(st);
+    } else if (q->op == XI_OP_OBSERVE) {
+        request_observe(st, conn, q);
+    } else if (q->op == XI_OP_SHUTDOWN && !access_to_shutdown(st, conn->who.uid)) {
+        refuse(st, XI_E_ACCESS, "this namespace belongs to user %u: nobody else shuts it down", st->owner);
     } else if (q->op == XI_OP_SHUTDOWN) {
         answer(st, 0, 0, 0, 0);
         st->shutdown = true;
@@ -261,6 +274,7 @@ void state_init(struct state *st, const struct state_limits *limits, uint64_t se
 
 static void interp_free_tables(struct interp *in) {
     table_clear(&in->handles);
+    table_clear(&in->opened);
     table_clear(&in->refs);
     free(in->held);
 }
@@ -268,7 +282,7 @@ static void interp_free_tables(struct interp *in) {
 void state_deinit(struct state *st) {
     for (uint32_t i = 0; i < XI_MAX_INTERPS; i++) interp_free_tables(&st->interps[i]);
     uint64_t key, value;
-    for (uint32_t at = 0; table_next(&st->conns, &at, &key, &value);) free((void *)(uintptr_t)value);
+    for (uint32_t at = 0; table_next(&st->conns, &at, &key, &value);) conn_free((struct conn *)(uintptr_t)value);
     table_clear(&st->ids);
     table_clear(&st->chan_ids);
     table_clear(&st->segments);
@@ -279,6 +293,12 @@ void state_deinit(struct state *st) {
     free(st->users);
     free(st->actions);
     *st = (struct state){0};
+}
+
+void state_open(struct state *st, uint32_t owner, const struct state_limits *others) {
+    st->open = true;
+    st->owner = owner;
+    st->other_limits = *others;
 }
 
 void state_adopt_counters(struct state *st, int64_t next_id, uint32_t next_segment, uint64_t next_channel) {
@@ -324,6 +344,10 @@ void state_adopt_channel(struct state *st, uint32_t index, const struct chan *fo
     *table_put(&st->segments, ch->segment) = SEGMENT_VALUE(XI_SEG_CHANNEL, index);
     charge(st, ch->uid, &(struct state_limits){.bytes = XI_RING_OFFSET + ch->capacity, .segments = 1, .channels = 1});
     st->chan_count++;
+}
+
+void state_adopt_opened(struct state *st, uint32_t slot, uint32_t index, uint32_t rights) {
+    *table_put(&st->interps[slot].opened, st->chans[index].id) |= rights;
 }
 
 void state_adopt_done(struct state *st) { channels_rebuild(st); }

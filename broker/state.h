@@ -30,6 +30,11 @@
  *
  * Who pays. Every segment, channel and interpreter is charged to the uid that
  * caused it, until the very byte is given back.
+ *
+ * Who may. In a namespace that is open to other users a channel is its maker's
+ * user's and those' whom its list names; what an interpreter has opened, and for
+ * what, says whose segments it gets (state_access.c). Otherwise all are of one
+ * user, and nothing of this is asked.
  */
 #ifndef XI_BROKER_STATE_H
 #define XI_BROKER_STATE_H
@@ -38,6 +43,7 @@
 #include <stdint.h>
 
 #include "table.h"
+#include "wire/access.h"
 #include "wire/layout.h"
 #include "wire/protocol.h"
 
@@ -81,6 +87,7 @@ struct interp {
     uint64_t leave_conn; /* who waits for the reply to LEAVE, or 0 */
     uint32_t leave_serial;
     struct table handles; /* channel id to open handles; 0: opened once, closed since */
+    struct table opened;  /* in an open namespace: channel id to what it was ever opened for, XI_ACCESS_* */
     struct table refs;    /* interpreter id to references held on it */
     struct held *held;
     uint32_t held_count, held_capacity;
@@ -96,10 +103,11 @@ struct chan {
     uint32_t uid;
     uint32_t next; /* index + 1 in the hash chain, or in the free list */
     char name[80];
+    struct xi_access access[XI_ACCESS_MAX];
 };
 
 enum event_kind {
-    EVENT_CONNECT,    /* conn, uid, pid, start */
+    EVENT_CONNECT,    /* conn, uid, gid, groups, pid, start */
     EVENT_DISCONNECT, /* conn */
     EVENT_REQUEST,    /* conn, request: well-formed (see request.h) */
     EVENT_FAILED,     /* status, text: the action just tried failed */
@@ -114,7 +122,9 @@ enum event_kind {
 struct event {
     enum event_kind kind;
     uint64_t conn;
-    uint32_t uid;
+    uint32_t uid, gid;
+    const uint32_t *groups; /* copied */
+    uint32_t group_count;
     int32_t pid;
     uint64_t start;
     const struct xi_request *request;
@@ -134,6 +144,8 @@ enum action_kind {
     ACTION_MAKE_ARENA,    /* slot, number, size */
     ACTION_MAKE_BORROWS,  /* slot, number, size */
     ACTION_REMOVE,        /* number: remove the segment */
+    ACTION_NOTE,          /* slot, index, rights: has opened the channel for this too */
+    ACTION_FORGET,        /* index: nobody has opened that channel, which goes */
     ACTION_CLEAR_CHANNEL, /* index: clear the registry's entry */
     ACTION_CLEAR_SLOT,    /* slot: FREE */
     ACTION_ORPHAN_SLOT,   /* slot: ORPHAN */
@@ -150,7 +162,7 @@ enum action_kind {
 };
 struct action {
     enum action_kind kind;
-    uint32_t slot, index, number;
+    uint32_t slot, index, number, rights;
     uint64_t conn, channel, size;
     const struct xi_request *request;
     struct {
@@ -164,13 +176,16 @@ struct action {
 
 struct conn {
     int32_t pid;
-    uint32_t uid;
+    struct xi_who who;
     uint64_t start;
     uint32_t slot; /* 0: has not joined */
 };
 
 struct state {
-    struct state_limits limits;
+    struct state_limits limits;       /* of one user */
+    struct state_limits other_limits; /* of one user other than `owner` */
+    bool open;                        /* users other than `owner` may join */
+    uint32_t owner;                   /* uid of the broker */
     struct interp *interps; /* XI_MAX_INTERPS; slot 0 is the broker itself, never used */
     struct chan *chans;
     uint32_t chan_capacity, chan_count, chan_free; /* chan_free: index + 1 */
@@ -207,6 +222,8 @@ struct state {
 
 void state_init(struct state *st, const struct state_limits *limits, uint64_t seed);
 void state_deinit(struct state *st);
+/* The namespace is open to other users than its owner: from now on it matters who somebody is. `others`: each one's. */
+void state_open(struct state *st, uint32_t owner, const struct state_limits *others);
 /* Decides; the answer is st->actions[0 .. action_count), valid until the next step. */
 void state_step(struct state *st, const struct event *event);
 
@@ -224,6 +241,8 @@ void state_adopt_counters(struct state *st, int64_t next_id, uint32_t next_segme
 void state_adopt_interp(struct state *st, const struct adopted_interp *found);
 void state_adopt_segment(struct state *st, uint32_t slot, const struct held *held);
 void state_adopt_channel(struct state *st, uint32_t index, const struct chan *found);
+/* After slots and channels: what an interpreter had opened. */
+void state_adopt_opened(struct state *st, uint32_t slot, uint32_t index, uint32_t rights);
 void state_adopt_done(struct state *st);
 
 /* Index of the channel with this id, or -1. */

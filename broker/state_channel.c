@@ -130,7 +130,7 @@ static bool well_asked(struct state *st, const struct xi_request *q) {
     return false;
 }
 
-static void count_handle(struct state *st, struct interp *me, uint32_t index) {
+static void count_handle(struct state *st, struct interp *me, uint32_t index, uint64_t flags) {
     struct chan *ch = &st->chans[index];
     interp_mark_used(st, me);
     ++*table_put(&me->handles, ch->id);
@@ -139,7 +139,10 @@ static void count_handle(struct state *st, struct interp *me, uint32_t index) {
     st->current.slot = slot_of(st, me);
     st->current.index = index;
     emit(st, ACTION_PUBLISH_CHAN)->index = index;
-    answer(st, ch->id, ch->segment, ch->mode, ch->capacity);
+    const struct conn *conn = conn_of(st, st->current.conn);
+    uint32_t rights = access_to(st, &conn->who, ch);
+    access_note(st, me, index, rights & access_asked(flags));
+    answer(st, ch->id, ch->segment, XI_OPENED(ch->mode, rights, access_shared(st, ch, me->uid)), ch->capacity);
 }
 
 static void open_old(struct state *st, struct interp *me, const struct xi_request *q, uint32_t index) {
@@ -147,10 +150,12 @@ static void open_old(struct state *st, struct interp *me, const struct xi_reques
     if (q->a && q->a != ch->mode)
         refuse(st, XI_E_MISMATCH, "channel \"%s\" exists as a %s; open it as one, or with mode 0", ch->name,
                mode_name(ch->mode));
+    else if (!access_allows(st, conn_of(st, st->current.conn), ch, q->c))
+        return; /* refused */
     else if (ch->handles == UINT32_MAX)
         refuse(st, XI_E_LIMIT, "channel \"%s\" has too many handles", ch->name);
     else
-        count_handle(st, me, index);
+        count_handle(st, me, index, q->c);
 }
 
 static void open_new(struct state *st, struct interp *me, const struct xi_request *q) {
@@ -158,6 +163,7 @@ static void open_new(struct state *st, struct interp *me, const struct xi_reques
         refuse(st, XI_E_NOENT, "there is no channel \"%s\"", q->name);
         return;
     }
+    if (!access_takes(st, q)) return;
     uint64_t capacity = round_capacity(q->b);
     struct state_limits cost = {.bytes = XI_RING_OFFSET + capacity, .segments = 1, .channels = 1};
     if (!afford(st, me->uid, &cost)) return;
@@ -177,6 +183,7 @@ static void open_new(struct state *st, struct interp *me, const struct xi_reques
                         .grow_max = round_grow(q->e),
                         .uid = me->uid};
     memcpy(ch->name, q->name, sizeof ch->name);
+    memcpy(ch->access, q->access, sizeof ch->access);
     link_name(st, index);
     *table_put(&st->chan_ids, ch->id) = index;
     *table_put(&st->segments, number) = SEGMENT_VALUE(XI_SEG_CHANNEL, index);
@@ -186,7 +193,7 @@ static void open_new(struct state *st, struct interp *me, const struct xi_reques
     a->index = index;
     a->number = number;
     a->request = q;
-    count_handle(st, me, index);
+    count_handle(st, me, index, q->c);
     st->current.number = number;
 }
 
@@ -202,6 +209,7 @@ void request_open(struct state *st, struct interp *me, const struct xi_request *
 
 static void remove_channel(struct state *st, uint32_t index) {
     struct chan *ch = &st->chans[index];
+    access_forget(st, index);
     unlink_name(st, index);
     table_drop(&st->chan_ids, ch->id);
     table_drop(&st->segments, ch->segment);

@@ -57,6 +57,29 @@ void request_drop(struct state *st, struct interp *me, const struct xi_request *
 void request_segment(struct state *st, struct interp *me, const struct xi_request *q);
 void segment_undo(struct state *st);
 
+/* state_access.c: who may do what. In a namespace of one user everybody may everything. */
+struct xi_who;
+/* XI_ACCESS_*: what this user may do in the channel. */
+uint32_t access_to(const struct state *st, const struct xi_who *who, const struct chan *ch);
+/* What is to be opened for, by the XI_OPEN_* flags. */
+uint32_t access_asked(uint64_t flags);
+/* True if this user may open it for that; else the current request is refused. */
+bool access_allows(struct state *st, const struct conn *conn, const struct chan *ch, uint64_t flags);
+/* True if others than this user may open it. */
+bool access_shared(const struct state *st, const struct chan *ch, uint32_t uid);
+/* True if the list that comes with a new channel can be taken; else the current request is refused. */
+bool access_takes(struct state *st, const struct xi_request *q);
+/* Remembers what `me` has opened the channel for, before it is told so. */
+void access_note(struct state *st, struct interp *me, uint32_t index, uint32_t rights);
+/* Forgets who has opened the channel, before it goes. */
+void access_forget(struct state *st, uint32_t index);
+/* True if `me` may have a descriptor of this segment. */
+bool access_to_segment(const struct state *st, const struct interp *me, uint32_t number);
+/* True if they may hold references on one another, and end one another by dropping them; or shut the namespace down. */
+bool access_to_life(const struct state *st, uint32_t uid, uint32_t target);
+bool access_to_shutdown(const struct state *st, uint32_t uid);
+void request_observe(struct state *st, const struct conn *conn, const struct xi_request *q);
+
 /* state_channel.c */
 void request_open(struct state *st, struct interp *me, const struct xi_request *q);
 void request_close(struct state *st, struct interp *me, const struct xi_request *q);

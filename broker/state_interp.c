@@ -36,16 +36,20 @@ static void end_if_unwanted(struct state *st, uint32_t slot) {
     a->reply.op = XI_EV_END;
 }
 
-static struct interp *target_of(struct state *st, const struct xi_request *q) {
+static struct interp *target_of(struct state *st, const struct interp *me, const struct xi_request *q) {
     uint64_t *slot = table_find(&st->ids, q->a);
-    if (slot) return &st->interps[*slot];
-    refuse(st, XI_E_NOENT, "there is no interpreter %lld", (long long)q->a);
+    struct interp *target = slot ? &st->interps[*slot] : NULL;
+    if (target && access_to_life(st, me->uid, target->uid)) return target;
+    if (target)
+        refuse(st, XI_E_ACCESS, "interpreter %lld is user %u's: its life is not in your hands", (long long)q->a, target->uid);
+    else
+        refuse(st, XI_E_NOENT, "there is no interpreter %lld", (long long)q->a);
     return NULL;
 }
 
 void request_ref(struct state *st, struct interp *me, const struct xi_request *q) {
     if ((q->c & XI_WIRE_ADOPT) && me->declaring) emit_slot(st, ACTION_SETTLE, slot_of(st, me));
-    struct interp *target = target_of(st, q);
+    struct interp *target = target_of(st, me, q);
     if (!target) return;
     if (target->told_end) {
         refuse(st, XI_E_NOENT, "interpreter %lld was told to end: its last reference is gone", (long long)target->id);
@@ -64,7 +68,7 @@ void request_ref(struct state *st, struct interp *me, const struct xi_request *q
 }
 
 void request_unref(struct state *st, struct interp *me, const struct xi_request *q) {
-    struct interp *target = target_of(st, q);
+    struct interp *target = target_of(st, me, q);
     if (!target) return;
     uint64_t *mine = table_find(&me->refs, q->a);
     if (!mine) {
@@ -134,7 +138,7 @@ static void forget_declared(struct state *st, struct interp *in) {
 static void rejoin(struct state *st, struct conn *conn, const struct xi_request *q) {
     uint64_t *slot = table_find(&st->ids, q->b);
     struct interp *in = slot ? &st->interps[*slot] : NULL;
-    if (!in || in->pid != conn->pid || in->start != conn->start || in->uid != conn->uid) {
+    if (!in || in->pid != conn->pid || in->start != conn->start || in->uid != conn->who.uid) {
         refuse(st, XI_E_NOENT, "interpreter %llu does not live in this process; join anew", (unsigned long long)q->b);
         return;
     }
@@ -167,7 +171,7 @@ static void join_new(struct state *st, struct conn *conn, const struct xi_reques
                           .id = st->next_id++,
                           .conn = st->current.conn,
                           .pid = conn->pid,
-                          .uid = conn->uid,
+                          .uid = conn->who.uid,
                           .start = conn->start,
                           .flags = (uint32_t)q->a & XI_JOIN_REQUIRES_REF};
     charge(st, in->uid, &(struct state_limits){.interps = 1});
@@ -196,7 +200,7 @@ void request_join(struct state *st, struct conn *conn, const struct xi_request *
         return;
     }
     struct state_limits cost = {XI_OWN_SIZE + XI_MAILBOX_SIZE, 2, 0, 1};
-    if (!afford(st, conn->uid, &cost)) return;
+    if (!afford(st, conn->who.uid, &cost)) return;
     uint32_t slot = free_slot(st), own, mailbox;
     if (!slot) {
         refuse(st, XI_E_LIMIT, "a namespace has %u interpreters at most (those whose values still wait count too)",
@@ -214,6 +218,7 @@ static void release_slot(struct state *st, uint32_t slot) {
     struct interp *in = &st->interps[slot];
     discharge(st, in->uid, &(struct state_limits){.interps = 1});
     table_clear(&in->handles);
+    table_clear(&in->opened);
     table_clear(&in->refs);
     free(in->held);
     *in = (struct interp){0};

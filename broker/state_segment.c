@@ -109,6 +109,12 @@ void request_segment(struct state *st, struct interp *me, const struct xi_reques
         refuse(st, XI_E_ACCESS, "segment %08llx belongs to another interpreter alone", (unsigned long long)q->a);
         return;
     }
+    if (!access_to_segment(st, me, (uint32_t)q->a)) {
+        refuse(st, XI_E_ACCESS,
+               "segment %08llx is another user's, and interpreter %lld has opened no channel that would bring it here",
+               (unsigned long long)q->a, (long long)me->id);
+        return;
+    }
     answer(st, q->a, 0, 0, 0);
     st->actions[st->action_count - 1].reply.segment_kind = kind;
 }

@@ -152,11 +152,30 @@ static uint64_t draw_epoch(void) {
     return epoch;
 }
 
-int world_create(struct world *w, const char *ns, uid_t uid, bool memfd) {
+/* Numbers of segments begin at 2, and go up by two. */
+#define OPENED_NUMBER 1u
+
+static int make_opened(struct world *w) {
+    struct xi_segment head = {.magic = XI_LAYOUT_MAGIC,
+                              .version = XI_LAYOUT_VERSION,
+                              .kind = XI_SEG_OPENED,
+                              .epoch = w->epoch,
+                              .size = sizeof(struct xi_opened),
+                              .number = OPENED_NUMBER};
+    struct xi_expect expect = {XI_SEG_OPENED, OPENED_NUMBER, w->epoch};
+    int fd, rc = xi_segment_make(NULL, &head, &fd);
+    if (rc) return rc;
+    struct seg *s = world_know(w, OPENED_NUMBER, XI_SEG_OPENED, 0, head.size, fd);
+    struct xi_map map;
+    rc = xi_segment_map(s->fd, true, false, &expect, &map);
+    if (rc == 0) w->opened = map.base;
+    return rc;
+}
+
+int world_create(struct world *w, const char *ns, uid_t uid, bool memfd, const struct xi_access *open_to) {
     *w = (struct world){.uid = uid, .memfd = memfd, .epoch = draw_epoch(), .registry_fd = -1};
     memcpy(w->ns, ns, strnlen(ns, sizeof w->ns - 1));
-    /* A sealed memfd cannot grow: its registry has all its entries from the start. */
-    uint32_t channels = memfd ? XI_MAX_CHANNELS : XI_REGISTRY_CHANNELS_FIRST;
+    uint32_t channels = XI_REGISTRY_CHANNELS_FIRST;
     struct xi_segment head = {.magic = XI_LAYOUT_MAGIC,
                               .version = XI_LAYOUT_VERSION,
                               .kind = XI_SEG_REGISTRY,
@@ -166,12 +185,14 @@ int world_create(struct world *w, const char *ns, uid_t uid, bool memfd) {
     world_name(w, name, 0);
     int rc = xi_segment_make(memfd ? NULL : name, &head, &w->registry_fd);
     if (rc == 0) rc = world_map_registry(w);
+    if (rc == 0 && open_to) rc = make_opened(w);
     if (rc) return rc;
     w->registry_size = head.size;
     struct xi_registry *r = w->registry;
     memcpy(r->ns, w->ns, sizeof r->ns);
     r->uid = uid;
-    r->flags = memfd ? XI_NS_MEMFD : 0;
+    r->flags = (memfd ? XI_NS_MEMFD : 0) | (open_to ? XI_NS_OPEN : 0);
+    if (open_to) memcpy(r->open_to, open_to, sizeof r->open_to);
     xi_store_relaxed(&r->next_id, 1);
     xi_store_relaxed(&r->next_segment, 2u);
     xi_store_relaxed(&r->next_channel_id, 1);
@@ -203,6 +224,7 @@ void world_deinit(struct world *w) {
     for (uint32_t at = 0; table_next(&w->segs, &at, &number, &value); at = 0) forget(w, (struct seg *)(uintptr_t)value);
     table_clear(&w->segs);
     if (w->registry) munmap(w->registry, XI_REGISTRY_SIZE(XI_MAX_CHANNELS));
+    if (w->opened) munmap(w->opened, sizeof *w->opened);
     if (w->registry_fd >= 0) close(w->registry_fd);
     *w = (struct world){.registry_fd = -1};
 }
@@ -254,6 +276,7 @@ static uint64_t realtime_ns(void) {
 
 static void fill_slot(struct world *w, const struct state *st, uint32_t slot, const struct xi_request *q) {
     const struct interp *in = &st->interps[slot];
+    if (w->opened) memset(w->opened->word[slot], 0, sizeof w->opened->word[slot]);
     struct xi_slot *s = &w->registry->slots[slot];
     s->flags = in->flags;
     s->pid = in->pid;
@@ -261,7 +284,7 @@ static void fill_slot(struct world *w, const struct state *st, uint32_t slot, co
     s->own_seg = in->held[0].number;
     s->mailbox_seg = in->held[1].number;
     s->joined_ns = realtime_ns();
-    s->used = 0;
+    s->uid = in->uid;
     xi_store_relaxed(&s->told_end, 0);
     memcpy(s->name, q->name, sizeof s->name);
     memcpy(s->language, q->text, sizeof s->language);
@@ -350,7 +373,9 @@ int world_make_channel(struct world *w, const struct state *st, uint32_t index, 
     e->segment = ch->segment;
     e->mode = ch->mode;
     e->capacity = ch->capacity;
+    e->owner = ch->uid;
     memcpy(e->name, ch->name, sizeof e->name);
+    memcpy(e->access, ch->access, sizeof e->access);
     xi_store_relaxed(&e->handles, ch->handles);
     xi_store_release(&e->id, ch->id);
     return 0;
@@ -373,7 +398,7 @@ void world_remove(struct world *w, uint32_t number, bool empty_it) {
 void world_publish_slot(struct world *w, const struct state *st, uint32_t slot) {
     const struct interp *in = &st->interps[slot];
     struct xi_slot *s = &w->registry->slots[slot];
-    s->used = in->used;
+    s->flags = in->flags | (in->used ? XI_SLOT_USED : 0);
     xi_store_relaxed(&s->id_refcount, in->published);
     xi_store_relaxed(&s->arena_bytes, state_arena_bytes(in));
 }
@@ -385,6 +410,19 @@ void world_publish_channel(struct world *w, const struct state *st, uint32_t ind
 void world_clear_channel(struct world *w, uint32_t index) {
     struct xi_registry *r = w->registry;
     if (index < xi_load_relaxed(&r->channel_limit)) xi_store_release(&r->channels[index].id, 0);
+}
+
+#define OPENED_WORD(index) ((index) / 32)
+#define OPENED_SHIFT(index) ((index) % 32 * 2)
+
+void world_note_opened(struct world *w, uint32_t slot, uint32_t index, uint32_t rights) {
+    if (w->opened) xi_or_full(&w->opened->word[slot][OPENED_WORD(index)], (uint64_t)rights << OPENED_SHIFT(index));
+}
+
+void world_forget_opened(struct world *w, const struct state *st, uint32_t index) {
+    for (uint32_t slot = 1; w->opened && slot < XI_MAX_INTERPS; slot++)
+        if (st->interps[slot].life != INTERP_FREE)
+            xi_and_full(&w->opened->word[slot][OPENED_WORD(index)], ~((uint64_t)XI_ACCESS_BOTH << OPENED_SHIFT(index)));
 }
 
 void world_set_slot(struct world *w, uint32_t slot, enum xi_slot_state state) {

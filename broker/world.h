@@ -48,11 +48,12 @@ struct world {
     struct seg *newest, *oldest;
     uint32_t mapped;
     uint32_t mailbox_of[XI_MAX_INTERPS]; /* by slot; 0: none */
+    struct xi_opened *opened; /* in a namespace that is open to other users */
     struct xi_world repair;
 };
 
-/* Makes a namespace from nothing. */
-int world_create(struct world *w, const char *ns, uid_t uid, bool memfd);
+/* Makes a namespace from nothing. `open_to`: the others who may join (only with `memfd`), or NULL. */
+int world_create(struct world *w, const char *ns, uid_t uid, bool memfd, const struct xi_access *open_to);
 /*
  * Takes over the namespace of a dead broker into `st`, removing what nobody owns. 1: adopted; 0: there is nothing;
  * 2: nothing that can be adopted (the reason is logged, the leftovers are removed); after either, create one. Negative:
@@ -74,6 +75,9 @@ void world_remove(struct world *w, uint32_t number, bool empty_it);
 void world_publish_slot(struct world *w, const struct state *st, uint32_t slot);
 void world_publish_channel(struct world *w, const struct state *st, uint32_t index);
 void world_clear_channel(struct world *w, uint32_t index);
+/* What interpreters have opened, for a broker that comes after this one. */
+void world_note_opened(struct world *w, uint32_t slot, uint32_t index, uint32_t rights);
+void world_forget_opened(struct world *w, const struct state *st, uint32_t index);
 void world_set_slot(struct world *w, uint32_t slot, enum xi_slot_state state);
 /* Sets the flag in the mailbox of `slot` and rings whoever of it sleeps. */
 void world_flag(struct world *w, uint32_t slot, uint32_t flag);

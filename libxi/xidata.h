@@ -302,7 +302,8 @@ typedef struct xi_channel xi_channel;
 #define XI_JOIN_NO_SPIN 8u      /* sleep at once */
 
 typedef struct xi_join_opts {
-    const char *ns;       /* namespace; NULL: $XI_NAMESPACE, else "default" */
+    const char *ns;       /* namespace; NULL: $XI_NAMESPACE, else "default". "USER/NAME" (or "1000/NAME"): one of that user,
+                             who has opened it to this one with: xi broker -n NAME --open-to ... */
     const char *name;     /* of this interpreter, for people; NULL: the program's */
     const char *language; /* "c", "cpython 3.11", ...; NULL: "c" */
     uint32_t flags;       /* XI_JOIN_* */
@@ -312,8 +313,10 @@ typedef struct xi_join_opts {
 /*
  * Joins a namespace and starts its broker if none runs. May block (start of the broker: tens of milliseconds). A
  * process may join more than once; each is an interpreter of its own. Environment: XI_NAMESPACE, XI_WAIT=auto|uring|
- * futex, XI_SPIN_US, XI_BROKER (path of xi-broker), XI_RUNTIME_DIR (folder of the control sockets).
- * Errors: BROKER, QUOTA, LIMIT, NOSPACE, NOMEM, MISMATCH (broker of another version), INVAL, INTR.
+ * futex, XI_SPIN_US, XI_BROKER (path of xi-broker), XI_RUNTIME_DIR (folder of the control sockets), XI_OPEN_DIR (where the
+ * sockets of namespaces that are open to other users lie).
+ * Errors: BROKER, QUOTA, LIMIT, NOSPACE, NOMEM, MISMATCH (broker of another version), INVAL, INTR, ACCESS (not open to this
+ * user), NOENT (no such user).
  */
 XI_API XI_NODISCARD int xi_join(const xi_join_opts *opts, xi_interp **out);
 /*
@@ -345,6 +348,8 @@ typedef struct xi_interp_info {
     uint64_t sent, received, parks, wakes, borrows;
     uint64_t joined_ns;   /* CLOCK_REALTIME */
     char name[32], language[32], wait[16];
+    uint32_t uid;         /* the user that it runs as */
+    uint32_t pad_;
 } xi_interp_info;
 
 typedef struct xi_channel_info {
@@ -364,6 +369,9 @@ typedef struct xi_channel_info {
     uint32_t retain;
     uint64_t dropped, expired, dead; /* values, over all present groups */
     uint64_t grow;       /* bytes to which the ring may grow; 0: bounded */
+    uint32_t owner;      /* uid of who made it */
+    uint32_t shared_with_others; /* 1: other users than this one may open it */
+    char access[256];    /* what others than the owner may do: "1001:r,@50:rw"; empty: nothing */
 } xi_channel_info;
 
 typedef struct xi_group_info {
@@ -484,11 +492,16 @@ typedef struct xi_open_opts {
     const char *dead;   /* channel for values that expired; NULL: they vanish, counted */
     uint32_t retain;    /* the last so many values are kept, as far as there is room, for groups that join later */
     uint32_t when_full; /* enum xi_when_full */
+    const char *access; /* in a namespace that is open to other users, what others than its maker may do with the channel:
+                           "alice:r,@staff:rw,1001:w,*:r" (r: receive, w: send; @: a group; *: all who may join; names or
+                           numbers). NULL: nothing, it is the maker's own user's alone. */
 } xi_open_opts;
 
 /*
  * Opens a channel of the namespace, making it if need be. A broadcast handle receives what is sent after this call.
- * Errors: MISMATCH, NOENT, QUOTA, NOSPACE, LIMIT (64 groups), INVAL, BROKER, FORKED. May block for the broker.
+ * Errors: MISMATCH, NOENT, QUOTA, NOSPACE, LIMIT (64 groups), INVAL, BROKER, FORKED, ACCESS (another user's channel, and not
+ * open to this one for what `flags` ask; who may only send opens with XI_OPEN_SEND, who may only receive with
+ * XI_OPEN_RECV). May block for the broker.
  */
 XI_API XI_NODISCARD int xi_open(xi_interp *me, const char *name, const xi_open_opts *opts, xi_channel **out);
 /* Closes the handle; the channel lives on while it has handles or undelivered values. NULL is a no-op. Threads asleep in
@@ -502,6 +515,9 @@ XI_API int xi_close(xi_channel *ch);
 XI_API const char *xi_channel_name(const xi_channel *ch);
 XI_API xi_interp *xi_channel_interp(const xi_channel *ch);
 XI_API int xi_channel_stat(xi_channel *ch, xi_channel_info *out);
+/* True if others than this process's user may open the channel, so that whatever is received from it may be theirs: what
+ * can run code when it is decoded (a pickle) is then not to be decoded unless the program's own user asked for that. */
+XI_API bool xi_channel_shared(const xi_channel *ch);
 /* Its groups: fills up to `capacity`, returns how many there are. */
 XI_API int64_t xi_channel_groups(xi_channel *ch, xi_group_info *out, size_t capacity);
 /* Ends a named group, whoever receives in it (they get XI_E_LEFT); what it had yet to receive, it never will. NOENT. */

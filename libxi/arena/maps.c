@@ -134,10 +134,10 @@ static int open_segment(struct xi_interp *me, uint32_t number, bool writable, bo
         }
         return 0;
     }
-    xi_shm_segment_name(name, me->uid, me->ns, me->epoch, number);
+    xi_shm_segment_name(name, me->place.uid, me->place.ns, me->epoch, number);
     int rc = xi_segment_open(name, writable || ONE_MAPPING, &fds[0]);
     if (rc || !arena) return rc;
-    xi_shm_segment_name(name, me->uid, me->ns, me->epoch, number + 1);
+    xi_shm_segment_name(name, me->place.uid, me->place.ns, me->epoch, number + 1);
     return xi_segment_open(name, true, &fds[1]);
 }
 

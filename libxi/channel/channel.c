@@ -43,6 +43,11 @@ static int check_open(const xi_interp *me, const char *name, const xi_open_opts 
     return check_terms(name, o);
 }
 
+/* Looks the names up: numbers alone go to the broker. */
+static int ask_access(const xi_open_opts *o, struct xi_request *req) {
+    return o->access ? xi_access_parse(o->access, true, req->access) : 0;
+}
+
 static void list_add(struct xi_interp *me, struct xi_channel *ch) {
     pthread_mutex_lock(&me->channels_mutex);
     ch->next = me->channels;
@@ -77,7 +82,9 @@ static void use_mapping(struct xi_channel *ch, const struct xi_reply *r) {
     memcpy(ch->dead, f->dead, sizeof ch->dead);
     ch->segment = (uint32_t)r->b;
     ch->id = r->a;
-    ch->mode = (uint32_t)r->c;
+    ch->mode = XI_OPENED_MODE(r->c);
+    ch->rights = XI_OPENED_RIGHTS(r->c);
+    ch->shared = XI_OPENED_SHARED(r->c);
     ch->lock_word = XI_LOCK_OF(ch->interp->slot);
     xi_spin_init(&ch->send_spin, ch->interp->spin_ns);
     xi_spin_init(&ch->receive_spin, ch->interp->spin_ns);
@@ -106,7 +113,8 @@ static int open_at_broker(struct xi_channel *ch, const xi_open_opts *o) {
     req.g = o->retain;
     req.h = o->when_full;
     if (o->dead) memcpy(req.other, o->dead, strlen(o->dead));
-    int rc = xi_control_call(ch->interp, &req, &r, &fd, 1);
+    int rc = ask_access(o, &req);
+    if (rc == 0) rc = xi_control_call(ch->interp, &req, &r, &fd, 1);
     if (rc) return rc;
     rc = fd < 0 ? xi_fail(XI_E_BROKER, "the broker answered without a descriptor")
                 : xi_maps_channel(ch->interp, (uint32_t)r.b, fd, &ch->entry);
@@ -128,6 +136,7 @@ int xi_open(xi_interp *me, const char *name, const xi_open_opts *opts, xi_channe
     struct xi_channel *ch = calloc(1, sizeof *ch);
     if (!ch) return xi_fail(XI_E_NOMEM, "no memory for a channel handle");
     ch->interp = me;
+    ch->flags = o->flags;
     ch->can_send = !(o->flags & XI_OPEN_RECV);
     ch->need_peer = o->flags & XI_OPEN_NEED_PEER;
     ch->group_index = XI_NO_GROUP;
@@ -214,7 +223,7 @@ int xi_declare_channels(struct xi_interp *me) {
         xi_request_init(&req, XI_OP_OPEN);
         memcpy(req.name, ch->name, sizeof req.name);
         req.a = ch->mode;
-        req.c = XI_OPEN_EXISTING | XI_WIRE_ADOPT;
+        req.c = XI_OPEN_EXISTING | XI_WIRE_ADOPT | (ch->flags & (XI_OPEN_SEND | XI_OPEN_RECV));
         rc = xi_control_exchange(me, &req, &r, NULL, 0);
         if (rc == 0 && r.a != ch->id) rc = xi_fail(XI_E_MISMATCH, "channel \"%s\" is another one now", ch->name);
     }
@@ -224,6 +233,8 @@ int xi_declare_channels(struct xi_interp *me) {
 
 int xi_close(xi_channel *ch) {
     int rc = xi_channel_check(ch);
+    if (rc == 0 && !(ch->rights & XI_ACCESS_WRITE))
+        return xi_fail(XI_E_ACCESS, "channel \"%s\" is another user's: who may only receive from it cannot close it", ch->name);
     if (rc == 0) rc = xi_lock(ch, ch->chan, XI_LOCK_ABANDON_NS);
     if (rc) return rc;
     xi_store_full(&ch->chan->closed, 1);
@@ -256,9 +267,12 @@ int xi_channel_stat(xi_channel *ch, xi_channel_info *out) {
     out->mode = ch->mode;
     out->capacity = ch->home.capacity;
     xi_channel_read_stat(ch->chan, out);
+    out->shared_with_others = ch->shared;
+    xi_observer_read_access(ch->interp->observer, ch->id, out);
     return 0;
 }
 
 const char *xi_channel_name(const xi_channel *ch) { return ch->name; }
+bool xi_channel_shared(const xi_channel *ch) { return ch->shared; }
 xi_interp *xi_channel_interp(const xi_channel *ch) { return ch->interp; }
 size_t xi_inline_max(const xi_channel *ch) { return ch->inline_max; }

@@ -46,6 +46,9 @@ struct xi_channel {
     bool group_is_own;    /* ends with this handle */
     bool can_send;
     bool need_peer;       /* XI_OPEN_NEED_PEER */
+    bool shared;          /* others than this user may open it */
+    uint32_t rights;      /* XI_ACCESS_*: what this user may do; never more is done with the handle */
+    uint32_t flags;       /* XI_OPEN_*, as it was opened */
     uint32_t mode;
     uint64_t id;
     /* Checked copies of the channel's static fields. `dead`: its channel for expired values, or "". */

@@ -18,58 +18,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "../wait/sleep.h"
-#include "../wire/names.h"
+#include "connect.h"
 #include "interp.h"
 
 extern char **environ;
 
 #define PATIENCE_NS 10000000000ll /* for a broker to come up */
 #define READY_FD 3
-
-void xi_request_init(struct xi_request *r, enum xi_op op) {
-    memset(r, 0, sizeof *r);
-    r->magic = XI_WIRE_MAGIC;
-    r->version = XI_WIRE_VERSION;
-    r->op = (uint16_t)op;
-}
-
-/* ------------------------------------------------------------ packets */
-
-static void close_all(int *fds, unsigned n) {
-    for (unsigned i = 0; i < n; i++)
-        if (fds[i] >= 0) close(fds[i]);
-}
-
-/* One packet: 1 got, 0 the broker is gone, -errno. fds (XI_WIRE_FDS of them) are -1 or open. */
-static int packet_receive(int fd, struct xi_reply *reply, int *fds, int flags) {
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(XI_WIRE_FDS * sizeof(int))];
-    } control;
-    struct iovec iov = {reply, sizeof *reply};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    for (unsigned i = 0; i < XI_WIRE_FDS; i++) fds[i] = -1;
-    ssize_t n = recvmsg(fd, &msg, flags | MSG_CMSG_CLOEXEC);
-    if (n < 0) return errno == ECONNRESET ? 0 : -errno;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c))
-        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
-            size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-            memcpy(fds, CMSG_DATA(c), (count < XI_WIRE_FDS ? count : XI_WIRE_FDS) * sizeof(int));
-        }
-    if (n == 0) return 0;
-    if (n != (ssize_t)sizeof *reply || reply->magic != XI_WIRE_MAGIC || reply->version != XI_WIRE_VERSION) {
-        close_all(fds, XI_WIRE_FDS);
-        return -EPROTO;
-    }
-    reply->text[sizeof reply->text - 1] = 0;
-    return 1;
-}
 
 static void lost(struct xi_interp *me) {
     int fd = atomic_exchange(&me->control.fd, -1);
@@ -109,22 +68,27 @@ int xi_control_exchange(struct xi_interp *me, struct xi_request *request, struct
     ssize_t n;
     do n = send(fd, request, sizeof *request, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
-    if (n != (ssize_t)sizeof *request) {
+    /* One that closed already may have said why: that is still to be read. */
+    if (n != (ssize_t)sizeof *request && errno != EPIPE && errno != ECONNRESET) {
         lost(me);
-        return xi_fail(XI_E_BROKER, "the connection to the broker of namespace \"%s\" broke", me->ns);
+        return xi_fail(XI_E_BROKER, "the connection to the broker of namespace \"%s\" broke", me->place.text);
     }
     for (;;) {
         int rc = await(me, fd, &until);
         if (rc) return rc;
-        rc = packet_receive(fd, reply, got, MSG_DONTWAIT);
+        rc = xi_packet_receive(fd, reply, got, MSG_DONTWAIT);
         if (rc == -EAGAIN || rc == -EINTR) continue;
         if (rc <= 0) {
             lost(me);
-            return xi_fail(XI_E_BROKER, "the broker of namespace \"%s\" is gone", me->ns);
+            return xi_fail(XI_E_BROKER, "the broker of namespace \"%s\" is gone", me->place.text);
         }
         if (reply->serial == request->serial) break;
+        if ((rc = xi_turned_away(reply)) != 0) {
+            lost(me);
+            return rc;
+        }
         if (reply->serial == 0) event(me, reply);
-        close_all(got, XI_WIRE_FDS);
+        xi_close_all(got, XI_WIRE_FDS);
     }
     for (unsigned i = 0; i < want; i++) fds[i] = reply->status ? -1 : got[i];
     for (unsigned i = reply->status ? 0 : want; i < XI_WIRE_FDS; i++)
@@ -222,37 +186,25 @@ static int start_broker(struct xi_interp *me) {
     char said[420], tried[300];
     pid_t pid;
     if (pipe2(ends, O_CLOEXEC) != 0) return xi_fail_errno(errno, "cannot start a broker");
-    int rc = spawn_broker(me->ns, ends[1], &pid, tried, sizeof tried);
+    int rc = spawn_broker(me->place.ns, ends[1], &pid, tried, sizeof tried);
     close(ends[1]);
     if (rc) {
         close(ends[0]);
         return xi_fail(XI_E_BROKER, "no broker runs for namespace \"%s\" and xi-broker cannot be started (%s): install "
-                       "it, or name it in XI_BROKER", me->ns, tried);
+                       "it, or name it in XI_BROKER", me->place.text, tried);
     }
     rc = await_ready(ends[0], said, sizeof said);
     close(ends[0]);
     (void)waitpid(pid, NULL, WNOHANG); /* it goes on by itself; what started it has ended */
-    if (rc) return xi_fail(rc, "the broker of namespace \"%s\" did not come up: %s", me->ns,
+    if (rc) return xi_fail(rc, "the broker of namespace \"%s\" did not come up: %s", me->place.text,
                            said[0] ? said : "it ended without a word; run xi broker to see why");
     return 0;
 }
 
 static int connect_once(struct xi_interp *me) {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    int rc = xi_socket_path(a.sun_path, sizeof a.sun_path, me->ns);
-    if (rc) return rc;
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (fd < 0) return xi_fail_errno(errno, "cannot make a socket");
-    do rc = connect(fd, (struct sockaddr *)&a, sizeof a);
-    while (rc != 0 && errno == EINTR);
-    if (rc == 0) {
-        atomic_store(&me->control.fd, fd);
-        return 0;
-    }
-    int err = errno;
-    close(fd);
-    if (err == ENOENT || err == ECONNREFUSED || err == EAGAIN) return XI_E_AGAIN;
-    return xi_fail(XI_E_BROKER, "cannot connect to the broker at %s: %s", a.sun_path, strerror(err));
+    int fd, rc = xi_broker_connect(&me->place, &fd);
+    if (rc == 0) atomic_store(&me->control.fd, fd);
+    return rc;
 }
 
 static int connect_or_start(struct xi_interp *me) {
@@ -260,10 +212,14 @@ static int connect_or_start(struct xi_interp *me) {
     for (int wait_ms = 1;; wait_ms = wait_ms < 50 ? wait_ms * 2 : 50) {
         int rc = connect_once(me);
         if (rc != XI_E_AGAIN) return rc;
+        if (me->place.foreign)
+            return xi_fail(XI_E_BROKER, "user %u serves no open namespace \"%s\": they start it with xi broker -n %s --open-to "
+                           "..., and XI_OPEN_DIR, if set, has to be the same for both", (unsigned)me->place.uid, me->place.ns,
+                           me->place.ns);
         if (me->flags & XI_JOIN_NO_START)
-            return xi_fail(XI_E_BROKER, "no broker runs for namespace \"%s\": start one with: xi broker -n %s", me->ns, me->ns);
+            return xi_fail(XI_E_BROKER, "no broker runs for namespace \"%s\": start one with: xi broker -n %s", me->place.text, me->place.text);
         if (xi_now() > until)
-            return xi_fail(XI_E_BROKER, "a broker of namespace \"%s\" holds its lock but does not listen; see xi doctor", me->ns);
+            return xi_fail(XI_E_BROKER, "a broker of namespace \"%s\" holds its lock but does not listen; see xi doctor", me->place.text);
         rc = start_broker(me);
         if (rc) return rc;
         /* "busy": another broker holds the lock and is about to listen, or to leave. There is no event for either. */
@@ -298,13 +254,13 @@ int xi_control_connect(struct xi_interp *me, bool first) {
     memcpy(req.text, me->language, sizeof me->language);
     rc = xi_control_exchange(me, &req, &reply, NULL, 0);
     if (rc == 0 && (reply.a != (uint64_t)me->id || reply.b != me->slot))
-        rc = xi_fail(XI_E_BROKER, "the new broker of namespace \"%s\" does not know this interpreter", me->ns);
+        rc = xi_fail(XI_E_BROKER, "the new broker of namespace \"%s\" does not know this interpreter", me->place.text);
     if (rc == 0) rc = declare(me);
     if (rc && rc != XI_E_INTR) {
         lost(me);
         if (rc == XI_E_NOENT || rc == XI_E_MISMATCH) { /* a namespace made anew: ours is no more */
             atomic_store(&me->ending, XI_E_BROKER);
-            return xi_fail(XI_E_BROKER, "the namespace \"%s\" was removed; leave and join again", me->ns);
+            return xi_fail(XI_E_BROKER, "the namespace \"%s\" was removed; leave and join again", me->place.text);
         }
     }
     return rc;
@@ -312,7 +268,7 @@ int xi_control_connect(struct xi_interp *me, bool first) {
 
 static int usable(struct xi_interp *me) {
     if (atomic_load(&me->ending) == XI_E_BROKER || atomic_load(&me->left))
-        return xi_fail(XI_E_BROKER, "the namespace \"%s\" was shut down; leave and join again", me->ns);
+        return xi_fail(XI_E_BROKER, "the namespace \"%s\" was shut down; leave and join again", me->place.text);
     return atomic_load(&me->control.fd) >= 0 ? 0 : xi_control_connect(me, false);
 }
 
@@ -345,9 +301,9 @@ void xi_control_drain(struct xi_interp *me) {
     int fd = atomic_load(&me->control.fd), fds[XI_WIRE_FDS];
     struct xi_reply r;
     int rc = 0;
-    while (fd >= 0 && (rc = packet_receive(fd, &r, fds, MSG_DONTWAIT)) == 1) {
+    while (fd >= 0 && (rc = xi_packet_receive(fd, &r, fds, MSG_DONTWAIT)) == 1) {
         if (r.serial == 0) event(me, &r);
-        close_all(fds, XI_WIRE_FDS);
+        xi_close_all(fds, XI_WIRE_FDS);
     }
     if (fd >= 0 && rc != -EAGAIN && rc != -EINTR) lost(me);
     if (atomic_load(&me->control.fd) < 0) (void)usable(me); /* what it could not do, the next look tries again */

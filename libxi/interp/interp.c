@@ -67,17 +67,14 @@ static void set_text(char out[32], const char *text, const char *otherwise) {
 static int set_options(struct xi_interp *me, const xi_join_opts *o) {
     static const xi_join_opts none;
     if (!o) o = &none;
-    const char *ns = o->ns ? o->ns : xi_ns_default();
-    if (!xi_ns_valid(ns))
-        return xi_fail(XI_E_INVAL, "namespace \"%.40s\": use 1 to 31 of A-Z a-z 0-9 _ . -, not beginning with a dot", ns);
+    int rc = xi_place_parse(o->ns, &me->place);
+    if (rc) return rc;
     if (o->flags & ~(XI_JOIN_REQUIRES_REF | XI_JOIN_MANUAL_FREE | XI_JOIN_NO_START | XI_JOIN_NO_SPIN))
         return xi_fail(XI_E_INVAL, "unknown flags 0x%x in xi_join_opts", o->flags);
-    set_text(me->ns, ns, "");
     set_text(me->name, o->name, program_invocation_short_name);
     set_text(me->language, o->language, "c");
     me->flags = o->flags;
     me->spin_ns = o->flags & XI_JOIN_NO_SPIN ? -1 : o->spin_ns;
-    me->uid = getuid();
     return 0;
 }
 
@@ -86,7 +83,7 @@ static int map_own(struct xi_interp *me, const struct xi_reply *r, const int *fd
     int rc = xi_segment_map(fds[1], true, true, &own, &me->own_map);
     if (rc == 0) rc = xi_segment_map(fds[2], true, true, &mail, &me->mailbox_map);
     if (rc == 0 && (me->own_map.size < XI_OWN_SIZE || me->mailbox_map.size < XI_MAILBOX_SIZE))
-        rc = xi_fail(XI_E_MISMATCH, "the broker of namespace \"%s\" makes smaller segments; use one version of xidata", me->ns);
+        rc = xi_fail(XI_E_MISMATCH, "the broker of namespace \"%s\" makes smaller segments; use one version of xidata", me->place.text);
     me->own = me->own_map.base;
     me->mailbox = me->mailbox_map.base;
     return rc;
@@ -109,7 +106,7 @@ static int say_hello(struct xi_interp *me) {
     if (rc == 0 && (fds[0] < 0 || fds[1] < 0 || fds[2] < 0 || r.b == 0 || r.b >= XI_MAX_INTERPS))
         rc = xi_fail(XI_E_BROKER, "the broker answered nonsense to a join");
     if (rc == 0) {
-        rc = xi_observe_fd(me->ns, me->uid, fds[0], &me->observer);
+        rc = xi_observe_fd(&me->place, fds[0], &me->observer);
         fds[0] = -1;
     }
     if (rc == 0) {
@@ -233,7 +230,7 @@ xi_interp *xi_current(void) {
 }
 
 int64_t xi_id(const xi_interp *me) { return me->id; }
-const char *xi_namespace(const xi_interp *me) { return me->ns; }
+const char *xi_namespace(const xi_interp *me) { return me->place.text; }
 xi_observer *xi_observer_of(xi_interp *me) { return me->observer; }
 
 int xi_interp_stopped(struct xi_interp *me) {
@@ -245,7 +242,7 @@ int xi_interp_stopped(struct xi_interp *me) {
         if (xi_load_acquire(&me->registry->state) == XI_NS_SHUTDOWN) atomic_store(&me->ending, XI_E_BROKER);
     }
     int ending = atomic_load(&me->ending);
-    if (ending == XI_E_BROKER) return xi_fail(XI_E_BROKER, "the namespace \"%s\" was shut down", me->ns);
+    if (ending == XI_E_BROKER) return xi_fail(XI_E_BROKER, "the namespace \"%s\" was shut down", me->place.text);
     if (ending) return xi_fail(ending, "interpreter %lld was told to end: nobody holds a reference to it", (long long)me->id);
     return 0;
 }

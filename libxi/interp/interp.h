@@ -22,8 +22,10 @@
 #include "../wait/doorbell.h"
 #include "../wire/layout.h"
 #include "../wire/order.h"
+#include "../wire/names.h"
 #include "../wire/protocol.h"
 #include "../xidata.h"
+#include "connect.h"
 
 /* The connection to the broker. Calls are one at a time; events may come in between. */
 struct xi_control {
@@ -73,8 +75,8 @@ struct xi_interp {
     atomic_uint references;        /* the joiner's, one per channel handle, one per borrowed message */
     _Atomic bool leaving, left;
     atomic_int ending;             /* XI_E_ENDING or XI_E_BROKER once told so */
-    uid_t uid;
-    char ns[32], name[32], language[32];
+    struct xi_place place;         /* the namespace, and whose it is */
+    char name[32], language[32];
     uint64_t epoch;
     int64_t spin_ns;
     struct xi_map own_map, mailbox_map;
@@ -114,7 +116,6 @@ int xi_interp_stopped(struct xi_interp *me);
 int xi_control_connect(struct xi_interp *me, bool first);
 /* One request and its reply. Descriptors received beyond `want` are closed; fds[] is -1 where none came. May block. */
 int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want);
-void xi_request_init(struct xi_request *r, enum xi_op op);
 /* Takes what has arrived without blocking: events, or the broker's death (then it connects anew). */
 void xi_control_drain(struct xi_interp *me);
 /* Sends without waiting, for the answer or for anything else. False: it could not be sent now. */
@@ -147,8 +148,10 @@ static inline void xi_free_poll(struct xi_interp *me) {
 bool xi_free_due(struct xi_interp *me);
 
 /* observe.c: maps the registry behind `fd`, which it takes over, also on error. */
-int xi_observe_fd(const char *ns, uid_t uid, int fd, xi_observer **out);
+int xi_observe_fd(const struct xi_place *place, int fd, xi_observer **out);
 const struct xi_registry *xi_observer_registry(const xi_observer *o);
+/* Whose channel it is, and what others may do with it. */
+void xi_observer_read_access(const xi_observer *o, uint64_t channel, xi_channel_info *info);
 
 /* The mailbox of a peer, mapped on first need; NULL if there is none such. *e goes to xi_mailbox_put() after use. */
 struct xi_mailbox *xi_mailbox_get(struct xi_interp *me, uint32_t slot, struct xi_map_entry **e);

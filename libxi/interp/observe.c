@@ -2,7 +2,9 @@
 /*
  * Looking at a namespace from outside: the registry and the channels' own
  * counters, read from shared memory. Nothing is asked of the broker, which may
- * be stopped or gone, and nothing read is trusted.
+ * be stopped or gone, and nothing read is trusted. Where segments have no names,
+ * the broker hands out what this user may look at; what it does not is shown as
+ * zero.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,8 +19,9 @@
 #include "interp.h"
 
 struct xi_observer {
-    char ns[32];
-    uid_t uid;
+    struct xi_place place;
+    int socket; /* where segments have no names: to the broker; else -1 */
+    bool deaf;  /* it did not answer: not asked again in this listing */
     pid_t pid; /* whose mapping it is: a forked child has none there, or another of its own */
     int fd;
     uint64_t epoch;
@@ -26,7 +29,8 @@ struct xi_observer {
     size_t mapped;
 };
 
-int xi_observe_fd(const char *ns, uid_t uid, int fd, xi_observer **out) {
+int xi_observe_fd(const struct xi_place *place, int fd, xi_observer **out) {
+    const char *ns = place->text;
     struct xi_segment head;
     struct stat st;
     struct xi_observer *o = calloc(1, sizeof *o);
@@ -54,8 +58,8 @@ int xi_observe_fd(const char *ns, uid_t uid, int fd, xi_observer **out) {
         return rc;
     }
     madvise((void *)(uintptr_t)o->registry, o->mapped, MADV_DONTFORK);
-    memcpy(o->ns, ns, strnlen(ns, sizeof o->ns - 1));
-    o->uid = uid;
+    o->place = *place;
+    o->socket = -1;
     o->pid = getpid();
     o->fd = fd;
     o->epoch = head.epoch;
@@ -63,22 +67,37 @@ int xi_observe_fd(const char *ns, uid_t uid, int fd, xi_observer **out) {
     return 0;
 }
 
+/* From the broker, which keeps the connection. */
+static int observe_asking(const struct xi_place *place, xi_observer **out) {
+    int socket, fd, rc = xi_broker_connect(place, &socket);
+    if (rc == XI_E_AGAIN && place->foreign)
+        return xi_fail(XI_E_NOENT, "user %u serves no open namespace \"%s\"", (unsigned)place->uid, place->ns);
+    if (rc == XI_E_AGAIN) return xi_fail(XI_E_NOENT, "there is no namespace \"%s\": nobody has joined it", place->text);
+    if (rc) return rc;
+    rc = xi_broker_observe(socket, 0, &fd);
+    if (rc == 0) rc = xi_observe_fd(place, fd, out);
+    if (rc) close(socket);
+    else (*out)->socket = socket;
+    return rc;
+}
+
 int xi_observe(const char *ns, xi_observer **out) {
     char name[XI_SHM_NAME_MAX];
-    int fd;
-    if (!ns) ns = xi_ns_default();
-    if (!xi_ns_valid(ns))
-        return xi_fail(XI_E_INVAL, "namespace \"%.40s\": use 1 to 31 of A-Z a-z 0-9 _ . -, not beginning with a dot", ns);
-    xi_shm_registry_name(name, getuid(), ns);
-    int rc = xi_segment_open(name, false, &fd);
-    if (rc == XI_E_NOENT) return xi_fail(XI_E_NOENT, "there is no namespace \"%s\": nobody has joined it", ns);
-    return rc ? rc : xi_observe_fd(ns, getuid(), fd, out);
+    struct xi_place place;
+    int fd, rc = xi_place_parse(ns, &place);
+    if (rc) return rc;
+    if (place.foreign) return observe_asking(&place, out);
+    xi_shm_registry_name(name, place.uid, place.ns);
+    rc = xi_segment_open(name, false, &fd);
+    if (rc == XI_E_NOENT) return observe_asking(&place, out);
+    return rc ? rc : xi_observe_fd(&place, fd, out);
 }
 
 void xi_observer_free(xi_observer *o) {
     if (!o) return;
     if (o->pid == getpid()) munmap((void *)(uintptr_t)o->registry, o->mapped);
     close(o->fd);
+    if (o->socket >= 0) close(o->socket);
     free(o);
 }
 
@@ -95,12 +114,26 @@ static uint32_t channels_backed(const xi_observer *o) {
     return said < real ? said : (uint32_t)real;
 }
 
-static int open_named(const xi_observer *o, uint32_t number, uint32_t kind, struct xi_map *map) {
+static int open_segment(xi_observer *o, uint32_t number, int *fd) {
     char name[XI_SHM_NAME_MAX];
+    if (!(o->registry->flags & XI_NS_MEMFD)) {
+        xi_shm_segment_name(name, o->place.uid, o->place.ns, o->epoch, number);
+        return xi_segment_open(name, false, fd);
+    }
+    int rc = o->deaf ? XI_E_BROKER : 0;
+    if (rc == 0 && o->socket < 0) rc = xi_broker_connect(&o->place, &o->socket);
+    if (rc == 0) rc = xi_broker_observe(o->socket, number, fd);
+    if (rc == XI_E_BROKER && o->socket >= 0) { /* it went, or hangs: its answer may come when nobody waits for it any more */
+        close(o->socket);
+        o->socket = -1;
+    }
+    o->deaf |= o->socket < 0;
+    return rc;
+}
+
+static int map_segment(xi_observer *o, uint32_t number, uint32_t kind, struct xi_map *map) {
     struct xi_expect expect = {kind, number, o->epoch};
-    int fd;
-    xi_shm_segment_name(name, o->uid, o->ns, o->epoch, number);
-    int rc = xi_segment_open(name, false, &fd);
+    int fd, rc = open_segment(o, number, &fd);
     if (rc) return rc;
     rc = xi_segment_map(fd, false, false, &expect, map);
     close(fd);
@@ -112,9 +145,9 @@ static void copy_text(char *to, const char *from, size_t n) {
     to[n - 1] = 0;
 }
 
-static void add_counters(const xi_observer *o, uint32_t own_seg, xi_interp_info *info) {
+static void add_counters(xi_observer *o, uint32_t own_seg, xi_interp_info *info) {
     struct xi_map map;
-    if (open_named(o, own_seg, XI_SEG_OWN, &map) != 0) return; /* it left just now, or its segments have no names */
+    if (map_segment(o, own_seg, XI_SEG_OWN, &map) != 0) return; /* it left just now, or is another user's */
     if (map.size >= sizeof(struct xi_own)) {
         struct xi_counters *c = &((struct xi_own *)map.base)->counters;
         info->blocks = xi_load_relaxed(&c->blocks);
@@ -137,7 +170,8 @@ static bool read_slot(const xi_observer *o, uint32_t i, xi_interp_info *info, ui
     info->id = atomic_load_explicit(&s->id, memory_order_acquire);
     info->slot = i;
     info->pid = s->pid;
-    info->flags = s->flags;
+    info->flags = s->flags & ~XI_SLOT_USED;
+    info->uid = s->uid;
     info->id_refcount = xi_load_relaxed(&s->id_refcount);
     info->arena_bytes = xi_load_relaxed(&s->arena_bytes);
     info->joined_ns = s->joined_ns;
@@ -149,6 +183,7 @@ static bool read_slot(const xi_observer *o, uint32_t i, xi_interp_info *info, ui
 
 int64_t xi_list_interps(xi_observer *o, xi_interp_info *out, size_t capacity) {
     size_t n = 0;
+    o->deaf = false;
     for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
         xi_interp_info info;
         uint32_t own_seg;
@@ -188,6 +223,26 @@ void xi_channel_read_stat(struct xi_chan *c, xi_channel_info *info) {
     }
 }
 
+static void read_access(const xi_observer *o, const struct xi_chan_entry *e, xi_channel_info *info) {
+    struct xi_access list[XI_ACCESS_MAX];
+    info->owner = e->owner;
+    memcpy(list, e->access, sizeof list);
+    if (!xi_access_valid(list)) return; /* the entry is being filled anew */
+    xi_access_format(list, true, info->access);
+    info->shared_with_others = (o->registry->flags & XI_NS_OPEN) != 0 &&
+                               (info->owner != getuid() || xi_access_names_others(list, getuid()));
+}
+
+void xi_observer_read_access(const xi_observer *o, uint64_t channel, xi_channel_info *info) {
+    uint32_t limit = channels_backed(o);
+    for (uint32_t i = 0; i < limit; i++) {
+        struct xi_chan_entry *e = (struct xi_chan_entry *)(uintptr_t)&o->registry->channels[i];
+        if (xi_load_acquire(&e->id) != channel) continue;
+        read_access(o, e, info);
+        return;
+    }
+}
+
 static bool read_channel(const xi_observer *o, uint32_t i, xi_channel_info *info, uint32_t *segment) {
     struct xi_chan_entry *e = (struct xi_chan_entry *)(uintptr_t)&o->registry->channels[i];
     memset(info, 0, sizeof *info);
@@ -197,6 +252,7 @@ static bool read_channel(const xi_observer *o, uint32_t i, xi_channel_info *info
     info->mode = e->mode;
     info->capacity = e->capacity;
     info->handles = xi_load_relaxed(&e->handles);
+    read_access(o, e, info);
     *segment = e->segment;
     return xi_load_acquire(&e->id) == info->id;
 }
@@ -204,13 +260,14 @@ static bool read_channel(const xi_observer *o, uint32_t i, xi_channel_info *info
 int64_t xi_list_channels(xi_observer *o, xi_channel_info *out, size_t capacity) {
     size_t n = 0;
     uint32_t limit = channels_backed(o);
+    o->deaf = false;
     for (uint32_t i = 0; i < limit; i++) {
         xi_channel_info info;
         uint32_t segment;
         struct xi_map map;
         if (!read_channel(o, i, &info, &segment)) continue;
         if (n < capacity) {
-            if (open_named(o, segment, XI_SEG_CHANNEL, &map) == 0) {
+            if (map_segment(o, segment, XI_SEG_CHANNEL, &map) == 0) {
                 if (map.size >= sizeof(struct xi_chan)) xi_channel_read_stat(map.base, &info);
                 xi_unmap(&map);
             }

@@ -36,6 +36,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "access.h"
+
 #define XI_LAYOUT_MAGIC 0x0031617461646978ull /* "xidata1\0" */
 #define XI_LAYOUT_VERSION 1u
 #define XI_LINE 64
@@ -64,7 +66,8 @@ enum xi_segment_kind {
     XI_SEG_RELEASE = 6, /* release words of the arena segment one number below */
     XI_SEG_CHANNEL = 7,
     XI_SEG_RING = 8,    /* the ring of a channel that has outgrown its own segment */
-    XI_SEG_ACKS = 9     /* deliveries of one group that are not acknowledged */
+    XI_SEG_ACKS = 9,    /* deliveries of one group that are not acknowledged */
+    XI_SEG_OPENED = 10  /* of a namespace that is open to other users: what each interpreter has opened; the broker's alone */
 };
 
 struct xi_segment {
@@ -99,7 +102,7 @@ enum xi_slot_state {
  */
 struct xi_slot {
     xi_a32 state;
-    uint32_t flags;        /* XI_JOIN_REQUIRES_REF */
+    uint32_t flags;        /* XI_JOIN_REQUIRES_REF, XI_SLOT_USED */
     _Atomic int64_t id;
     int32_t pid;
     xi_a32 id_refcount;    /* sum over holders */
@@ -107,12 +110,13 @@ struct xi_slot {
     uint32_t own_seg, mailbox_seg;
     xi_a64 arena_bytes;    /* data and release segments */
     uint64_t joined_ns;    /* CLOCK_REALTIME */
-    uint32_t used;         /* 1: has opened a channel or taken a reference: has something to declare to a new broker */
+    uint32_t uid;          /* of its process */
     xi_a32 told_end;       /* 1: its last reference is gone. The mailbox says so too, but anybody may write there */
     char name[32], language[32];
 };
 static_assert(sizeof(struct xi_slot) == 128, "two lines");
 static_assert(offsetof(struct xi_slot, name) == 64, "");
+#define XI_SLOT_USED 0x80000000u /* has opened a channel or taken a reference: has something to declare to a new broker */
 
 /* One channel. Same protocol as xi_slot: `id` is 0 while free, stored last (release). */
 struct xi_chan_entry {
@@ -121,11 +125,13 @@ struct xi_chan_entry {
     uint32_t mode;
     uint64_t capacity;
     xi_a32 handles;   /* open handles over all interpreters */
-    uint32_t pad_;
+    uint32_t owner;   /* uid of who made it */
     char name[80];
-    uint64_t pad2_[2];
+    uint64_t pad_[2];
+    struct xi_access access[XI_ACCESS_MAX]; /* what others than the owner may do */
 };
-static_assert(sizeof(struct xi_chan_entry) == 128, "two lines");
+static_assert(sizeof(struct xi_chan_entry) == 256, "four lines");
+static_assert(offsetof(struct xi_chan_entry, access) == 128, "");
 
 struct xi_registry {
     struct xi_segment seg;
@@ -139,7 +145,7 @@ struct xi_registry {
     xi_a32 next_segment;
     xi_a32 channel_limit;   /* entries of channels[] that are backed by memory; grows */
     xi_a64 next_channel_id;
-    uint64_t flags;         /* XI_NS_MEMFD */
+    uint64_t flags;         /* XI_NS_* */
     uint64_t pad_[1];
     /* line 2 */
     char ns[32];
@@ -147,18 +153,37 @@ struct xi_registry {
     xi_a64 deaths;          /* interpreters repaired after dying, ever */
     xi_a64 collected;       /* orphan arenas removed, ever */
     uint64_t pad2_[1];
-    /* line 3 on */
+    /* lines 3 and 4 */
+    struct xi_access open_to[XI_ACCESS_MAX]; /* who may join besides the broker's own user; static */
+    /* line 5 on */
     struct xi_slot slots[XI_MAX_INTERPS];
     struct xi_chan_entry channels[]; /* XI_MAX_CHANNELS at most; channel_limit are backed */
 };
 #define XI_NS_MEMFD 1u /* segments are sealed memfds: only the broker hands them out */
+#define XI_NS_OPEN 2u  /* other users may join: see docs/architecture.md, "Users" */
 static_assert(offsetof(struct xi_registry, state) == 64, "");
 static_assert(offsetof(struct xi_registry, ns) == 128, "");
-static_assert(offsetof(struct xi_registry, slots) == 192, "");
+static_assert(offsetof(struct xi_registry, open_to) == 192, "");
+static_assert(offsetof(struct xi_registry, slots) == 320, "");
 #define XI_REGISTRY_SIZE(channels)                                                                                     \
     ((sizeof(struct xi_registry) + (uint64_t)(channels) * sizeof(struct xi_chan_entry) + XI_PAGE - 1) &                \
      ~(uint64_t)(XI_PAGE - 1))
-#define XI_REGISTRY_CHANNELS_FIRST 480u /* entries backed at the start; doubled when used up */
+#define XI_REGISTRY_CHANNELS_FIRST 254u /* entries backed at the start; doubled when used up */
+
+/*
+ * Which channels each interpreter has ever opened, and for what: two bits a
+ * channel of the registry, XI_ACCESS_*. Who has opened a channel to receive gets
+ * the arenas of those who have opened it to send. Set before the answer to the
+ * OPEN; a slot's are cleared before the slot is LIVE, a channel's before its
+ * entry is free. Only the broker has it: a new one must know what the old one
+ * allowed.
+ */
+struct xi_opened {
+    struct xi_segment seg;
+    uint64_t pad_[504]; /* to XI_PAGE */
+    xi_a64 word[XI_MAX_INTERPS][XI_MAX_CHANNELS / 32];
+};
+static_assert(sizeof(struct xi_opened) == XI_PAGE + XI_MAX_INTERPS * XI_PAGE, "a page a slot");
 
 /* ---- an interpreter's own segment: it alone writes, the broker reads (and clears borrows after its death) ---- */
 

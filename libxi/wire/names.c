@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "../error.h"
+#include "access.h"
 #include "layout.h"
 
 bool xi_ns_valid(const char *ns) {
@@ -33,6 +34,32 @@ bool xi_channel_name_valid(const char *name, size_t max) {
 const char *xi_ns_default(void) {
     const char *ns = getenv("XI_NAMESPACE");
     return ns && ns[0] ? ns : "default";
+}
+
+static int invalid_ns(const char *ns) {
+    return xi_fail(XI_E_INVAL, "namespace \"%.40s\": use 1 to 31 of A-Z a-z 0-9 _ . -, not beginning with a dot; USER/NAME "
+                   "for one of another user", ns ? ns : "");
+}
+
+int xi_place_parse(const char *text, struct xi_place *out) {
+    struct xi_place p = {.uid = getuid()};
+    if (!text) text = xi_ns_default();
+    const char *slash = strchr(text, '/'), *ns = slash ? slash + 1 : text;
+    if (!xi_ns_valid(ns)) return invalid_ns(text);
+    if (slash) {
+        uint32_t uid;
+        int rc = xi_user_parse(text, (size_t)(slash - text), &uid);
+        if (rc) return rc;
+        p.foreign = uid != p.uid;
+        p.uid = uid;
+    }
+    snprintf(p.ns, sizeof p.ns, "%s", ns);
+    if (p.foreign)
+        snprintf(p.text, sizeof p.text, "%u/%s", (unsigned)p.uid, p.ns);
+    else
+        memcpy(p.text, p.ns, sizeof p.ns);
+    *out = p;
+    return 0;
 }
 
 void xi_shm_registry_name(char out[XI_SHM_NAME_MAX], uid_t uid, const char *ns) {
@@ -88,11 +115,33 @@ static int path_in_runtime(char *out, size_t capacity, const char *ns, const cha
     char dir[108];
     int rc = xi_runtime_dir(dir, sizeof dir);
     if (rc) return rc;
-    if (!xi_ns_valid(ns))
-        return xi_fail(XI_E_INVAL, "namespace \"%.40s\": use 1 to 31 of A-Z a-z 0-9 _ . -, not beginning with a dot", ns ? ns : "");
+    if (!xi_ns_valid(ns)) return invalid_ns(ns);
     int n = snprintf(out, capacity, "%s/%s%s", dir, ns, suffix);
     if (n < 0 || (size_t)n >= capacity)
         return xi_fail(XI_E_INVAL, "path %s/%s%s is too long for a socket (107 bytes); set XI_RUNTIME_DIR to a shorter one", dir, ns, suffix);
+    return 0;
+}
+
+int xi_open_dir(char *out, size_t capacity, uid_t uid, unsigned which) {
+    static const char *const usual[] = {"/run/xidata", "/tmp"};
+    const char *given = getenv("XI_OPEN_DIR");
+    bool set = given && given[0];
+    if (which >= (set ? 1u : XI_OPEN_PLACES) || (!set && access(usual[which], F_OK) != 0)) return XI_E_NOENT;
+    int n = snprintf(out, capacity, "%s/xidata-open-%u", set ? given : usual[which], (unsigned)uid);
+    if (n < 0 || (size_t)n >= capacity)
+        return xi_fail(XI_E_INVAL, "the path of the folder for open namespaces is too long (%d bytes); set XI_OPEN_DIR to a "
+                       "shorter one", n);
+    return 0;
+}
+
+int xi_open_socket_path(char *out, size_t capacity, uid_t uid, const char *ns, unsigned which) {
+    char dir[108];
+    int rc = xi_open_dir(dir, sizeof dir, uid, which);
+    if (rc) return rc;
+    if (!xi_ns_valid(ns)) return invalid_ns(ns);
+    int n = snprintf(out, capacity, "%s/%s.sock", dir, ns);
+    if (n < 0 || (size_t)n >= capacity)
+        return xi_fail(XI_E_INVAL, "path %s/%s.sock is too long for a socket (107 bytes); set XI_OPEN_DIR to a shorter one", dir, ns);
     return 0;
 }
 

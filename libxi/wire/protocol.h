@@ -9,6 +9,9 @@
  *
  * The socket is RUNTIME/NAMESPACE.sock; RUNTIME is $XI_RUNTIME_DIR, else
  * $XDG_RUNTIME_DIR/xidata, else /tmp/xidata-UID; mode 0700, owned by the user.
+ * A namespace that is open to other users has a second socket, for them:
+ * SHARED/xidata-open-UID/NAMESPACE.sock; SHARED is $XI_OPEN_DIR, else /run/xidata
+ * if there is such a folder, else /tmp. UID is the broker's user's.
  * RUNTIME/NAMESPACE.lock is flock()ed by the broker for as long as it lives
  * (descriptor close-on-exec, so that no child holds on to it).
  */
@@ -17,6 +20,8 @@
 
 #include <assert.h>
 #include <stdint.h>
+
+#include "access.h"
 
 #define XI_WIRE_MAGIC 0x69786931u /* "1ixi" */
 #define XI_WIRE_VERSION 1u
@@ -38,8 +43,9 @@ enum xi_op {
      * Opens (makes) a channel. name: its name; a: mode or 0; b: capacity in
      * bytes or 0; c: XI_OPEN_* flags | XI_WIRE_ADOPT. Of a new one also: d: most
      * values; e: bytes to which it may grow; f: time to live in ns; g: values
-     * retained; h: enum xi_when_full; other: where expired values go. One handle is counted.
-     * Reply: a: channel id, b: segment, c: mode, d: capacity; descriptor: the channel (rw).
+     * retained; h: enum xi_when_full; other: where expired values go; access: what other users may do.
+     * One handle is counted.
+     * Reply: a: channel id, b: segment, c: XI_OPENED_*, d: capacity; descriptor: the channel (rw).
      */
     XI_OP_OPEN = 3,
     /* Drops one handle of channel id a. */
@@ -73,7 +79,11 @@ enum xi_op {
     /* Removes the channel `name`, with whatever is in it: whoever has it open gets XI_E_REMOVED. Does not need a JOIN
      * before. Reply: a: values that no group, or not every group, had received. */
     XI_OP_REMOVE = 16,
-    XI_OP_LAST = 16,
+    /* Descriptor of segment a, read-only: of the registry (0), or of what this user may read: channels, and interpreters'
+     * own segments. For those who look on without joining, in namespaces whose segments have no names. Does not need a JOIN
+     * before. */
+    XI_OP_OBSERVE = 17,
+    XI_OP_LAST = 17,
 
     /* Events, from the broker. */
     XI_EV_END = 64,     /* the last reference is gone: end, please */
@@ -81,6 +91,12 @@ enum xi_op {
 };
 
 #define XI_WIRE_ADOPT 0x100u
+
+/* Of the reply to OPEN. Rights: XI_ACCESS_*, what this user may do in the channel; shared: others than this user may too. */
+#define XI_OPENED(mode, rights, shared) ((uint64_t)(mode) | (uint64_t)(rights) << 32 | (uint64_t)(shared) << 40)
+#define XI_OPENED_MODE(c) ((uint32_t)(c))
+#define XI_OPENED_RIGHTS(c) ((uint32_t)((c) >> 32) & XI_ACCESS_BOTH)
+#define XI_OPENED_SHARED(c) (((c) >> 40 & 1) != 0)
 
 struct xi_request {
     uint32_t magic;
@@ -92,8 +108,9 @@ struct xi_request {
     char name[80]; /* NUL-terminated, or the request is refused */
     char text[32];
     char other[80];
+    struct xi_access access[XI_ACCESS_MAX];
 };
-static_assert(sizeof(struct xi_request) == 272, "");
+static_assert(sizeof(struct xi_request) == 400, "");
 
 struct xi_reply {
     uint32_t magic;

@@ -14,16 +14,35 @@
 #include "names.h"
 #include "order.h"
 
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008u /* Linux 6.3 */
+#endif
+
+/*
+ * Mode 0600: who gets a read-only descriptor and is of another user cannot open it again for writing by way of
+ * /proc/self/fd. Never executable, which some kernels demand (vm.memfd_noexec) and others do not know yet.
+ */
+static int make_memfd(void) {
+    int fd = memfd_create("xidata", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    if (fd < 0 && errno == EINVAL) fd = memfd_create("xidata", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0 || fchmod(fd, 0600) == 0) return fd;
+    int err = errno;
+    close(fd);
+    errno = err;
+    return -1;
+}
+
 int xi_segment_make(const char *name, const struct xi_segment *head, int *out) {
-    int fd = name ? shm_open(name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600)
-                  : memfd_create("xidata", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = name ? shm_open(name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600) : make_memfd();
     if (fd < 0) return xi_fail_errno(errno, "cannot make a shared-memory segment");
     /* fallocate, not ftruncate: on a full tmpfs the latter succeeds and a store is SIGBUS later. It also sets the size. */
     int err;
     do err = posix_fallocate(fd, 0, (off_t)head->size);
     while (err == EINTR);
     if (err == 0 && pwrite(fd, head, sizeof *head, 0) != (ssize_t)sizeof *head) err = errno ? errno : EIO;
-    if (err == 0 && !name && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) err = errno;
+    /* Nobody who has it can take pages from under the others. The registry, which the broker alone can write, grows. */
+    int seals = F_SEAL_SHRINK | F_SEAL_SEAL | (head->kind == XI_SEG_REGISTRY ? 0 : F_SEAL_GROW);
+    if (err == 0 && !name && fcntl(fd, F_ADD_SEALS, seals) != 0) err = errno;
     if (err) {
         close(fd);
         if (name) shm_unlink(name);

@@ -6,7 +6,7 @@
  *
  * The input is a list of steps. A step's first byte: the connection (low three
  * bits) and what happens (the rest). A packet is followed by a byte: its length
- * (of 272, 0 means all), and by that many bytes. If its first byte is 0xff, the
+ * (of 400, 0 means all), and by that many bytes. If its first byte is 0xff, the
  * head of a right request is put before it, so that mutation gets to the point.
  */
 #include <stdlib.h>

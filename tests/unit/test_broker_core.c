@@ -271,7 +271,7 @@ static void random_request(struct sim *s, uint64_t conn) {
             uint64_t *found = table_find(&s->st.conns, conn);
             const struct conn *c = (const struct conn *)(uintptr_t)*found;
             const struct interp *in = &s->st.interps[*table_find(&s->st.ids, q.b)];
-            if (!c->slot && in->pid == c->pid && in->uid == c->uid) {
+            if (!c->slot && in->pid == c->pid && in->uid == c->who.uid) {
                 forget_holder(&s->handles, in->id);
                 forget_holder(&s->refs, in->id);
             }
