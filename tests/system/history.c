@@ -79,7 +79,8 @@ static struct h_event *next(struct history *h, uint32_t actor, uint32_t ahead) {
 
 static void publish(struct history *h, uint32_t actor, uint32_t more) {
     struct h_actor *a = &h->actor[actor];
-    atomic_store_explicit(&a->count, atomic_load_explicit(&a->count, memory_order_relaxed) + more, memory_order_release);
+    atomic_store_explicit(&a->count, atomic_load_explicit(&a->count, memory_order_relaxed) + more,
+                          memory_order_release);
 }
 
 void h_add(struct history *h, uint32_t actor, struct h_event event) {
@@ -120,7 +121,8 @@ void h_end(struct history *h, uint32_t actor, uint32_t event, int result) {
     finish(e, end_time(h, actor));
 }
 
-void h_took(struct history *h, uint32_t actor, uint32_t event, const uint64_t *values, const uint32_t *counts, size_t n) {
+void h_took(struct history *h, uint32_t actor, uint32_t event, const uint64_t *values, const uint32_t *counts,
+            size_t n) {
     struct h_event *first = &h_events(h, actor)[event];
     int64_t end = end_time(h, actor);
     for (size_t i = 1; i < n; i++) {

@@ -52,8 +52,8 @@ struct h_event {
     int64_t begin, end;
     uint64_t value;
     int64_t argument;
-    int64_t timeout;   /* that the call was given */
-    int32_t result;    /* 0, or enum xi_error */
+    int64_t timeout; /* that the call was given */
+    int32_t result;  /* 0, or enum xi_error */
     uint32_t count;
     uint32_t may_take; /* a receive that has no end may have taken so many values */
     uint16_t group;
@@ -63,20 +63,20 @@ struct h_event {
 /* What the checker is told of a channel and a group beforehand. */
 struct h_channel {
     char name[32];
-    uint64_t values;   /* the most that it may hold; 0: no such bound */
-    uint32_t retain;   /* kept for groups that join later, with room for them; 0: nothing */
+    uint64_t values; /* the most that it may hold; 0: no such bound */
+    uint32_t retain; /* kept for groups that join later, with room for them; 0: nothing */
 };
 struct h_group {
     char name[32];
     uint32_t channel;
-    uint32_t from, last;      /* enum xi_from; whoever made it */
+    uint32_t from, last; /* enum xi_from; whoever made it */
     bool acknowledges;
-    uint32_t max_deliveries;  /* 0: no limit */
-    int64_t timeout;          /* ns; 0: only the end of its consumer makes a delivery return */
-    bool dead_letters;        /* values delivered too often go there; else they vanish, counted */
-    bool from_start;          /* it was there before anything happened (a queue's own) */
-    bool drained;             /* it was found empty when all was over (a receive that said CLOSED tells as well) */
-    bool counted;             /* the next three are known, and exact */
+    uint32_t max_deliveries; /* 0: no limit */
+    int64_t timeout;         /* ns; 0: only the end of its consumer makes a delivery return */
+    bool dead_letters;       /* values delivered too often go there; else they vanish, counted */
+    bool from_start;         /* it was there before anything happened (a queue's own) */
+    bool drained;            /* it was found empty when all was over (a receive that said CLOSED tells as well) */
+    bool counted;            /* the next three are known, and exact */
     uint64_t dropped, expired, vanished;
 };
 
@@ -112,12 +112,14 @@ void h_add(struct history *h, uint32_t actor, struct h_event event);
 
 /* Room for `more` further events, with some to spare: an actor that has none left should come to its end. */
 bool h_has_room(struct history *h, uint32_t actor, uint32_t more);
-/* The event, with its beginning; returns its number. `about`: kind, channel, group, value, count, argument, timeout, may_take. */
+/* The event, with its beginning; returns its number. `about`: kind, channel, group, value, count, argument, timeout,
+ * may_take. */
 uint32_t h_begin(struct history *h, uint32_t actor, struct h_event about);
 /* Its outcome. */
 void h_end(struct history *h, uint32_t actor, uint32_t event, int result);
 /* Of a receive: it took n values, n > 0. */
-void h_took(struct history *h, uint32_t actor, uint32_t event, const uint64_t *values, const uint32_t *counts, size_t n);
+void h_took(struct history *h, uint32_t actor, uint32_t event, const uint64_t *values, const uint32_t *counts,
+            size_t n);
 /* By who kills: around the kill. */
 void h_kill_begin(struct history *h, uint32_t actor);
 void h_kill_end(struct history *h, uint32_t actor);
@@ -125,39 +127,39 @@ void h_kill_end(struct history *h, uint32_t actor);
 /* ------------------------------------------------------------------ the checker */
 
 enum h_defect {
-    H_BAD_ID = 1,       /* two sends with one id, or one that is not its actor's: the recorder is wrong */
-    H_PHANTOM,          /* received, never sent on this channel */
-    H_FAILED,           /* received, though its send failed */
-    H_TOO_SOON,         /* received before its send began */
-    H_TWICE,            /* received twice by one group */
-    H_LOST,             /* sent, and not received by a group that was there */
-    H_ORDER,            /* no order of the values agrees with what all saw */
-    H_BEFORE_JOIN,      /* received by a group that began after it was sent, or too many of those */
-    H_AFTER_END,        /* sent after the channel was closed, or received after its group had drained it */
-    H_CLOSED_EARLY,     /* told that it is closed before anybody closed it */
-    H_NOT_EMPTY,        /* told that there is nothing, though there was all the time */
-    H_TIMED_OUT_EARLY,  /* told that the time is up before it was */
-    H_SLEPT,            /* slept although there was something to receive */
-    H_EXPIRED,          /* received after it had expired, or expired before its time */
-    H_COUNTERS,         /* the channel's own counters disagree */
-    H_BOUND,            /* held more values than its bound */
-    H_DELIVERIES,       /* delivery counts that are not 1, 2, 3, ... in time */
-    H_HELD_BY_TWO,      /* delivered again while another had it */
-    H_ACKED_TWICE,      /* acknowledged twice, or by who did not have it, or delivered after it was acknowledged */
-    H_NOT_ACKED,        /* neither acknowledged nor among the dead letters */
-    H_STALE,            /* an acknowledgement was refused without reason */
-    H_DEAD_LETTER,      /* among the dead letters without reason, twice, or with a wrong count */
-    H_CALLS,            /* a reply that is wrong, or a call that failed without reason */
+    H_BAD_ID = 1,      /* two sends with one id, or one that is not its actor's: the recorder is wrong */
+    H_PHANTOM,         /* received, never sent on this channel */
+    H_FAILED,          /* received, though its send failed */
+    H_TOO_SOON,        /* received before its send began */
+    H_TWICE,           /* received twice by one group */
+    H_LOST,            /* sent, and not received by a group that was there */
+    H_ORDER,           /* no order of the values agrees with what all saw */
+    H_BEFORE_JOIN,     /* received by a group that began after it was sent, or too many of those */
+    H_AFTER_END,       /* sent after the channel was closed, or received after its group had drained it */
+    H_CLOSED_EARLY,    /* told that it is closed before anybody closed it */
+    H_NOT_EMPTY,       /* told that there is nothing, though there was all the time */
+    H_TIMED_OUT_EARLY, /* told that the time is up before it was */
+    H_SLEPT,           /* slept although there was something to receive */
+    H_EXPIRED,         /* received after it had expired, or expired before its time */
+    H_COUNTERS,        /* the channel's own counters disagree */
+    H_BOUND,           /* held more values than its bound */
+    H_DELIVERIES,      /* delivery counts that are not 1, 2, 3, ... in time */
+    H_HELD_BY_TWO,     /* delivered again while another had it */
+    H_ACKED_TWICE,     /* acknowledged twice, or by who did not have it, or delivered after it was acknowledged */
+    H_NOT_ACKED,       /* neither acknowledged nor among the dead letters */
+    H_STALE,           /* an acknowledgement was refused without reason */
+    H_DEAD_LETTER,     /* among the dead letters without reason, twice, or with a wrong count */
+    H_CALLS,           /* a reply that is wrong, or a call that failed without reason */
     H_DEFECTS
 };
 
 #define H_TEXT 16384
 struct h_report {
-    uint64_t count;        /* violations */
+    uint64_t count; /* violations */
     uint64_t of[H_DEFECTS];
     uint64_t events, values;
     size_t length;
-    char text[H_TEXT];     /* a sentence each, for the first ones */
+    char text[H_TEXT]; /* a sentence each, for the first ones */
 };
 
 /* Judges a history that nobody appends to any more. Returns how many violations there are. O(n log n). */

@@ -70,11 +70,15 @@ static void collect(struct acks *k) {
         if (e->kind == H_RECEIVE && e->end == H_OPEN && e->group == k->group) k->room += e->may_take ? e->may_take : 1;
         if (!is_mark(e, k->group)) continue;
         uint32_t value = h_find(k->c, e->value);
-        struct mark m = {value, e->count, (uint16_t)a, e->kind, e->end == H_OPEN ? XI_E_INTR : e->result, e->begin, e->end};
-        if (value == NONE) h_say(k->c, e->kind == H_DEAD ? H_DEAD_LETTER : H_BAD_ID, "%s: actor %u names value %u:%llu, "
-                                 "which nobody sent", h_group_text(k->c, k->group), a, H_ACTOR(e->value),
-                                 (unsigned long long)H_NUMBER(e->value));
-        else k->marks[k->mark_count++] = m;
+        struct mark m = {value,    e->count, (uint16_t)a, e->kind, e->end == H_OPEN ? XI_E_INTR : e->result,
+                         e->begin, e->end};
+        if (value == NONE)
+            h_say(k->c, e->kind == H_DEAD ? H_DEAD_LETTER : H_BAD_ID,
+                  "%s: actor %u names value %u:%llu, "
+                  "which nobody sent",
+                  h_group_text(k->c, k->group), a, H_ACTOR(e->value), (unsigned long long)H_NUMBER(e->value));
+        else
+            k->marks[k->mark_count++] = m;
     }
     qsort(k->marks, k->mark_count, sizeof *k->marks, by_value);
 }
@@ -107,11 +111,11 @@ static void check_row(struct acks *k, const struct story *s) {
             h_say(k->c, H_DELIVERIES, "%s delivered %s with a count that cannot be (the limit is %u): %s", group,
                   h_value_text(k->c, s->v), k->g->max_deliveries, h_take_text(k->c, t));
         if (i && t->count == t[-1].count)
-            h_say(k->c, H_DELIVERIES, "%s delivered %s twice with one count: %s and %s", group, h_value_text(k->c, s->v),
-                  h_take_text(k->c, t - 1), h_take_text(k->c, t));
+            h_say(k->c, H_DELIVERIES, "%s delivered %s twice with one count: %s and %s", group,
+                  h_value_text(k->c, s->v), h_take_text(k->c, t - 1), h_take_text(k->c, t));
         else if (i && t->end < t[-1].begin)
-            h_say(k->c, H_DELIVERIES, "%s delivered %s with counts that fall: %s, but %s", group, h_value_text(k->c, s->v),
-                  h_take_text(k->c, t), h_take_text(k->c, t - 1));
+            h_say(k->c, H_DELIVERIES, "%s delivered %s with counts that fall: %s, but %s", group,
+                  h_value_text(k->c, s->v), h_take_text(k->c, t), h_take_text(k->c, t - 1));
         else if (i && t->count == t[-1].count + 1 && !was_over(k, s, t - 1, t->end))
             h_say(k->c, H_HELD_BY_TWO, "%s delivered %s again while it was held: %s, then %s", group,
                   h_value_text(k->c, s->v), h_take_text(k->c, t - 1), h_take_text(k->c, t));
@@ -131,12 +135,13 @@ static bool was_delivered_to(const struct story *s, const struct mark *m) {
 static void check_ack(struct acks *k, const struct story *s, const struct mark *m) {
     const char *group = h_group_text(k->c, k->group);
     if (!was_delivered_to(s, m))
-        h_say(k->c, H_ACKED_TWICE, "%s: actor %u acknowledged delivery %u of %s, which it never had (%s)", group, m->actor,
-              m->count, h_value_text(k->c, s->v), h_span_text(k->c, m->begin, m->end));
+        h_say(k->c, H_ACKED_TWICE, "%s: actor %u acknowledged delivery %u of %s, which it never had (%s)", group,
+              m->actor, m->count, h_value_text(k->c, s->v), h_span_text(k->c, m->begin, m->end));
     for (uint32_t i = 0; i < s->take_count; i++)
         if (s->takes[i].begin > m->end)
             h_say(k->c, H_ACKED_TWICE, "%s delivered %s after actor %u had acknowledged it (%s): %s", group,
-                  h_value_text(k->c, s->v), m->actor, h_span_text(k->c, m->begin, m->end), h_take_text(k->c, &s->takes[i]));
+                  h_value_text(k->c, s->v), m->actor, h_span_text(k->c, m->begin, m->end),
+                  h_take_text(k->c, &s->takes[i]));
 }
 
 /* What is known of the value's end. */
@@ -161,8 +166,10 @@ static struct end end_of(const struct story *s) {
 static void check_dead(struct acks *k, const struct story *s, const struct mark *m, const struct end *e) {
     const char *group = h_group_text(k->c, k->group);
     if (!k->g->max_deliveries || m->count < k->g->max_deliveries || m->count < e->highest)
-        h_say(k->c, H_DEAD_LETTER, "%s: %s is among the dead letters after %u deliveries; the limit is %u, and there were "
-              "%u", group, h_value_text(k->c, s->v), m->count, k->g->max_deliveries, e->highest);
+        h_say(k->c, H_DEAD_LETTER,
+              "%s: %s is among the dead letters after %u deliveries; the limit is %u, and there were "
+              "%u",
+              group, h_value_text(k->c, s->v), m->count, k->g->max_deliveries, e->highest);
     if (e->dead > 1 || e->acked)
         h_say(k->c, H_DEAD_LETTER, "%s: %s is among the dead letters %u times, and was acknowledged %u times", group,
               h_value_text(k->c, s->v), e->dead, e->acked);
@@ -172,7 +179,8 @@ static void check_stale(struct acks *k, const struct story *s, const struct mark
     bool drained = k->c->span[k->group].drained != H_OPEN || k->g->drained;
     if (m->count < e->highest || e->acked || e->dead || e->perhaps || !drained || k->g->vanished || k->room) return;
     h_say(k->c, H_STALE, "%s: actor %u was refused delivery %u of %s as stale (%s), but nobody had it after it",
-          h_group_text(k->c, k->group), m->actor, m->count, h_value_text(k->c, s->v), h_span_text(k->c, m->begin, m->end));
+          h_group_text(k->c, k->group), m->actor, m->count, h_value_text(k->c, s->v),
+          h_span_text(k->c, m->begin, m->end));
 }
 
 static void check_story(struct acks *k, const struct story *s) {
@@ -189,9 +197,10 @@ static void check_story(struct acks *k, const struct story *s) {
         if (m->kind == H_DEAD) check_dead(k, s, m, &e);
     }
     if (e.acked || e.dead || e.perhaps || !drained || ++k->unfinished <= k->g->vanished) return;
-    h_say(k->c, H_NOT_ACKED, "%s: %s was delivered %u times, and neither acknowledged nor found among the dead letters "
-          "(%llu vanished)", h_group_text(k->c, k->group), h_value_text(k->c, s->v), e.highest,
-          (unsigned long long)k->g->vanished);
+    h_say(k->c, H_NOT_ACKED,
+          "%s: %s was delivered %u times, and neither acknowledged nor found among the dead letters "
+          "(%llu vanished)",
+          h_group_text(k->c, k->group), h_value_text(k->c, s->v), e.highest, (unsigned long long)k->g->vanished);
 }
 
 void h_check_acks(struct check *c, uint32_t group) {
@@ -200,14 +209,17 @@ void h_check_acks(struct check *c, uint32_t group) {
     uint32_t m = 0, t = c->first_take[group], end = c->first_take[group + 1];
     while (t < end || m < k.mark_count) {
         uint32_t value = t < end ? c->takes[t].value : NONE;
-        if (m < k.mark_count && k.marks[m].value < value) value = k.marks[m].value; /* never delivered, or not written down */
+        if (m < k.mark_count && k.marks[m].value < value)
+            value = k.marks[m].value; /* never delivered, or not written down */
         struct story s = {.v = &c->values[value], .takes = &c->takes[t], .marks = &k.marks[m]};
         while (t < end && c->takes[t].value == value) t++, s.take_count++;
         while (m < k.mark_count && k.marks[m].value == value) m++, s.mark_count++;
         check_story(&k, &s);
     }
     if (k.unexplained > k.room)
-        h_say(c, H_DELIVERIES, "%s: %llu deliveries are missing from the rows 1, 2, 3, ... of its values, of which kills "
-              "explain %llu", h_group_text(c, group), (unsigned long long)k.unexplained, (unsigned long long)k.room);
+        h_say(c, H_DELIVERIES,
+              "%s: %llu deliveries are missing from the rows 1, 2, 3, ... of its values, of which kills "
+              "explain %llu",
+              h_group_text(c, group), (unsigned long long)k.unexplained, (unsigned long long)k.room);
     free(k.marks);
 }

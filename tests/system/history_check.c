@@ -73,17 +73,28 @@ const char *h_group_text(const struct check *c, uint32_t group) {
 
 const char *h_defect_name(enum h_defect defect) {
     static const char *const names[H_DEFECTS] = {
-        [H_BAD_ID] = "bad id",           [H_PHANTOM] = "phantom",
-        [H_FAILED] = "failed send",      [H_TOO_SOON] = "too soon",
-        [H_TWICE] = "twice",             [H_LOST] = "lost",
-        [H_ORDER] = "order",             [H_BEFORE_JOIN] = "before the group",
-        [H_AFTER_END] = "after the end", [H_CLOSED_EARLY] = "closed early",
-        [H_NOT_EMPTY] = "not empty",     [H_TIMED_OUT_EARLY] = "timed out early",
-        [H_SLEPT] = "slept",             [H_EXPIRED] = "expiry",
-        [H_COUNTERS] = "counters",       [H_BOUND] = "bound",
-        [H_DELIVERIES] = "deliveries",   [H_HELD_BY_TWO] = "held by two",
-        [H_ACKED_TWICE] = "acked twice", [H_NOT_ACKED] = "not acked",
-        [H_STALE] = "stale",             [H_DEAD_LETTER] = "dead letter",
+        [H_BAD_ID] = "bad id",
+        [H_PHANTOM] = "phantom",
+        [H_FAILED] = "failed send",
+        [H_TOO_SOON] = "too soon",
+        [H_TWICE] = "twice",
+        [H_LOST] = "lost",
+        [H_ORDER] = "order",
+        [H_BEFORE_JOIN] = "before the group",
+        [H_AFTER_END] = "after the end",
+        [H_CLOSED_EARLY] = "closed early",
+        [H_NOT_EMPTY] = "not empty",
+        [H_TIMED_OUT_EARLY] = "timed out early",
+        [H_SLEPT] = "slept",
+        [H_EXPIRED] = "expiry",
+        [H_COUNTERS] = "counters",
+        [H_BOUND] = "bound",
+        [H_DELIVERIES] = "deliveries",
+        [H_HELD_BY_TWO] = "held by two",
+        [H_ACKED_TWICE] = "acked twice",
+        [H_NOT_ACKED] = "not acked",
+        [H_STALE] = "stale",
+        [H_DEAD_LETTER] = "dead letter",
         [H_CALLS] = "calls",
     };
     return defect > 0 && defect < H_DEFECTS ? names[defect] : "?";
@@ -123,8 +134,10 @@ uint32_t h_find(const struct check *c, uint64_t id) {
     uint32_t low = 0, high = c->value_count;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if (c->values[middle].id < id) low = middle + 1;
-        else high = middle;
+        if (c->values[middle].id < id)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return low < c->value_count && c->values[low].id == id ? low : NONE;
 }
@@ -143,7 +156,8 @@ static void collect_values(struct check *c) {
     qsort(c->values, c->value_count, sizeof *c->values, by_id);
     for (uint32_t i = 1; i < c->value_count; i++)
         if (c->values[i].id == c->values[i - 1].id)
-            h_say(c, H_BAD_ID, "%s and %s have one id", h_value_text(c, &c->values[i - 1]), h_value_text(c, &c->values[i]));
+            h_say(c, H_BAD_ID, "%s and %s have one id", h_value_text(c, &c->values[i - 1]),
+                  h_value_text(c, &c->values[i]));
 }
 
 static int by_group_and_value(const void *a, const void *b) {
@@ -157,13 +171,14 @@ static int by_group_and_value(const void *a, const void *b) {
 }
 
 static void add_take(struct check *c, uint32_t actor, const struct h_event *e) {
-    struct take t = {e->begin, e->end, h_find(c, e->value), e->count, (uint32_t)(e - h_event_of(c->h, actor, 0)), e->group,
-                     (uint16_t)actor};
+    struct take t = {
+        e->begin, e->end,         h_find(c, e->value), e->count, (uint32_t)(e - h_event_of(c->h, actor, 0)),
+        e->group, (uint16_t)actor};
     if (e->group >= c->h->groups) {
         h_say(c, H_BAD_ID, "actor %u received for group %u, which there is not", actor, e->group);
     } else if (t.value == NONE || c->values[t.value].channel != c->h->group[e->group].channel) {
-        h_say(c, H_PHANTOM, "%s received value %u:%llu, which nobody sent on that channel: %s", h_group_text(c, e->group),
-              H_ACTOR(e->value), (unsigned long long)H_NUMBER(e->value), h_take_text(c, &t));
+        h_say(c, H_PHANTOM, "%s received value %u:%llu, which nobody sent on that channel: %s",
+              h_group_text(c, e->group), H_ACTOR(e->value), (unsigned long long)H_NUMBER(e->value), h_take_text(c, &t));
     } else {
         c->takes[c->take_count++] = t;
     }
@@ -221,11 +236,15 @@ static void check_take(struct check *c, uint32_t i) {
     const char *group = h_group_text(c, t->group);
     const struct h_group *g = &c->h->group[t->group];
     if (v->fate == FAILED)
-        h_say(c, H_FAILED, "%s received %s, whose send returned an error: %s", group, h_value_text(c, v), h_take_text(c, t));
+        h_say(c, H_FAILED, "%s received %s, whose send returned an error: %s", group, h_value_text(c, v),
+              h_take_text(c, t));
     if (t->end < v->begin)
         h_say(c, H_TOO_SOON, "%s received %s before that began: %s", group, h_value_text(c, v), h_take_text(c, t));
-    if (!g->acknowledges && t->count) h_say(c, H_DELIVERIES, "%s received %s with a delivery count though it does not "
-              "acknowledge: %s", group, h_value_text(c, v), h_take_text(c, t));
+    if (!g->acknowledges && t->count)
+        h_say(c, H_DELIVERIES,
+              "%s received %s with a delivery count though it does not "
+              "acknowledge: %s",
+              group, h_value_text(c, v), h_take_text(c, t));
     if (!g->acknowledges && !h_is_first(c, i))
         h_say(c, H_TWICE, "%s received %s twice: %s and %s", group, h_value_text(c, v), h_take_text(c, t - 1),
               h_take_text(c, t));
@@ -265,8 +284,8 @@ static void check_sends(struct check *c) {
 static void check_outcome(struct check *c, uint32_t actor, const struct h_event *e) {
     const char *what = e->kind == H_SEND ? "send" : "receive";
     if (e->result == XI_E_CLOSED && e->end < c->close_begin[e->channel % H_CHANNELS])
-        h_say(c, H_CLOSED_EARLY, "actor %u's %s (%s) was told that \"%s\" is closed, which nobody had begun to do", actor,
-              what, h_span_text(c, e->begin, e->end), c->h->channel[e->channel % H_CHANNELS].name);
+        h_say(c, H_CLOSED_EARLY, "actor %u's %s (%s) was told that \"%s\" is closed, which nobody had begun to do",
+              actor, what, h_span_text(c, e->begin, e->end), c->h->channel[e->channel % H_CHANNELS].name);
     bool early = e->timeout < 0 || e->end - e->begin < e->timeout;
     if (e->result == XI_E_TIMEOUT && early)
         h_say(c, H_TIMED_OUT_EARLY, "actor %u's %s (%s) had %lld ns, and was told that they are over", actor, what,
@@ -294,9 +313,9 @@ struct loss {
     bool *dead;                    /* values that are among the dead letters instead */
     struct killed *killed;         /* the latest first */
     uint32_t killed_count;
-    uint32_t *missing;             /* the latest first */
+    uint32_t *missing; /* the latest first */
     uint32_t missing_count;
-    uint64_t maybe;                /* further values that it may have been due, and did not receive */
+    uint64_t maybe; /* further values that it may have been due, and did not receive */
 };
 
 static int latest_kill(const void *a, const void *b) {
@@ -359,8 +378,10 @@ static void collect_missing(struct check *c, struct loss *l) {
         const struct value *v = &c->values[i];
         while (t < end && c->takes[t].value < i) t++;
         if (v->channel != channel || (t < end && c->takes[t].value == i) || l->dead[i]) continue;
-        if (is_due(c, l, v)) l->missing[l->missing_count++] = i;
-        else if (v->fate != FAILED && !(v->end < c->span[l->group].joined_begin)) l->maybe++;
+        if (is_due(c, l, v))
+            l->missing[l->missing_count++] = i;
+        else if (v->fate != FAILED && !(v->end < c->span[l->group].joined_begin))
+            l->maybe++;
     }
     qsort_r(l->missing, l->missing_count, sizeof *l->missing, latest_send, c->values);
 }
@@ -380,9 +401,11 @@ static void say_lost(struct check *c, const struct loss *l, uint64_t explained, 
     uint64_t lost = l->missing_count - explained - counted;
     for (uint32_t i = 0; i < l->missing_count && i < 3; i++) {
         const struct value *v = &c->values[l->missing[l->missing_count - 1 - i]];
-        h_say(c, H_LOST, "%s never received %s (%u other groups did); it misses %u in all, of which kills explain %llu "
-              "and the channel counted %llu: %llu are lost", h_group_text(c, l->group), h_value_text(c, v), v->taken,
-              l->missing_count, (unsigned long long)explained, (unsigned long long)counted, (unsigned long long)lost);
+        h_say(c, H_LOST,
+              "%s never received %s (%u other groups did); it misses %u in all, of which kills explain %llu "
+              "and the channel counted %llu: %llu are lost",
+              h_group_text(c, l->group), h_value_text(c, v), v->taken, l->missing_count, (unsigned long long)explained,
+              (unsigned long long)counted, (unsigned long long)lost);
     }
 }
 

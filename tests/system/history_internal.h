@@ -12,9 +12,9 @@
 #define NONE UINT32_MAX
 
 enum fate {
-    SENT,    /* its send succeeded, or did for all that others saw of it */
-    FAILED,  /* its send returned an error: nothing was sent */
-    UNKNOWN  /* its sender was killed, and nobody saw it or a later one of that sender */
+    SENT,   /* its send succeeded, or did for all that others saw of it */
+    FAILED, /* its send returned an error: nothing was sent */
+    UNKNOWN /* its sender was killed, and nobody saw it or a later one of that sender */
 };
 
 struct value {
@@ -40,7 +40,7 @@ struct check {
     struct h_report *report;
     struct value *values; /* by id */
     uint32_t value_count;
-    struct take *takes;   /* by group, value, count, begin */
+    struct take *takes; /* by group, value, count, begin */
     uint32_t take_count;
     uint32_t *first_take; /* of each group, and one more */
     /* Of each group. INT64_MIN: from the start; H_OPEN: never. */

@@ -31,11 +31,12 @@
 struct entry {
     int64_t begin, end;
     uint32_t value;
-    uint32_t event;        /* of a take: its place in what its actor did */
-    uint16_t actor;        /* of the send, or the take */
+    uint32_t event; /* of a take: its place in what its actor did */
+    uint16_t actor; /* of the send, or the take */
     uint16_t relation;
-    uint32_t next;         /* of the same value, in another relation; or NONE */
-    uint32_t before, after; /* the entry by the same actor in the same relation that comes just before, after; or NONE */
+    uint32_t next; /* of the same value, in another relation; or NONE */
+    uint32_t before,
+        after; /* the entry by the same actor in the same relation that comes just before, after; or NONE */
 };
 
 struct relation {
@@ -82,8 +83,12 @@ static void add_takes(struct order *o, uint32_t group, uint32_t relation) {
     for (uint32_t i = c->first_take[group]; i < c->first_take[group + 1]; i++) {
         const struct take *t = &c->takes[i];
         if (!h_is_first(c, i) || t->count > 1) continue;
-        add_entry(o, (struct entry){.begin = t->begin, .end = t->end, .value = t->value, .event = t->event,
-                                    .actor = t->actor, .relation = (uint16_t)relation});
+        add_entry(o, (struct entry){.begin = t->begin,
+                                    .end = t->end,
+                                    .value = t->value,
+                                    .event = t->event,
+                                    .actor = t->actor,
+                                    .relation = (uint16_t)relation});
     }
 }
 

@@ -83,8 +83,10 @@ static const struct stretch *at(const struct stretch *s, uint32_t n, int64_t t) 
     uint32_t low = 0, high = n;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if (s[middle].begin < t) low = middle + 1;
-        else high = middle;
+        if (s[middle].begin < t)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return low ? &s[low - 1] : NULL;
 }
@@ -101,8 +103,10 @@ static void check_sleep(struct check *c, uint32_t actor, const struct h_event *e
     for (const struct stretch *x = at(s, n, e->end); x && x >= s && x->end > e->begin; x--) {
         int64_t begin = x->begin > e->begin ? x->begin : e->begin, end = x->end < e->end ? x->end : e->end;
         if (end - begin < c->h->patience) continue;
-        h_say(c, H_SLEPT, "%s: actor %u's receive (%s) slept for %.1f ms although there was something to receive from %s to "
-              "%s ms", h_group_text(c, e->group), actor, h_span_text(c, e->begin, e->end), (double)(end - begin) / 1e6,
+        h_say(c, H_SLEPT,
+              "%s: actor %u's receive (%s) slept for %.1f ms although there was something to receive from %s to "
+              "%s ms",
+              h_group_text(c, e->group), actor, h_span_text(c, e->begin, e->end), (double)(end - begin) / 1e6,
               h_time_text(c, x->begin), h_time_text(c, x->end));
         return;
     }
@@ -196,8 +200,10 @@ static int64_t passed_by(const struct passed *p, uint32_t n, int64_t sent) {
     uint32_t low = 0, high = n;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if (p[middle].sent <= sent) low = middle + 1;
-        else high = middle;
+        if (p[middle].sent <= sent)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return low < n ? p[low].received : H_OPEN;
 }
@@ -207,8 +213,8 @@ static void check_late(struct check *c, uint32_t group) {
         const struct take *t = &c->takes[i];
         const struct value *v = &c->values[t->value];
         if (v->ttl <= 0 || v->end == H_OPEN || t->begin <= v->end + v->ttl) continue;
-        h_say(c, H_EXPIRED, "%s received %s, which was to live for %.3f ms: %s", h_group_text(c, group), h_value_text(c, v),
-              (double)v->ttl / 1e6, h_take_text(c, t));
+        h_say(c, H_EXPIRED, "%s received %s, which was to live for %.3f ms: %s", h_group_text(c, group),
+              h_value_text(c, v), (double)v->ttl / 1e6, h_take_text(c, t));
     }
 }
 
