@@ -59,7 +59,8 @@ static bool interps_are_valid(const struct state *st, struct sums *sums, const c
         REQUIRE(!slot || *slot == i, "an id leads to another's slot");
         REQUIRE(in->id < st->next_id, "an id from the future");
         if (in->life == INTERP_FREE) {
-            REQUIRE(!in->held_count && !in->handles.count && !in->refs.count, "a free slot holds something");
+            REQUIRE(!in->held_count && !in->handles.count && !in->refs.count && !in->opened.count,
+                    "a free slot holds something");
             continue;
         }
         const struct conn *conn = in->conn ? conn_of(st, in->conn) : NULL;
@@ -74,6 +75,21 @@ static bool interps_are_valid(const struct state *st, struct sums *sums, const c
     REQUIRE(sums->live == st->live && sums->dying == st->dying && sums->orphans == st->orphans,
             "counts of interpreters");
     REQUIRE(sums->declaring == st->declaring, "count of those declaring");
+    return true;
+}
+
+static bool opened_is_valid(const struct state *st, const char **why) {
+    uint64_t id, value;
+    for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
+        const struct interp *in = &st->interps[i];
+        REQUIRE(st->open || !in->opened.count, "it is remembered who opened what where that does not matter");
+        for (uint32_t at = 0; table_next(&in->opened, &at, &id, &value);) {
+            REQUIRE(state_channel_index(st, id) >= 0, "a channel that is gone is remembered as opened");
+            REQUIRE(value && !(value & ~(uint64_t)XI_ACCESS_BOTH), "a channel was opened for nothing, or for something else");
+        }
+        for (uint32_t at = 0; st->open && table_next(&in->handles, &at, &id, &value);)
+            REQUIRE(table_find(&in->opened, id), "a handle of a channel that was not opened");
+    }
     return true;
 }
 
@@ -99,7 +115,7 @@ static bool channels_are_valid(const struct state *st, struct sums *sums, const 
     for (uint32_t i = 1; i < XI_MAX_INTERPS; i++)
         for (uint32_t at = 0; table_next(&st->interps[i].handles, &at, &id, &count);)
             REQUIRE(state_channel_index(st, id) >= 0, "a handle of a channel that is gone");
-    return true;
+    return opened_is_valid(st, why);
 }
 
 bool state_is_valid(const struct state *st, const char **why) {
@@ -109,8 +125,9 @@ bool state_is_valid(const struct state *st, const char **why) {
     struct state_limits used = {0};
     for (uint32_t i = 0; i < st->user_count; i++) {
         const struct state_limits *u = &st->users[i].used;
-        REQUIRE(u->bytes <= st->limits.bytes && u->segments <= st->limits.segments &&
-                    u->channels <= st->limits.channels && u->interps <= st->limits.interps,
+        const struct state_limits *most = st->open && st->users[i].uid != st->owner ? &st->other_limits : &st->limits;
+        REQUIRE(u->bytes <= most->bytes && u->segments <= most->segments && u->channels <= most->channels &&
+                    u->interps <= most->interps,
                 "a quota was passed");
         used.bytes += u->bytes;
         used.segments += u->segments;
