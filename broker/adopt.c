@@ -69,7 +69,7 @@ static void learn(struct world *w, const struct file *file) {
     ours = ours && fstat(fd, &st) == 0 && pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head;
     ours = ours && head.magic == XI_LAYOUT_MAGIC && head.version == XI_LAYOUT_VERSION && head.epoch == w->epoch &&
            head.number == file->number && head.size == (uint64_t)st.st_size && head.size >= XI_PAGE &&
-           !xi_load_relaxed(&head.gone) && head.kind > XI_SEG_REGISTRY && head.kind <= XI_SEG_CHANNEL &&
+           !xi_load_relaxed(&head.gone) && head.kind > XI_SEG_REGISTRY && head.kind <= XI_SEG_ACKS &&
            head.owner < XI_MAX_INTERPS;
     if (fd >= 0) close(fd);
     if (ours)
@@ -188,18 +188,21 @@ static bool head_names(struct world *w, const struct state *st, const struct seg
     return same;
 }
 
+/* Segments that belong to channels are looked at with those. */
+static bool is_channels(const struct seg *s) { return s->kind == XI_SEG_CHANNEL || s->kind == XI_SEG_ACKS; }
+
 static void adopt_owned(struct world *w, struct state *st, const uint64_t *numbers, uint32_t count) {
     for (int pass = 0; pass < 2; pass++) /* removing an arena makes its release words nobody's */
         for (uint32_t i = 0; i < count; i++) {
             uint64_t *found = table_find(&w->segs, numbers[i]);
             struct seg *s = found ? (struct seg *)(uintptr_t)*found : NULL;
-            if (s && s->kind != XI_SEG_CHANNEL && (!belongs(w, st, s) || !head_names(w, st, s)))
+            if (s && !is_channels(s) && (!belongs(w, st, s) || !head_names(w, st, s)))
                 world_remove(w, s->number, true);
         }
     for (uint32_t i = 0; i < count; i++) {
         uint64_t *found = table_find(&w->segs, numbers[i]);
         struct seg *s = found ? (struct seg *)(uintptr_t)*found : NULL;
-        if (!s || s->kind == XI_SEG_CHANNEL || s->kind == XI_SEG_RELEASE) continue;
+        if (!s || is_channels(s) || s->kind == XI_SEG_RELEASE) continue;
         struct held h = {s->number, s->kind, s->size,
                          s->size + (s->kind == XI_SEG_ARENA ? XI_RELEASE_SIZE(s->size) : 0)};
         state_adopt_segment(st, s->slot, &h);
@@ -257,10 +260,44 @@ static void adopt_channels(struct world *w, struct state *st) {
     state_adopt_done(st);
 }
 
-static void remove_stray_channels(struct world *w, const struct state *st, const uint64_t *numbers, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++)
-        if (known(w, (uint32_t)numbers[i], XI_SEG_CHANNEL) && !table_find(&st->segments, numbers[i]))
-            world_remove(w, (uint32_t)numbers[i], true);
+/* Index of the channel that lies in this segment, or -1. */
+static int64_t channel_in(const struct state *st, uint32_t segment) {
+    for (uint32_t i = 0; segment && i < st->chan_capacity; i++)
+        if (st->chans[i].id && st->chans[i].segment == segment) return i;
+    return -1;
+}
+
+static void adopt_part(struct world *w, struct state *st, const struct seg *s) {
+    struct part p = {.number = s->number, .kind = s->kind, .size = s->size, .uid = w->uid};
+    struct xi_acks head;
+    char name[XI_SHM_NAME_MAX];
+    uint64_t window;
+    int fd;
+    world_name(w, name, s->number);
+    if (xi_segment_open(name, false, &fd) != 0) return;
+    bool read = pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head;
+    close(fd);
+    int64_t index = read ? channel_in(st, head.chan_seg) : -1;
+    if (index < 0 || !world_acks(w, s->number, st->chans[index].segment, &window)) return;
+    p.maker = head.maker;
+    state_adopt_part(st, (uint32_t)index, &p);
+}
+
+static void adopt_parts(struct world *w, struct state *st, const uint64_t *numbers, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        struct seg *s = known(w, (uint32_t)numbers[i], XI_SEG_ACKS);
+        if (s) adopt_part(w, st, s);
+        world_trim(w);
+    }
+}
+
+/* Of what belongs to channels, that which is no channel's. */
+static void remove_strays(struct world *w, const struct state *st, const uint64_t *numbers, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t *found = table_find(&w->segs, numbers[i]);
+        struct seg *s = found ? (struct seg *)(uintptr_t)*found : NULL;
+        if (s && is_channels(s) && !table_find(&st->segments, numbers[i])) world_remove(w, s->number, true);
+    }
 }
 
 /* ---- */
@@ -307,7 +344,8 @@ int world_adopt(struct world *w, const char *ns, uid_t uid, struct state *st) {
     adopt_owned(w, st, numbers, count);
     drop_empty_orphans(w, st);
     adopt_channels(w, st);
-    remove_stray_channels(w, st, numbers, count);
+    adopt_parts(w, st, numbers, count);
+    remove_strays(w, st, numbers, count);
     free(numbers);
     return 1;
 }

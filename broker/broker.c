@@ -314,6 +314,9 @@ static int make(struct broker *b, const struct action *a) {
     case ACTION_MAKE_INTERP: rc = world_make_interp(&b->world, &b->state, a->slot, a->request, b->made); break;
     case ACTION_MAKE_CHANNEL: rc = world_make_channel(&b->world, &b->state, a->index, a->request, b->made); break;
     case ACTION_MAKE_ARENA: rc = world_make_arena(&b->world, &b->state, a->slot, a->number, a->size, b->made); break;
+    case ACTION_MAKE_PART:
+        rc = world_make_part(&b->world, &b->state, a->index, a->number, a->size, a->request, b->made);
+        break;
     default: rc = world_make_borrows(&b->world, &b->state, a->slot, a->number, a->size, b->made); break;
     }
     b->made_count = b->made[1] >= 0 ? 2 : 1;
@@ -342,6 +345,25 @@ static void check_channel(struct broker *b, uint64_t id) {
     handle(b, &(struct event){.kind = EVENT_EMPTY, .channel = id});
 }
 
+/* True if an interpreter with this id is here, perhaps about to use what it asked for. */
+static bool may_use(const struct broker *b, int64_t maker) {
+    return table_find(&b->state.ids, (uint64_t)maker) != NULL;
+}
+
+static void check_parts(struct broker *b, uint64_t id) {
+    int64_t index = state_channel_index(&b->state, id);
+    struct xi_chan_view view;
+    if (index < 0 || !world_view(&b->world, &b->state.chans[index], &view)) return;
+    const struct chan *ch = &b->state.chans[index];
+    for (uint32_t i = 0; i < ch->part_count; i++) {
+        const struct part *p = &ch->parts[i];
+        uint64_t window;
+        struct xi_acks *acks = p->kind == XI_SEG_ACKS ? world_acks(&b->world, p->number, ch->segment, &window) : NULL;
+        if (acks && xi_acks_unused(&view, acks, p->number, window, may_use(b, p->maker)))
+            handle(b, &(struct event){.kind = EVENT_PART_UNUSED, .channel = id, .number = p->number});
+    }
+}
+
 /* Carries out one action. Negative: it failed, and the sentence is in xi_error_text(). */
 static int perform(struct broker *b, const struct action *a) {
     struct world *w = &b->world;
@@ -352,6 +374,7 @@ static int perform(struct broker *b, const struct action *a) {
     case ACTION_MAKE_INTERP:
     case ACTION_MAKE_CHANNEL:
     case ACTION_MAKE_ARENA:
+    case ACTION_MAKE_PART:
     case ACTION_MAKE_BORROWS: return make(b, a);
     case ACTION_REMOVE: world_remove(w, a->number, true); break;
     case ACTION_NOTE: world_note_opened(w, a->slot, a->index, a->rights); break;
@@ -373,6 +396,7 @@ static int perform(struct broker *b, const struct action *a) {
     case ACTION_REPAIR: recover_begin(&b->recover, a->slot, b->fate); break;
     case ACTION_COLLECT: recover_sweep(&b->recover); break;
     case ACTION_CHECK: check_later(b, a->channel); break;
+    case ACTION_CHECK_PARTS: check_parts(b, a->channel); break;
     case ACTION_SETTLE:
         b->settle_at[a->slot] = loop_now() + SETTLE_NS;
         set_settle_timer(b);

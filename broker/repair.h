@@ -71,6 +71,10 @@ void xi_repair_borrows(const struct xi_dead *dead, const struct xi_world *world)
  */
 bool xi_repair_groups(const struct xi_chan_view *view, const struct xi_dead *dead, const struct xi_world *world);
 
+/* True if a table of deliveries is no group's any more and nobody lingers in it. `may_join`: who asked for it lives. */
+bool xi_acks_unused(const struct xi_chan_view *view, struct xi_acks *acks, uint32_t number, uint64_t window,
+                    bool may_join);
+
 /* Rings everybody who sleeps on the channel and has something to do: after an adoption, or a suspected lost wake. */
 void xi_ring_channel(const struct xi_chan_view *view, const struct xi_world *world);
 

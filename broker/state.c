@@ -173,6 +173,7 @@ static void request_joined(struct state *st, struct interp *me, const struct xi_
     case XI_OP_DROP: request_drop(st, me, q); break;
     case XI_OP_BORROWS: request_borrows(st, me, q); break;
     case XI_OP_SEGMENT: request_segment(st, me, q); break;
+    case XI_OP_ACKS: request_acks(st, me, q); break;
     case XI_OP_REF: request_ref(st, me, q); break;
     case XI_OP_UNREF: request_unref(st, me, q); break;
     default: refuse(st, XI_E_INVAL, "this broker knows no request %u; is it of an older version?", q->op);
@@ -221,6 +222,8 @@ static void on_failed(struct state *st, const struct event *event) {
             interp_undo_join(st);
         else if (st->current.op == XI_OP_OPEN)
             channel_undo_open(st);
+        else if (st->current.op == XI_OP_ACKS)
+            part_undo(st);
         else
             segment_undo(st);
     }
@@ -251,6 +254,7 @@ void state_step(struct state *st, const struct event *event) {
         if (is_slot(st, event, INTERP_ORPHAN)) interp_unnamed(st, event->slot);
         break;
     case EVENT_EMPTY: channel_empty(st, event->channel); break;
+    case EVENT_PART_UNUSED: part_unused(st, event->channel, event->number); break;
     case EVENT_SETTLED:
         if (is_slot(st, event, INTERP_LIVE)) interp_settled(st, event->slot);
         break;
@@ -287,6 +291,7 @@ void state_deinit(struct state *st) {
     table_clear(&st->chan_ids);
     table_clear(&st->segments);
     table_clear(&st->conns);
+    for (uint32_t i = 0; i < st->chan_capacity; i++) free(st->chans[i].parts);
     free(st->interps);
     free(st->chans);
     free(st->buckets);
@@ -349,6 +354,7 @@ void state_adopt_channel(struct state *st, uint32_t index, const struct chan *fo
 void state_adopt_opened(struct state *st, uint32_t slot, uint32_t index, uint32_t rights) {
     *table_put(&st->interps[slot].opened, st->chans[index].id) |= rights;
 }
+void state_adopt_part(struct state *st, uint32_t index, const struct part *found) { part_hold(st, index, found); }
 
 void state_adopt_done(struct state *st) { channels_rebuild(st); }
 

@@ -93,6 +93,15 @@ struct interp {
     uint32_t held_count, held_capacity;
 };
 
+/* A segment of a channel besides its own. */
+struct part {
+    uint32_t number;
+    uint32_t kind; /* enum xi_segment_kind */
+    uint64_t size;
+    uint32_t uid;
+    int64_t maker; /* id of the interpreter that asked for it */
+};
+
 struct chan {
     uint64_t id; /* 0: free */
     uint32_t segment;
@@ -102,6 +111,8 @@ struct chan {
     uint32_t handles;
     uint32_t uid;
     uint32_t next; /* index + 1 in the hash chain, or in the free list */
+    uint32_t part_count;
+    struct part *parts;
     char name[80];
     struct xi_access access[XI_ACCESS_MAX];
 };
@@ -115,6 +126,7 @@ enum event_kind {
     EVENT_REPAIRED,   /* slot, id */
     EVENT_UNNAMED,    /* slot, id: nothing names any arena segment of this orphan any more */
     EVENT_EMPTY,      /* channel: nothing undelivered in it */
+    EVENT_PART_UNUSED, /* channel, number: nobody uses this part of it any more */
     EVENT_SETTLED,    /* slot, id: silent for a second since ACTION_SETTLE */
     EVENT_ADOPTED,    /* all that there was has been adopted */
     EVENT_SHUTDOWN
@@ -131,6 +143,7 @@ struct event {
     uint32_t slot;
     int64_t id;
     uint64_t channel;
+    uint32_t number;
     int status;
     const char *text;
 };
@@ -143,6 +156,7 @@ enum action_kind {
     ACTION_MAKE_CHANNEL,  /* index, number, request: what it is to be like */
     ACTION_MAKE_ARENA,    /* slot, number, size */
     ACTION_MAKE_BORROWS,  /* slot, number, size */
+    ACTION_MAKE_PART,     /* slot, index, number, size, request */
     ACTION_REMOVE,        /* number: remove the segment */
     ACTION_NOTE,          /* slot, index, rights: has opened the channel for this too */
     ACTION_FORGET,        /* index: nobody has opened that channel, which goes */
@@ -157,6 +171,7 @@ enum action_kind {
     ACTION_REPAIR,        /* slot: repair; then EVENT_REPAIRED */
     ACTION_COLLECT,       /* look whether orphans' segments are still named; EVENT_UNNAMED for those that are not */
     ACTION_CHECK,         /* index, channel: EVENT_EMPTY if it is */
+    ACTION_CHECK_PARTS,   /* index, channel: EVENT_PART_UNUSED for each part that nobody uses */
     ACTION_SETTLE,        /* slot: EVENT_SETTLED in a second, counted from the latest of these */
     ACTION_SHUTDOWN
 };
@@ -243,6 +258,7 @@ void state_adopt_segment(struct state *st, uint32_t slot, const struct held *hel
 void state_adopt_channel(struct state *st, uint32_t index, const struct chan *found);
 /* After slots and channels: what an interpreter had opened. */
 void state_adopt_opened(struct state *st, uint32_t slot, uint32_t index, uint32_t rights);
+void state_adopt_part(struct state *st, uint32_t index, const struct part *found);
 void state_adopt_done(struct state *st);
 
 /* Index of the channel with this id, or -1. */

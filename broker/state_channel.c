@@ -215,6 +215,7 @@ static void remove_channel(struct state *st, uint32_t index) {
     table_drop(&st->segments, ch->segment);
     for (uint32_t i = 1; i < XI_MAX_INTERPS; i++)
         if (st->interps[i].life != INTERP_FREE) table_drop(&st->interps[i].handles, ch->id);
+    parts_let_go(st, index);
     discharge(st, ch->uid,
               &(struct state_limits){.bytes = XI_RING_OFFSET + ch->capacity, .segments = 1, .channels = 1});
     st->chan_count--;
@@ -249,6 +250,7 @@ void channel_ask(struct state *st, uint32_t index) {
 void channel_drop_handles(struct state *st, uint32_t index, uint32_t n) {
     st->chans[index].handles -= n;
     emit(st, ACTION_PUBLISH_CHAN)->index = index;
+    parts_ask(st, index);
     channel_ask(st, index);
 }
 

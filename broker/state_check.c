@@ -93,6 +93,19 @@ static bool opened_is_valid(const struct state *st, const char **why) {
     return true;
 }
 
+static bool parts_are_valid(const struct state *st, uint32_t index, struct sums *sums, const char **why) {
+    const struct chan *ch = &st->chans[index];
+    for (uint32_t i = 0; i < ch->part_count; i++) {
+        const struct part *p = &ch->parts[i];
+        uint64_t *found = table_find(&st->segments, p->number);
+        REQUIRE(found && *found == SEGMENT_VALUE(p->kind, index), "a part of a channel is not in the table");
+        REQUIRE(p->number < st->next_segment, "a segment number from the future");
+        sums->segments++;
+        sums->bytes += p->size;
+    }
+    return true;
+}
+
 static bool channels_are_valid(const struct state *st, struct sums *sums, const char **why) {
     for (uint32_t c = 0; c < st->chan_capacity; c++) {
         const struct chan *ch = &st->chans[c];
@@ -109,6 +122,7 @@ static bool channels_are_valid(const struct state *st, struct sums *sums, const 
         sums->channels++;
         sums->segments++;
         sums->bytes += XI_RING_OFFSET + ch->capacity;
+        if (!parts_are_valid(st, c, sums, why)) return false;
     }
     REQUIRE(sums->channels == st->chan_count && sums->channels == st->chan_ids.count, "count of channels");
     uint64_t id, count;

@@ -80,6 +80,17 @@ bool access_to_life(const struct state *st, uint32_t uid, uint32_t target);
 bool access_to_shutdown(const struct state *st, uint32_t uid);
 void request_observe(struct state *st, const struct conn *conn, const struct xi_request *q);
 
+/* state_part.c */
+void part_hold(struct state *st, uint32_t index, const struct part *p);
+/* Forgets one part of a channel, or all of them, discharges and has them removed. */
+void part_let_go(struct state *st, uint32_t index, uint32_t number);
+void parts_let_go(struct state *st, uint32_t index);
+/* Asks whether some are unused. */
+void parts_ask(struct state *st, uint32_t index);
+void part_unused(struct state *st, uint64_t channel, uint32_t number);
+void part_undo(struct state *st);
+void request_acks(struct state *st, struct interp *me, const struct xi_request *q);
+
 /* state_channel.c */
 void request_open(struct state *st, struct interp *me, const struct xi_request *q);
 void request_close(struct state *st, struct interp *me, const struct xi_request *q);

@@ -15,8 +15,10 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "wire/bounds.h"
 #include "wire/names.h"
 #include "wire/order.h"
+#include "xidata.h"
 
 #define MAPPED_MAX 64u /* mappings kept when nothing is being done */
 
@@ -381,6 +383,30 @@ int world_make_channel(struct world *w, const struct state *st, uint32_t index, 
     return 0;
 }
 
+/* What a table of deliveries says of itself; static from then on. */
+static int fill_acks(int fd, const struct chan *ch, const struct xi_request *q, int64_t maker) {
+    struct xi_acks a = {.window = q->c,
+                        .timeout_ns = q->e,
+                        .max_deliveries = (uint32_t)q->d,
+                        .group = (uint32_t)q->b,
+                        .chan_seg = ch->segment,
+                        .maker = maker};
+    memcpy(a.dead, q->other, sizeof a.dead);
+    const size_t from = sizeof a.seg;
+    return write_at(fd, (const uint8_t *)&a + from, sizeof a - from, from);
+}
+
+int world_make_part(struct world *w, const struct state *st, uint32_t index, uint32_t number, uint64_t size,
+                    const struct xi_request *q, int *made) {
+    const struct chan *ch = &st->chans[index];
+    int64_t maker = 0;
+    for (uint32_t i = 0; i < ch->part_count; i++)
+        if (ch->parts[i].number == number) maker = ch->parts[i].maker;
+    take_numbers(w, st);
+    int rc = make_segment(w, number, XI_SEG_ACKS, 0, 0, size, made);
+    return rc ? rc : fill_acks(*made, ch, q, maker);
+}
+
 /* ---- changing and removing ---- */
 
 void world_remove(struct world *w, uint32_t number, bool empty_it) {
@@ -474,6 +500,16 @@ bool world_view(struct world *w, const struct chan *ch, struct xi_chan_view *vie
     uint8_t *base = s->map.base;
     *view = (struct xi_chan_view){(struct xi_chan *)base, base + XI_RING_OFFSET, ch->capacity, ch->segment};
     return true;
+}
+
+struct xi_acks *world_acks(struct world *w, uint32_t number, uint32_t chan_seg, uint64_t *window) {
+    struct seg *s = mapped(w, number, XI_SEG_ACKS);
+    if (!s || s->map.size < sizeof(struct xi_acks)) return NULL;
+    struct xi_acks *a = s->map.base;
+    *window = a->window; /* once: members may write there */
+    if (a->chan_seg != chan_seg || !xi_is_pow2(*window) || *window > XI_WINDOW_MAX || s->map.size != XI_ACKS_SIZE(*window))
+        return NULL;
+    return a;
 }
 
 const struct xi_borrow_view *world_borrows(struct world *w, const struct interp *in, size_t *chunks) {

@@ -71,6 +71,8 @@ int world_make_arena(struct world *w, const struct state *st, uint32_t slot, uin
                      int made[2]);
 int world_make_borrows(struct world *w, const struct state *st, uint32_t slot, uint32_t number, uint64_t size,
                        int *made);
+int world_make_part(struct world *w, const struct state *st, uint32_t index, uint32_t number, uint64_t size,
+                    const struct xi_request *q, int *made);
 void world_remove(struct world *w, uint32_t number, bool empty_it);
 void world_publish_slot(struct world *w, const struct state *st, uint32_t slot);
 void world_publish_channel(struct world *w, const struct state *st, uint32_t index);
@@ -89,6 +91,8 @@ void world_forget_mailbox(struct world *w, uint32_t slot);
 int world_open(struct world *w, uint32_t number, bool writable, int *fd);
 /* What repair wants. False or NULL when it is gone or not what it should be. */
 bool world_view(struct world *w, const struct chan *ch, struct xi_chan_view *view);
+/* A part of a channel that keeps account of deliveries, if it is one and is this channel's. */
+struct xi_acks *world_acks(struct world *w, uint32_t number, uint32_t chan_seg, uint64_t *window);
 /* Borrow tables of an interpreter; *chunks of them in a static array, valid until the next call. */
 const struct xi_borrow_view *world_borrows(struct world *w, const struct interp *in, size_t *chunks);
 /* The counter `blocks` of a living interpreter's own segment. */

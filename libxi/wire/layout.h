@@ -430,6 +430,7 @@ struct xi_group {
     uint64_t reserved_[4];
 };
 #define XI_GROUP_F_ACK 1u
+#define XI_GROUP_F_TAKEN 4u /* of a queue's default group, which is there before its first consumer: somebody has joined */
 #define XI_GROUP_F_RETAIN 2u /* nobody's: keeps the last values for groups that join later; moved by producers */
 #define XI_GROUP_RETAIN (XI_MAX_GROUPS - 1)
 
@@ -442,39 +443,81 @@ static_assert(offsetof(struct xi_group, dropped) == 192, "");
  * Groups that acknowledge. `head` stays at the oldest value that is not
  * acknowledged, so that the ring keeps it; `next` is where new values are taken.
  * What lies between is in the table of the group's XI_SEG_ACKS segment: value
- * number n in entry n % window. All under the group's lock.
+ * number n in entry n % window. All under the group's lock, but for MOVING.
  *
- *   deliver      position, due (plain), then state = OUT (release), then
- *                next_seq, next: THE DELIVERY. An entry of a number beyond
- *                next_seq never happened.
- *   again        state: READY or overdue -> OUT, count + 1, other taker. Before
- *                anything new.
- *   acknowledge  the block's release bit, then state = DONE: THE ACKNOWLEDGEMENT;
- *                then head_seq, head past all that are DONE, their entries FREE
+ *   deliver      of each: position, due, count (plain), state = OUT (release);
+ *                then next_seq: THE DELIVERY of all of them; then next. An entry
+ *                of a number beyond next_seq never happened; next is where the
+ *                record of next_seq ends.
+ *   again        of one that is READY, or OUT and overdue, ahead of anything
+ *                new: [linger;] count + 1; state = OUT: THE DELIVERY; due
+ *   acknowledge  state = DONE: THE ACKNOWLEDGEMENT; then the block's release
+ *                bit, unless the block lingers; then next_seq and next where they
+ *                moved too; then, past all that are DONE in a row, head_seq; head;
+ *                their states = FREE. head is the position of head_seq + 1, or
+ *                next if that is not delivered.
  *   give back    due, then state = READY, then next_due
- *   dead letter  under the dead letters' producers' lock: due = the number that
- *                the value gets there, state = MOVING; the send; then as acknowledge
+ *   expired, refused, or delivered too often with nowhere to go: as acknowledge
  *
- * Repair of a dead taker: OUT -> READY; MOVING: sent if the dead one does not
- * hold the dead letters' producers' lock any more, or if their repaired
- * tail_seq has reached that number; then DONE, else READY.
+ * Two processes may read one block: whose delivery was overdue, or who freed the
+ * handle, may hold the message still while another has the value. Before such a
+ * delivery is given to another, a word for its holder is written to the table of
+ * those that linger (struct xi_linger, holder last). While one names a block the
+ * acknowledgement does not set the block's bit. Who lets go of such a message
+ * sets it if the value is no more and no other word names the block, then frees
+ * its word. No word free: the delivery stays its holder's. A group that ends
+ * makes words of all that is OUT; and its table stays while it has words.
+ *
+ * Dead letters. A value that is to be moved to another channel is
+ *   1 count (its upper half: that channel's segment), due = UINT64_MAX, then
+ *     state = MOVING, under the group's lock
+ *   2 copied, without a lock
+ *   3 under the other channel's producers' lock, and when there is room: due =
+ *     the number that it gets there, then it is sent as any value
+ *   4 under the group's lock: as acknowledge; or given back when there was no room
+ * Repair of a dead mover, before any lock of its is freed: due is not
+ * UINT64_MAX, and it does not hold that lock or the number was reached: it was
+ * sent, due = 0. Else due = UINT64_MAX. Both are final. Then as 4.
+ *
+ * Repair of a dead holder of the group's lock: next and head as above, states
+ * beyond next_seq and up to head_seq = FREE, blocks of what is DONE released
+ * (again), next_due = 0. Repair of a dead taker, under the group's lock:
+ * OUT -> READY, MOVING as above, its lingering words dropped, next_due = 0.
+ *
+ * The group's table is made before it joins and named in acks_seg before
+ * `active`; `joined` tells the broker that it was (or is not wanted), so that it
+ * goes when no group names it and nobody lingers.
  */
 enum xi_delivery_status { XI_DELIVERY_FREE = 0, XI_DELIVERY_OUT = 1, XI_DELIVERY_READY = 2, XI_DELIVERY_DONE = 3, XI_DELIVERY_MOVING = 4 };
-enum xi_back_reason { XI_BACK_NACKED = 1, XI_BACK_OVERDUE = 2, XI_BACK_DIED = 3, XI_BACK_LEFT = 4 }; /* why it came back */
+/* Why it came back, or is moved. */
+enum xi_back_reason { XI_BACK_NACKED = 1, XI_BACK_OVERDUE = 2, XI_BACK_DIED = 3, XI_BACK_LEFT = 4, XI_BACK_EXPIRED = 5 };
 #define XI_DELIVERY(status, reason, count, slot, handle)                                                               \
-    ((uint64_t)(status) | (uint64_t)(reason) << 8 | (uint64_t)(count) << 16 | (uint64_t)(slot) << 32 | (uint64_t)(handle) << 48)
+    ((uint64_t)(status) | (uint64_t)(reason) << 8 | (uint64_t)(uint16_t)(count) << 16 | (uint64_t)(slot) << 32 |       \
+     (uint64_t)(handle) << 48)
 #define XI_DELIVERY_STATUS(w) ((uint32_t)(w) & 0xff)
-#define XI_DELIVERY_REASON(w) ((uint32_t)((w) >> 8) & 0xff) /* enum xi_back_reason */
-#define XI_DELIVERY_COUNT(w) ((uint32_t)((w) >> 16) & 0xffff)
+#define XI_DELIVERY_REASON(w) ((uint32_t)((w) >> 8) & 0xff) /* enum xi_back_reason, of the last time */
+#define XI_DELIVERY_COUNT(w) ((uint16_t)((w) >> 16))        /* deliveries so far, low 16 bits */
 #define XI_DELIVERY_SLOT(w) ((uint32_t)((w) >> 32) & 0xffff)
 #define XI_DELIVERY_HANDLE(w) ((uint32_t)((w) >> 48))
 struct xi_delivery {
     xi_a64 state;
     xi_a64 position;
-    xi_a64 due; /* OUT: when overdue; READY: not before. CLOCK_MONOTONIC nanoseconds; UINT64_MAX: never */
-    uint64_t pad_;
+    xi_a64 due;   /* OUT: when overdue; READY: not before. CLOCK_MONOTONIC nanoseconds; UINT64_MAX: never */
+    xi_a64 count; /* deliveries so far, 32 bits; may be one ahead of the state's, which decides */
 };
 static_assert(sizeof(struct xi_delivery) == 32, "two a line");
+#define XI_DELIVERIES(count, state) ((uint32_t)((uint32_t)(count) - (uint16_t)((uint32_t)(count) - XI_DELIVERY_COUNT(state))))
+#define XI_DELIVERY_CHANNEL(count) ((uint32_t)((count) >> 32))
+
+/* Somebody who may still read a block whose value is another's by now. */
+struct xi_linger {
+    xi_a64 holder; /* state of the delivery that it had; 0: free */
+    xi_a64 number; /* of the value */
+    xi_a64 block;  /* segment << 32 | granule */
+    xi_a64 generation;
+};
+static_assert(sizeof(struct xi_linger) == 32, "two a line");
+
 struct xi_acks {
     struct xi_segment seg;
     /* static, written by the broker */
@@ -483,10 +526,18 @@ struct xi_acks {
     uint32_t max_deliveries; /* 0: no limit */
     uint32_t group, chan_seg, pad_;
     char dead[80];           /* channel of the dead letters; empty: they vanish, counted */
-    uint64_t pad2_[10];
-    struct xi_delivery entries[];
+    int64_t maker;           /* id of the interpreter that asked for it */
+    uint64_t pad2_[7];
+    /* A, members */
+    xi_a32 joined;
+    uint32_t pad3_[3];
+    struct xi_delivery entries[]; /* window of them, then as many struct xi_linger */
 };
 static_assert(sizeof(struct xi_acks) == 256, "four lines");
+#define XI_ACKS_LINGERS(acks, window) ((struct xi_linger *)(void *)((acks)->entries + (window)))
+#define XI_ACKS_SIZE(window)                                                                                           \
+    ((sizeof(struct xi_acks) + (uint64_t)(window) * (sizeof(struct xi_delivery) + sizeof(struct xi_linger)) + XI_PAGE - 1) & \
+     ~(uint64_t)(XI_PAGE - 1))
 
 /*
  * Calls. The caller's word in its mailbox: generation << 8 | state. A request's

@@ -69,8 +69,9 @@ enum xi_op {
     XI_OP_STATS = 11,
     /* Ends the broker and the namespace, as SIGTERM does. Does not need a JOIN before. */
     XI_OP_SHUTDOWN = 12,
-    /* Table of a group that acknowledges, in channel id a: b: the group; c: window; d: max_deliveries; e: timeout in ns;
-     * other: the channel of dead letters. Reply: a: segment; descriptor: rw. Exists already: the same again. */
+    /* New table for a group that is to acknowledge, in channel id a: b: the group; c: window, a power of two; d:
+     * max_deliveries; e: timeout in ns; other: the channel of dead letters or empty. Reply: a: segment, b: size;
+     * descriptor: rw. It goes when no group names it any more (and whoever asked for it has used it, or is gone). */
     XI_OP_ACKS = 13,
     /* A new ring for channel id a, of b bytes. Reply: a: segment; descriptor: rw. */
     XI_OP_RING = 14,

@@ -29,13 +29,14 @@ struct sim {
     struct table handles; /* holder id << 32 | channel id */
     struct table holds;   /* channel id to 1: has undelivered values */
     struct table asked;   /* channel id to 1: the core asked whether it is empty */
+    struct table parts;   /* segment to channel id */
     struct table settle;  /* slot to id: to be told that it has settled */
     struct table ended;   /* ids told to end */
     int64_t largest_id;
     uint64_t largest_channel;
     uint32_t serial;
     bool failing; /* inject failures */
-    uint32_t removed_channels, failures, collected, rejoined, told;
+    uint32_t removed_channels, failures, collected, rejoined, told, parts_asked, parts_dropped;
 };
 
 static uint64_t draw(struct sim *s, uint64_t n) {
@@ -51,11 +52,12 @@ static bool can_fail(const struct action *a) {
     case ACTION_MAKE_CHANNEL:
     case ACTION_MAKE_ARENA:
     case ACTION_MAKE_BORROWS:
+    case ACTION_MAKE_PART:
     case ACTION_WATCH: return true;
     case ACTION_REPLY:
         return a->reply.status == 0 &&
                (a->reply.op == XI_OP_JOIN || a->reply.op == XI_OP_OPEN || a->reply.op == XI_OP_ARENA ||
-                a->reply.op == XI_OP_BORROWS || a->reply.op == XI_OP_SEGMENT);
+                a->reply.op == XI_OP_BORROWS || a->reply.op == XI_OP_SEGMENT || a->reply.op == XI_OP_ACKS);
     default: return false;
     }
 }
@@ -128,15 +130,23 @@ static void perform(struct sim *s, const struct action *a) {
         exists(s, a->number);
         exists(s, a->number + 1);
         break;
+    case ACTION_MAKE_PART:
+        *table_put(&s->parts, a->number) = s->st.chans[a->index].id;
+        exists(s, a->number);
+        break;
     case ACTION_MAKE_CHANNEL:
     case ACTION_MAKE_BORROWS: exists(s, a->number); break;
-    case ACTION_REMOVE: table_drop(&s->made, a->number); break;
+    case ACTION_REMOVE:
+        table_drop(&s->made, a->number);
+        table_drop(&s->parts, a->number);
+        break;
     case ACTION_CLEAR_CHANNEL:
         ck_assert_msg(!table_find(&s->holds, a->channel), "a channel with undelivered values was removed");
         table_drop(&s->asked, a->channel);
         s->removed_channels++;
         break;
     case ACTION_CHECK: *table_put(&s->asked, a->channel) = 1; break;
+    case ACTION_CHECK_PARTS: s->parts_asked++; break;
     case ACTION_SETTLE: *table_put(&s->settle, a->slot) = (uint64_t)s->st.interps[a->slot].id; break;
     case ACTION_UNWATCH: table_drop(&s->settle, a->slot); break;
     case ACTION_TELL_END: {
@@ -258,7 +268,8 @@ static uint64_t any_key(struct sim *s, const struct table *t) {
 static void random_request(struct sim *s, uint64_t conn) {
     static const enum xi_op often[] = {XI_OP_JOIN,  XI_OP_JOIN,  XI_OP_LEAVE, XI_OP_OPEN,  XI_OP_OPEN,    XI_OP_OPEN,
                                        XI_OP_CLOSE, XI_OP_CLOSE, XI_OP_ARENA, XI_OP_DROP,  XI_OP_BORROWS, XI_OP_SEGMENT,
-                                       XI_OP_REF,   XI_OP_REF,   XI_OP_UNREF, XI_OP_UNREF, XI_OP_STATS};
+                                       XI_OP_REF,   XI_OP_REF,   XI_OP_UNREF, XI_OP_UNREF, XI_OP_STATS, XI_OP_ACKS,
+                                       XI_OP_ACKS};
     struct xi_request q = request(s, often[draw(s, sizeof often / sizeof often[0])]);
     int64_t me = id_of(s, conn);
     switch (q.op) {
@@ -271,7 +282,7 @@ static void random_request(struct sim *s, uint64_t conn) {
             uint64_t *found = table_find(&s->st.conns, conn);
             const struct conn *c = (const struct conn *)(uintptr_t)*found;
             const struct interp *in = &s->st.interps[*table_find(&s->st.ids, q.b)];
-            if (!c->slot && in->pid == c->pid && in->uid == c->who.uid) {
+            if (!c->slot && in->pid == c->pid && in->uid == c->who.uid && q.text[0] == 'c') {
                 forget_holder(&s->handles, in->id);
                 forget_holder(&s->refs, in->id);
             }
@@ -288,6 +299,14 @@ static void random_request(struct sim *s, uint64_t conn) {
     case XI_OP_DROP: q.a = any_key(s, &s->made); break;
     case XI_OP_BORROWS: q.a = draw(s, 40000); break;
     case XI_OP_SEGMENT: q.a = any_key(s, &s->made); break;
+    case XI_OP_ACKS: {
+        uint64_t some = any_key(s, &s->handles);
+        for (int i = 0; i < 8 && (int64_t)(some >> 32) != me; i++) some = any_key(s, &s->handles);
+        q.a = draw(s, 8) ? some & 0xffffffff : any_key(s, &s->st.chan_ids);
+        q.b = draw(s, XI_MAX_GROUPS + 2);
+        q.c = draw(s, 8) ? (uint64_t)1 << draw(s, 18) : draw(s, 100);
+        break;
+    }
     case XI_OP_REF:
     case XI_OP_UNREF:
         q.a = draw(s, 10) ? any_key(s, &s->st.ids) : draw(s, 100);
@@ -295,7 +314,6 @@ static void random_request(struct sim *s, uint64_t conn) {
         break;
     default: break;
     }
-    (void)me;
     ask(s, conn, &q);
 }
 
@@ -324,6 +342,16 @@ static void answer_check(struct sim *s) {
     if (!table_find(&s->holds, id)) feed(s, &(struct event){.kind = EVENT_EMPTY, .channel = id});
 }
 
+/* A part that the world found unused, whoever asked. */
+static void drop_part(struct sim *s) {
+    uint64_t number = any_key(s, &s->parts);
+    if (!number) return;
+    uint64_t channel = *table_find(&s->parts, number);
+    feed(s, &(struct event){.kind = EVENT_PART_UNUSED, .channel = channel, .number = (uint32_t)number});
+    ck_assert_msg(!table_find(&s->made, number), "an unused part was not removed");
+    s->parts_dropped++;
+}
+
 static void change_contents(struct sim *s) {
     uint64_t id = any_key(s, &s->st.chan_ids);
     if (!id) return;
@@ -342,7 +370,7 @@ static void settle_one(struct sim *s) {
 static void play(struct sim *s) {
     unsigned k = (unsigned)draw(s, CONNS);
     uint64_t conn = s->conns[k];
-    switch (draw(s, 24)) {
+    switch (draw(s, 25)) {
     case 0:
         if (table_find(&s->open, conn)) dropped(s, conn);
         break;
@@ -355,6 +383,7 @@ static void play(struct sim *s) {
     case 7: change_contents(s); break;
     case 8:
     case 9: settle_one(s); break;
+    case 10: drop_part(s); break;
     default:
         if (!table_find(&s->open, conn))
             connect_one(s, k);
@@ -385,7 +414,7 @@ static void sim_end(struct sim *s) {
     ck_assert_uint_eq(s->st.conns.count, 0);
     for (uint32_t i = 0; i < s->st.user_count; i++)
         ck_assert_uint_eq(s->st.users[i].used.interps + s->st.users[i].used.segments + s->st.users[i].used.channels, 0);
-    struct table *all[] = {&s->open, &s->made, &s->refs, &s->handles, &s->holds, &s->asked, &s->settle, &s->ended};
+    struct table *all[] = {&s->open, &s->made, &s->refs, &s->handles, &s->holds, &s->asked, &s->parts, &s->settle, &s->ended};
     for (unsigned i = 0; i < sizeof all / sizeof all[0]; i++) table_clear(all[i]);
     state_deinit(&s->st);
 }
@@ -404,6 +433,8 @@ static void replay(uint64_t seed, struct sim *total) {
     total->collected += s.collected;
     total->rejoined += s.rejoined;
     total->told += s.told;
+    total->parts_asked += s.parts_asked;
+    total->parts_dropped += s.parts_dropped;
     sim_end(&s);
 }
 
@@ -418,6 +449,8 @@ START_TEST(test_random_orders) {
     /* The players did play: each rare path was taken. */
     ck_assert_uint_gt(total.removed_channels, 100);
     ck_assert_uint_gt(total.failures, 100);
+    ck_assert_uint_gt(total.parts_asked, 100);
+    ck_assert_uint_gt(total.parts_dropped, 100);
     ck_assert_uint_gt(total.collected, 50);
     ck_assert_uint_gt(total.rejoined, 20);
     ck_assert_uint_gt(total.told, 50);

@@ -449,6 +449,95 @@ START_TEST(test_terms_of_a_channel) {
 }
 END_TEST
 
+static struct xi_reply ask_acks(struct client *c, uint64_t channel, uint64_t group, uint64_t window) {
+    struct xi_request q = request(XI_OP_ACKS);
+    q.a = channel;
+    q.b = group;
+    q.c = window;
+    q.d = 3;
+    q.e = 1000000;
+    snprintf(q.other, sizeof q.other, "dead");
+    return ask(c, q);
+}
+
+/* A table that no group uses goes when whoever asked for it is gone, or has said that it is not wanted; not before. */
+START_TEST(test_tables_of_deliveries) {
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct client a = join(), b = join();
+    uint64_t id = ask_open(&a, "jobs", 0, 0).a;
+    struct xi_chan *ch = map(a.fds[0], XI_RING_OFFSET + XI_CAPACITY_DEFAULT, PROT_READ | PROT_WRITE);
+    close_fds(&a);
+    unsigned before = files();
+    ck_assert_int_eq(ask_acks(&b, id, 0, 64).status, XI_E_NOENT); /* it has no handle */
+    ck_assert_int_eq(ask_acks(&a, id, XI_MAX_GROUPS, 64).status, XI_E_INVAL);
+    ck_assert_int_eq(ask_acks(&a, id, 0, 100).status, XI_E_INVAL);
+    ck_assert_int_eq(ask_acks(&a, id, 0, 2 * XI_WINDOW_MAX).status, XI_E_INVAL);
+    struct xi_reply first = ask_acks(&a, id, 3, 64);
+    ck_assert_msg(first.status == 0, "%s", first.text);
+    ck_assert_uint_eq(first.b, XI_ACKS_SIZE(64));
+    ck_assert_uint_eq(a.fd_count, 1);
+    struct xi_acks *acks = map(a.fds[0], XI_ACKS_SIZE(64), PROT_READ | PROT_WRITE);
+    close_fds(&a);
+    ck_assert_uint_eq(acks->seg.kind, XI_SEG_ACKS);
+    ck_assert_uint_eq(acks->window, 64);
+    ck_assert_uint_eq(acks->group, 3);
+    ck_assert_uint_eq(acks->chan_seg, ch->seg.number);
+    ck_assert_uint_eq(acks->timeout_ns, 1000000);
+    ck_assert_uint_eq(acks->max_deliveries, 3);
+    ck_assert_str_eq(acks->dead, "dead");
+    ck_assert_uint_eq(acks->entries[63].state, 0);
+
+    /* Another joins in vain, and says so: the next request finds it. The first one, which lives, may yet use its own. */
+    ck_assert_uint_eq(ask_open(&b, "jobs", 0, 0).a, id);
+    close_fds(&b);
+    struct xi_reply vain = ask_acks(&b, id, 3, 64);
+    struct xi_acks *unwanted = map(b.fds[0], XI_ACKS_SIZE(64), PROT_READ | PROT_WRITE);
+    close_fds(&b);
+    ck_assert_uint_eq(files(), before + 2);
+    unwanted->joined = 1;
+    struct xi_reply used = ask_acks(&b, id, 5, 16);
+    struct xi_acks *in_use = map(b.fds[0], XI_ACKS_SIZE(16), PROT_READ | PROT_WRITE);
+    close_fds(&b);
+    AWAIT(ask_a(&b, XI_OP_SEGMENT, vain.a).status == XI_E_NOENT);
+    ck_assert_uint_eq(unwanted->seg.gone, 1);
+    ck_assert_uint_eq(files(), before + 2);
+
+    /* Its maker dies, then the broker: a group names it, so it stays; so does one that somebody lingers in. */
+    in_use->joined = 1;
+    ch->groups[5].acks_seg = (uint32_t)used.a;
+    ch->groups[5].state = XI_GROUP_ACTIVE;
+    ch->active |= (uint64_t)1 << 5;
+    acks->joined = 1;
+    XI_ACKS_LINGERS(acks, 64)[7].holder = XI_DELIVERY(XI_DELIVERY_OUT, 0, 1, a.slot, 1);
+    kill(broker, SIGKILL);
+    end_of(broker);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct client again = join_with(0, (uint64_t)a.id);
+    ck_assert_int_eq(ask_open(&again, "jobs", 0, XI_OPEN_EXISTING | XI_WIRE_ADOPT).status, 0);
+    close_fds(&again);
+    ck_assert_int_eq(ask_a(&again, XI_OP_SEGMENT, used.a).status, 0);
+    ck_assert_int_eq(ask_a(&again, XI_OP_SEGMENT, first.a).status, 0);
+    ck_assert_int_eq(ask_a(&again, XI_OP_CLOSE, id).status, 0); /* looks, and finds both in use */
+    ck_assert_int_eq(ask_a(&again, XI_OP_SEGMENT, used.a).status, 0);
+    ck_assert_int_eq(ask_a(&again, XI_OP_SEGMENT, first.a).status, 0);
+    XI_ACKS_LINGERS(acks, 64)[7].holder = 0;
+    ch->active &= ~((uint64_t)1 << 5);
+    ch->groups[5].state = XI_GROUP_FREE;
+    ck_assert_int_eq(ask_open(&again, "jobs", 0, XI_OPEN_EXISTING).status, 0);
+    close_fds(&again);
+    ck_assert_int_eq(ask_a(&again, XI_OP_CLOSE, id).status, 0);
+    AWAIT(ask_a(&again, XI_OP_SEGMENT, used.a).status == XI_E_NOENT);
+    AWAIT(ask_a(&again, XI_OP_SEGMENT, first.a).status == XI_E_NOENT);
+    leave(&again);
+    hang_up(&a);
+    hang_up(&b);
+    munmap(ch, XI_RING_OFFSET + XI_CAPACITY_DEFAULT);
+    stop();
+    ck_assert_uint_eq(files(), 0);
+}
+END_TEST
+
 START_TEST(test_any_bytes) {
     static unsigned char noise[4096];
     choose_wait(_i);
@@ -825,6 +914,7 @@ int main(void) {
                                   test_a_closed_socket_is_no_death,
                                   test_last_reference_ends,
                                   test_terms_of_a_channel,
+                                  test_tables_of_deliveries,
                                   test_adoption,
                                   test_unsound_registry_starts_afresh,
                                   test_second_broker_is_busy,
