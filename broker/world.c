@@ -213,7 +213,8 @@ void world_remove_all(struct world *w, const struct state *st) {
         if (!table_next(&w->segs, &at, &number, &value)) break;
         struct seg *s = (struct seg *)(uintptr_t)value;
         /* What the living have mapped they may still be reading: it loses its name only, and goes with them. */
-        world_remove(w, s->number, s->kind != XI_SEG_CHANNEL && !owner_lives(st, s->slot));
+        bool channels = s->kind == XI_SEG_CHANNEL || s->kind == XI_SEG_ACKS;
+        world_remove(w, s->number, !channels && !owner_lives(st, s->slot));
     }
     if (w->memfd || !w->registry) return;
     char name[XI_SHM_NAME_MAX];
