@@ -269,6 +269,7 @@ static void random_request(struct sim *s, uint64_t conn) {
     static const enum xi_op often[] = {XI_OP_JOIN,  XI_OP_JOIN,  XI_OP_LEAVE, XI_OP_OPEN,  XI_OP_OPEN,    XI_OP_OPEN,
                                        XI_OP_CLOSE, XI_OP_CLOSE, XI_OP_ARENA, XI_OP_DROP,  XI_OP_BORROWS, XI_OP_SEGMENT,
                                        XI_OP_REF,   XI_OP_REF,   XI_OP_UNREF, XI_OP_UNREF, XI_OP_STATS, XI_OP_ACKS,
+                                       XI_OP_ACKS,  XI_OP_ACKS,  XI_OP_ACKS,
                                        XI_OP_ACKS};
     struct xi_request q = request(s, often[draw(s, sizeof often / sizeof often[0])]);
     int64_t me = id_of(s, conn);
@@ -449,8 +450,8 @@ START_TEST(test_random_orders) {
     /* The players did play: each rare path was taken. */
     ck_assert_uint_gt(total.removed_channels, 100);
     ck_assert_uint_gt(total.failures, 100);
-    ck_assert_uint_gt(total.parts_asked, 100);
-    ck_assert_uint_gt(total.parts_dropped, 100);
+    ck_assert_uint_gt(total.parts_asked, 50);
+    ck_assert_uint_gt(total.parts_dropped, 50);
     ck_assert_uint_gt(total.collected, 50);
     ck_assert_uint_gt(total.rejoined, 20);
     ck_assert_uint_gt(total.told, 50);
