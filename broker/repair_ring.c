@@ -6,8 +6,8 @@
  *   it had sent, or made space, and had not yet looked for sleepers:
  *       every side that has something to do is rung, once a value
  *   it had claimed a waiter's bit and had not yet claimed the bell:
- *       a waiter entry whose bit is clear is rung always; it parks again if it
- *       has nothing to do
+ *       a waiter entry whose bit is clear is rung always, and marked ready if
+ *       it is a member of a set; it parks again if it has nothing to do
  *   it had claimed the bell (NOTIFIED) and had not yet rung it:
  *       a claimed bell is rung again; later wakers would leave it alone
  *   it slept: its bit goes, then its entry; a ring that it swallowed is given
@@ -21,8 +21,8 @@
 
 static bool waiter_valid(uint64_t waiter) {
     uint32_t slot = XI_WAITER_SLOT(waiter), bell = XI_WAITER_BELL(waiter), side = XI_WAITER_SIDE(waiter);
-    return waiter == XI_WAITER(slot, bell, side) && slot != 0 && slot < XI_MAX_INTERPS && bell < XI_BELLS_USABLE &&
-           side <= XI_MAX_GROUPS;
+    return waiter >> 63 && XI_WAITER_MEMBER(waiter) <= XI_MAX_MEMBERS && slot != 0 && slot < XI_MAX_INTERPS &&
+           bell < XI_BELLS_USABLE && side <= XI_MAX_GROUPS;
 }
 
 static struct xi_mask *side_mask(const struct xi_chan_view *view, uint32_t side) {
@@ -59,10 +59,20 @@ void xi_repair_bells(struct xi_mailbox *mailbox, const struct xi_world *world) {
         if (xi_load_full(&mailbox->bells[i].state) == XI_BELL_NOTIFIED) strike(&mailbox->bells[i], world);
 }
 
+/* A member of a set: its bit, then its word's, then the set's bell. */
+static void mark_ready(struct xi_mailbox *mailbox, uint32_t member) {
+    xi_do_or(&mailbox->ready[member / 64], (uint64_t)1 << (member % 64));
+    xi_do_or(&mailbox->ready_words[member / 64 / 64], (uint64_t)1 << (member / 64 % 64));
+}
+
+/* True if a thread that was asleep has been told; a set that was may not receive, so it does not count. */
 static bool ring_waiter(uint64_t waiter, const struct xi_world *world) {
     if (!waiter_valid(waiter)) return false;
     struct xi_mailbox *mailbox = world->mailbox(world->context, XI_WAITER_SLOT(waiter));
-    return mailbox != NULL && xi_ring_bell(mailbox, XI_WAITER_BELL(waiter), world);
+    if (mailbox == NULL) return false;
+    uint32_t member = XI_WAITER_MEMBER(waiter);
+    if (member) mark_ready(mailbox, member - 1);
+    return xi_ring_bell(mailbox, XI_WAITER_BELL(waiter), world) && member == 0;
 }
 
 /* ------------------------------------------------------------- the masks */

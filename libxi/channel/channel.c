@@ -168,8 +168,10 @@ static void shut(struct xi_channel *ch) {
 int xi_channel_shut(xi_channel *ch) {
     if (!xi_alive(ch->interp)) return xi_fail_forked();
     pthread_mutex_lock(&ch->interp->channels_mutex);
-    if (!atomic_load(&ch->interp->left)) shut(ch);
+    bool left = atomic_load(&ch->interp->left);
+    if (!left) shut(ch);
     pthread_mutex_unlock(&ch->interp->channels_mutex);
+    if (!left) xi_sets_forget(ch);
     return 0;
 }
 
@@ -187,6 +189,7 @@ int xi_channel_free(xi_channel *ch) {
     struct xi_interp *me = ch->interp;
     if (xi_alive(me) && !atomic_load(&me->left)) {
         send_home(ch);
+        xi_sets_forget(ch);
         if (ch->group_is_own) xi_group_end(ch);
         xi_channel_flush(ch);
         list_remove(me, ch);

@@ -71,6 +71,7 @@ struct xi_channel {
         size_t size;
     } *flights;
     size_t flight_head, flight_count, flight_capacity, flight_bytes;
+    struct xi_member *members; /* of sets: set.c, under interp->sets.mutex */
     struct xi_channel *next;
     char name[80];
 };
@@ -223,10 +224,37 @@ int xi_wait_side(struct xi_channel *ch, uint32_t side, uint32_t length, int64_t 
 /* Around a sleep, so that whoever frees the handle or leaves waits for it. */
 void xi_wait_enter(struct xi_channel *ch);
 void xi_wait_exit(struct xi_channel *ch);
+void xi_interp_wait_enter(struct xi_interp *me);
+void xi_interp_wait_exit(struct xi_interp *me);
+
+/*
+ * What a waiter is made of, for those who wait otherwise than xi_wait_side does:
+ * an entry of the channel's table (an XI_WAITER word), taken once; its bit, set
+ * to be woken; and afterwards the locks of the other side, passed before the
+ * look that decides. Errors of taking: LIMIT. Giving back clears the bit too:
+ * true if it was there, so that nobody has claimed it.
+ */
+int xi_waiter_take(struct xi_channel *ch, uint64_t waiter, uint32_t *number);
+void xi_waiter_arm(struct xi_channel *ch, uint32_t side, uint32_t number);
+void xi_waiter_pass_locks(struct xi_channel *ch, uint32_t side);
+bool xi_waiter_is_armed(struct xi_channel *ch, uint32_t side, uint32_t number);
+bool xi_waiter_give(struct xi_channel *ch, uint32_t side, uint32_t number);
+
+/* What every sleep of an interpreter's thread has in common. Names the bell that readers ring when a free function is
+ * due; several sleepers may: the last one is enough. */
+void xi_sleep_offer_frees(struct xi_interp *me, uint32_t bell, bool on);
+/* 0, or why not to sleep: LEFT, ENDING, BROKER, or INTR where free functions are due that only the caller runs. */
+int xi_sleep_refused(struct xi_interp *me);
+/* After a sleep: reads what the broker says, tidies up when nothing happened for a second. 0, TIMEOUT, INTR. */
+int xi_sleep_ended(struct xi_interp *me, enum xi_wake_reason why);
 
 /* group.c */
 int xi_group_join(struct xi_channel *ch, const char *name);
 void xi_group_end(struct xi_channel *ch);
+
+/* set.c. Takes the handle out of all sets, which will report it; at leave: every handle, and the sets are over. */
+void xi_sets_forget(struct xi_channel *ch);
+void xi_sets_detach(struct xi_interp *me);
 
 /* borrowed.c. Ends what the message holds but keeps its memory; memory for n bytes of its own. */
 void xi_msg_reset(xi_msg *m);

@@ -50,25 +50,40 @@ static bool claim(struct xi_mask *m, uint32_t *number) {
     return false;
 }
 
-/* An entry may have passed to another waiter since its bit was claimed: that one looks, and sleeps again. */
-static void ring(struct xi_channel *ch, uint32_t number) {
+/* Marks a member of a set in its mailbox, in the order that wire/layout.h gives: the bell comes after. */
+static void mark_ready(struct xi_mailbox *m, uint32_t member) {
+    if (member >= XI_MAX_MEMBERS) return;
+    (void)xi_or_full(&m->ready[member / 64], (uint64_t)1 << (member % 64));
+    (void)xi_or_full(&m->ready_words[member / 64 / 64], (uint64_t)1 << (member / 64 % 64));
+}
+
+/*
+ * An entry may have passed to another waiter since its bit was claimed: that one looks, and sleeps again. False if it
+ * was a member of a set, which need not receive: somebody else is to be told as well.
+ */
+static bool ring(struct xi_channel *ch, uint32_t number) {
     uint64_t w = xi_load_acquire(&ch->chan->waiters[number]);
-    if (!w || XI_WAITER_BELL(w) >= XI_BELLS_USABLE) return;
+    uint32_t member = XI_WAITER_MEMBER(w);
+    if (!w || XI_WAITER_BELL(w) >= XI_BELLS_USABLE) return true;
     struct xi_map_entry *e;
     struct xi_mailbox *m = xi_mailbox_get(ch->interp, XI_WAITER_SLOT(w), &e);
-    if (!m) return; /* it died; the broker takes its entry away */
+    if (!m) return member == 0; /* it died; the broker takes its entry away */
+    if (member) mark_ready(m, member - 1);
     if (xi_bell_ring(&m->bells[XI_WAITER_BELL(w)])) {
         xi_add_relaxed(&ch->interp->own->counters.wakes, 1);
         xi_add_relaxed(&ch->chan->wakes, 1);
     }
     xi_mailbox_put(e);
+    return member == 0;
 }
 
-/* Up to n; returns how many there were. */
+/* Up to n threads, and the members of sets that come before them; returns how many threads there were. Bits may come
+ * back meanwhile: not more are claimed than a mask has. */
 static uint64_t ring_some(struct xi_channel *ch, struct xi_mask *m, uint64_t n) {
     uint64_t done = 0;
     uint32_t number;
-    for (; done < n && claim(m, &number); done++) ring(ch, number);
+    for (uint32_t claims = 0; claims < XI_MAX_WAITERS && done < n && claim(m, &number); claims++)
+        done += ring(ch, number);
     return done;
 }
 
@@ -114,11 +129,24 @@ void xi_pass_on(struct xi_channel *ch, uint32_t side) {
 
 struct wait {
     struct xi_channel *ch;
-    struct xi_mask *mask;
     struct xi_bell *bell;
     uint32_t side, length, bell_index, number;
     int64_t deadline;
 };
+
+void xi_interp_wait_enter(struct xi_interp *me) {
+    pthread_mutex_lock(&me->channels_mutex);
+    atomic_fetch_add(&me->waiting, 1);
+    pthread_mutex_unlock(&me->channels_mutex);
+}
+
+void xi_interp_wait_exit(struct xi_interp *me) {
+    pthread_mutex_lock(&me->channels_mutex);
+    atomic_fetch_sub(&me->waiting, 1);
+    /* Under the mutex: whoever waits for this may free everything as soon as it has it. */
+    pthread_cond_broadcast(&me->idle);
+    pthread_mutex_unlock(&me->channels_mutex);
+}
 
 void xi_wait_enter(struct xi_channel *ch) {
     pthread_mutex_lock(&ch->interp->channels_mutex);
@@ -132,7 +160,6 @@ void xi_wait_exit(struct xi_channel *ch) {
     pthread_mutex_lock(&me->channels_mutex);
     atomic_fetch_sub(&ch->waiting, 1);
     atomic_fetch_sub(&me->waiting, 1);
-    /* Under the mutex: whoever waits for this may free the handle as soon as it has it. */
     pthread_cond_broadcast(&me->idle);
     pthread_mutex_unlock(&me->channels_mutex);
 }
@@ -234,47 +261,83 @@ static bool spin(const struct wait *w, struct xi_spin *s) {
     return hit;
 }
 
-static int take_entry(struct wait *w) {
-    struct xi_chan *c = w->ch->chan;
-    uint64_t mine = XI_WAITER(w->ch->interp->slot, w->bell_index, w->side);
-    uint32_t start = (w->ch->interp->slot * 7 + w->bell_index) % XI_MAX_WAITERS;
+int xi_waiter_take(struct xi_channel *ch, uint64_t waiter, uint32_t *number) {
+    struct xi_chan *c = ch->chan;
+    uint32_t start = (XI_WAITER_SLOT(waiter) * 7 + XI_WAITER_BELL(waiter)) % XI_MAX_WAITERS;
     for (uint32_t i = 0; i < XI_MAX_WAITERS; i++) {
-        uint32_t number = (start + i) % XI_MAX_WAITERS;
+        uint32_t at = (start + i) % XI_MAX_WAITERS;
         uint64_t none = 0;
-        if (xi_load_relaxed(&c->waiters[number]) == 0 && xi_cas64_full(&c->waiters[number], &none, mine)) {
-            w->number = number;
+        if (xi_load_relaxed(&c->waiters[at]) == 0 && xi_cas64_full(&c->waiters[at], &none, waiter)) {
+            *number = at;
             return 0;
         }
     }
-    return xi_fail(XI_E_LIMIT, "%u threads wait on channel \"%s\" already; use several channels", XI_MAX_WAITERS, w->ch->name);
+    return xi_fail(XI_E_LIMIT, "%u threads and members of sets wait on channel \"%s\" already; use several channels",
+                   XI_MAX_WAITERS, ch->name);
 }
 
-static uint32_t announce(const struct wait *w) {
-    uint32_t seen = xi_bell_park(w->bell);
-    (void)xi_or_full(&w->mask->word[w->number / 64], (uint64_t)1 << (w->number % 64));
-    if (w->side == XI_SIDE_PRODUCERS)
-        (void)xi_exchange_full(&w->ch->chan->parked_producers, 1);
+void xi_waiter_arm(struct xi_channel *ch, uint32_t side, uint32_t number) {
+    (void)xi_or_full(&mask_of(ch->chan, side)->word[number / 64], (uint64_t)1 << (number % 64));
+    if (side == XI_SIDE_PRODUCERS)
+        (void)xi_exchange_full(&ch->chan->parked_producers, 1);
     else
-        (void)xi_or_full(&w->ch->chan->parked_groups, (uint64_t)1 << (w->side - 1));
-    return seen;
+        (void)xi_or_full(&ch->chan->parked_groups, (uint64_t)1 << (side - 1));
 }
 
-/* True if the bit was still there: nobody claimed it. */
-static bool withdraw(const struct wait *w) {
-    uint64_t bit = (uint64_t)1 << (w->number % 64);
-    return xi_and_full(&w->mask->word[w->number / 64], ~bit) & bit;
+bool xi_waiter_is_armed(struct xi_channel *ch, uint32_t side, uint32_t number) {
+    return xi_load_full(&mask_of(ch->chan, side)->word[number / 64]) >> (number % 64) & 1;
 }
 
-/* Names the bell that readers ring when a free function is due; several sleepers may: the last one is enough. */
-static void offer_to_run_frees(const struct wait *w, bool on) {
-    xi_a32 *word = &w->ch->interp->mailbox->reclaim_bell;
-    uint32_t mine = w->bell_index + 1;
+bool xi_waiter_give(struct xi_channel *ch, uint32_t side, uint32_t number) {
+    uint64_t bit = (uint64_t)1 << (number % 64);
+    bool there = xi_and_full(&mask_of(ch->chan, side)->word[number / 64], ~bit) & bit;
+    xi_store_full(&ch->chan->waiters[number], 0); /* after the bit, so that a bit always has an entry */
+    return there;
+}
+
+/* The locks under which the other side does what this one waits for. */
+void xi_waiter_pass_locks(struct xi_channel *ch, uint32_t side) {
+    struct xi_chan *c = ch->chan;
+    if (side != XI_SIDE_PRODUCERS) {
+        xi_lock_pass(&c->lock);
+        return;
+    }
+    for (uint64_t active = xi_load_full(&c->active); active; active &= active - 1)
+        xi_lock_pass(&c->groups[__builtin_ctzll(active)].lock);
+}
+
+/* ------------------------------------------- what every sleep of an interpreter's thread has in common */
+
+void xi_sleep_offer_frees(struct xi_interp *me, uint32_t bell, bool on) {
+    xi_a32 *word = &me->mailbox->reclaim_bell;
+    uint32_t mine = bell + 1;
     if (on) {
-        if (xi_load_relaxed(&w->ch->interp->frees.count)) (void)xi_exchange_full(word, mine);
+        if (xi_load_relaxed(&me->frees.count)) (void)xi_exchange_full(word, mine);
     } else {
         (void)xi_cas32_full(word, &mine, 0);
     }
 }
+
+int xi_sleep_refused(struct xi_interp *me) {
+    int rc = xi_interp_stopped(me);
+    if (rc == 0 && me->flags & XI_JOIN_MANUAL_FREE && xi_free_due(me))
+        rc = xi_fail(XI_E_INTR, "free functions are due: call xi_free_run() and wait again");
+    return rc;
+}
+
+int xi_sleep_ended(struct xi_interp *me, enum xi_wake_reason why) {
+    if (why == XI_WAKE_CONTROL || why == XI_WAKE_LOOK) xi_control_drain(me);
+    if (why == XI_WAKE_LOOK) { /* idle: what readers gave back goes on to the system */
+        xi_arena_reclaim(me, SIZE_MAX);
+        xi_arena_trim(me, xi_now());
+    }
+    enum xi_backend used = xi_backend_used();
+    if (used != XI_BACKEND_NONE) xi_store_relaxed(&me->own->counters.wait_backend, (uint32_t)used);
+    if (why == XI_WAKE_TIME) return XI_E_TIMEOUT;
+    return why == XI_WAKE_SIGNAL ? XI_E_INTR : 0;
+}
+
+/* --------------------------------------------------------- one thread's wait */
 
 /* Why not to sleep: 0 nothing, 1 the side has something to do, negative the error. */
 static int reason_to_go(const struct wait *w) {
@@ -283,43 +346,20 @@ static int reason_to_go(const struct wait *w) {
         return xi_fail(XI_E_LEFT, "this handle of channel \"%s\" was closed meanwhile", w->ch->name);
     if (w->side != XI_SIDE_PRODUCERS && !(xi_load_full(&w->ch->chan->active) >> (w->side - 1) & 1))
         return xi_fail(XI_E_LEFT, "the group that this handle of channel \"%s\" receives for has ended", w->ch->name);
-    int rc = xi_interp_stopped(w->ch->interp);
-    if (rc) return rc;
-    if (xi_free_due(w->ch->interp) && w->ch->interp->flags & XI_JOIN_MANUAL_FREE)
-        return xi_fail(XI_E_INTR, "free functions are due: call xi_free_run() and wait again");
-    return 0;
-}
-
-/* The locks under which the other side does what we wait for. */
-static void pass_locks(const struct wait *w) {
-    struct xi_chan *c = w->ch->chan;
-    if (w->side != XI_SIDE_PRODUCERS) {
-        xi_lock_pass(&c->lock);
-        return;
-    }
-    for (uint64_t active = xi_load_full(&c->active); active; active &= active - 1)
-        xi_lock_pass(&c->groups[__builtin_ctzll(active)].lock);
+    return xi_sleep_refused(w->ch->interp);
 }
 
 static int sleep_once(const struct wait *w) {
     struct xi_interp *me = w->ch->interp;
-    uint32_t seen = announce(w);
-    pass_locks(w);
-    offer_to_run_frees(w, true);
+    uint32_t seen = xi_bell_park(w->bell);
+    xi_waiter_arm(w->ch, w->side, w->number);
+    xi_waiter_pass_locks(w->ch, w->side);
+    xi_sleep_offer_frees(me, w->bell_index, true);
     int rc = reason_to_go(w);
-    if (rc == 0 && !atomic_load_explicit(&me->arena.debt, memory_order_relaxed)) {
-        enum xi_wake_reason why = xi_sleep(&w->bell->bell, seen, w->deadline, atomic_load(&me->control.fd));
-        if (why == XI_WAKE_TIME) rc = XI_E_TIMEOUT;
-        if (why == XI_WAKE_SIGNAL) rc = XI_E_INTR;
-        if (why == XI_WAKE_CONTROL || why == XI_WAKE_LOOK) xi_control_drain(me);
-        if (why == XI_WAKE_LOOK) { /* idle: what readers gave back goes on to the system */
-            xi_arena_reclaim(me, SIZE_MAX);
-            xi_arena_trim(me, xi_now());
-        }
-        xi_store_relaxed(&me->own->counters.wait_backend, (uint32_t)xi_backend_used());
-    }
+    if (rc == 0 && !atomic_load_explicit(&me->arena.debt, memory_order_relaxed))
+        rc = xi_sleep_ended(me, xi_sleep(&w->bell->bell, seen, w->deadline, atomic_load(&me->control.fd)));
     (void)xi_bell_unpark(w->bell);
-    offer_to_run_frees(w, false);
+    xi_sleep_offer_frees(me, w->bell_index, false);
     if (rc == XI_E_TIMEOUT || rc == XI_E_INTR) /* and yet: a value that came at the last moment is there to be taken */
         if (ready(w)) rc = 1;
     return rc;
@@ -336,7 +376,7 @@ static int park(struct wait *w) {
 }
 
 int xi_wait_side(struct xi_channel *ch, uint32_t side, uint32_t length, int64_t deadline) {
-    struct wait w = {.ch = ch, .side = side, .length = length, .deadline = deadline, .mask = mask_of(ch->chan, side)};
+    struct wait w = {.ch = ch, .side = side, .length = length, .deadline = deadline};
     if (spin(&w, side == XI_SIDE_PRODUCERS ? &ch->send_spin : &ch->receive_spin)) {
         xi_bump(&ch->interp->own->counters.spins, 1); /* threads may lose one among them: it is an estimate */
         return 0;
@@ -346,11 +386,10 @@ int xi_wait_side(struct xi_channel *ch, uint32_t side, uint32_t length, int64_t 
     if (rc) return rc;
     w.bell = &ch->interp->mailbox->bells[w.bell_index];
     xi_wait_enter(ch);
-    rc = take_entry(&w);
+    rc = xi_waiter_take(ch, XI_WAITER(ch->interp->slot, w.bell_index, side), &w.number);
     if (rc == 0) {
         rc = park(&w);
-        bool claimed = !withdraw(&w);
-        xi_store_full(&ch->chan->waiters[w.number], 0); /* after the bit, so that a bit always has an entry */
+        bool claimed = !xi_waiter_give(ch, side, w.number);
         if (rc && claimed) xi_pass_on(ch, side);
     }
     xi_bell_give(&ch->interp->bells, w.bell_index);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "../channel/channel.h"
+#include "../wait/pollring.h"
 #include "../wait/sleep.h"
 #include "../wire/names.h"
 
@@ -37,6 +38,7 @@ static void forked(void) {
     interps = NULL; /* the parent's; their handles stay readable, so that using one is an error and not a crash */
     atomic_store(&first, NULL);
     xi_maps_forked();
+    xi_pollring_forked();
 }
 
 /* Makes the page on first need, and gives a forked child a life of its own. */
@@ -136,6 +138,7 @@ static void destroy(struct xi_interp *me) {
     xi_observer_free(me->observer);
     pthread_mutex_destroy(&me->control.mutex);
     pthread_mutex_destroy(&me->channels_mutex);
+    pthread_mutex_destroy(&me->sets.mutex);
     pthread_cond_destroy(&me->idle);
     free(me->refs);
     free(me);
@@ -171,6 +174,7 @@ int xi_join(const xi_join_opts *opts, xi_interp **out) {
     if (!me) return xi_fail(XI_E_NOMEM, "no memory for an interpreter");
     pthread_mutex_init(&me->control.mutex, NULL);
     pthread_mutex_init(&me->channels_mutex, NULL);
+    pthread_mutex_init(&me->sets.mutex, NULL);
     pthread_cond_init(&me->idle, NULL);
     atomic_init(&me->control.fd, -1);
     atomic_init(&me->references, 1);
@@ -212,6 +216,7 @@ int xi_leave(xi_interp *me) {
     xi_arena_reclaim(me, SIZE_MAX);
     (void)xi_free_run(me);
     unregister_interp(me);
+    xi_sets_detach(me);
     xi_channels_detach(me);
     struct xi_request req;
     struct xi_reply reply;

@@ -5,9 +5,11 @@
  * id_refcount (in the registry's slot), and in place of its memory the arena.
  *
  * Locks in this process, in the order in which they may be nested:
- *   control.mutex > channels_mutex > arena.mutex > borrows.mutex > maps (maps.c)
+ *   sets.mutex > a set's own > channels_mutex > arena.mutex > borrows.mutex > maps (maps.c)
+ *   control.mutex > channels_mutex
  * None is held while sleeping for a value. The locks of channels, in shared
- * memory, are only taken with none of these held.
+ * memory, are only taken with none of these held, but for a set's own, which
+ * nobody wants who holds one.
  */
 #ifndef XI_INTERP_INTERP_H
 #define XI_INTERP_INTERP_H
@@ -67,6 +69,13 @@ struct xi_frees {
     atomic_size_t pending; /* due_count, to be looked at without the mutex */
 };
 
+/* Sets (channel/set.c): the words of the mailbox's ready bits belong to one set each. */
+struct xi_sets {
+    pthread_mutex_t mutex;
+    uint64_t words[XI_MAX_MEMBERS / 64 / 64]; /* taken: a bit each */
+    struct xi_set *first;
+};
+
 struct xi_interp {
     int64_t id;
     struct xi_interp *next; /* of this process */
@@ -88,6 +97,7 @@ struct xi_interp {
     struct xi_borrows borrows;
     struct xi_frees frees;
     struct xi_bells bells;
+    struct xi_sets sets;
     pthread_mutex_t channels_mutex;
     pthread_cond_t idle;           /* a waiting call has returned, while leaving or freeing a handle */
     struct xi_channel *channels;   /* open handles */

@@ -2,10 +2,8 @@
 /*
  * See sleep.h.
  *
- * The ring: SINGLE_ISSUER | DEFER_TASKRUN, so that it interrupts nobody (a
- * default or COOP_TASKRUN ring makes unrelated system calls of the host program
- * return EINTR), TASKRUN_FLAG and SUBMIT_ALL and CLAMP, 8 entries. One a thread,
- * ended with it; never shared with a forked child.
+ * The ring (uring.h) has 8 entries. One a thread, ended with it; never shared
+ * with a forked child.
  *
  * A FUTEX_WAIT that is still armed when the sleep ends for another reason is
  * cancelled before xi_sleep returns: the doorbell may go to another thread next,
@@ -14,9 +12,9 @@
 #include "sleep.h"
 
 #include <errno.h>
-#include <liburing.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,10 +23,7 @@
 #include "../wire/order.h"
 #include "../xidata.h"
 #include "doorbell.h"
-
-#define OP_FUTEX_WAIT 51u      /* IORING_OP_FUTEX_WAIT, Linux 6.7; liburing 2.3 has no name for it */
-#define FUTEX2_SIZE_U32 2      /* shared: FUTEX2_PRIVATE not set */
-#define MATCH_ANY 0xffffffffull
+#include "uring.h"
 
 enum { TAG_BELL = 1, TAG_CONTROL = 2, TAG_CANCEL = 3 };
 
@@ -46,16 +41,8 @@ static char backend_reason[160];
 static _Thread_local enum xi_backend used;
 
 static int ring_init(struct ring *r) {
-    struct io_uring_params p = {0};
-    p.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
-              IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP;
-    int rc = io_uring_queue_init_params(8, &r->uring, &p);
+    int rc = xi_uring_init(&r->uring, 8);
     if (rc) return rc;
-    if (!(p.features & IORING_FEAT_EXT_ARG)) {
-        io_uring_queue_exit(&r->uring);
-        return -ENOSYS;
-    }
-    (void)io_uring_ring_dontfork(&r->uring);
     r->pid = getpid();
     r->control = -1;
     r->bell_armed = false;
@@ -79,14 +66,7 @@ static struct io_uring_sqe *entry(struct ring *r) {
 }
 
 static void arm_bell(struct ring *r, _Atomic uint32_t *word, uint32_t seen) {
-    struct io_uring_sqe *sqe = entry(r);
-    memset(sqe, 0, sizeof *sqe);
-    sqe->opcode = OP_FUTEX_WAIT;
-    sqe->fd = FUTEX2_SIZE_U32;
-    sqe->addr = (uint64_t)(uintptr_t)word;
-    sqe->off = seen;
-    sqe->addr3 = MATCH_ANY;
-    sqe->user_data = TAG_BELL;
+    xi_uring_prep_futex_wait(entry(r), word, seen, TAG_BELL);
     r->bell_armed = true;
 }
 
@@ -125,8 +105,37 @@ static void disarm_bell(struct ring *r, bool *control) {
     }
 }
 
+static void *try_ring(void *ignored) {
+    static _Atomic uint32_t word;
+    struct ring r;
+    int rc = ring_init(&r), result = 1;
+    (void)ignored;
+    if (rc) {
+        snprintf(backend_reason, sizeof backend_reason, "io_uring_setup: %s%s", strerror(-rc),
+                 rc == -EPERM || rc == -ENOSYS ? " (a container's seccomp profile, or kernel.io_uring_disabled)"
+                 : rc == -ENOMEM               ? " (locked-memory limit: ulimit -l)"
+                                               : "");
+        return NULL;
+    }
+    bool control = false;
+    arm_bell(&r, &word, 1); /* the word is 0: a kernel that knows the operation answers EAGAIN at once */
+    rc = io_uring_submit_and_wait(&r.uring, 1);
+    if (rc >= 0) (void)reap(&r, &control, &result);
+    io_uring_queue_exit(&r.uring);
+    if (rc >= 0 && result == -EAGAIN)
+        backend = XI_BACKEND_URING;
+    else
+        snprintf(backend_reason, sizeof backend_reason, "io_uring has no futex operation here (%s; Linux 6.7 has it)",
+                 strerror(rc < 0 ? -rc : result < 0 ? -result : EINVAL));
+    return NULL;
+}
+
+/* The end of a ring makes a blocking call of the thread that made it return EINTR, some milliseconds later: so it is
+ * tried in a thread of its own. */
 static void probe(void) {
     const char *want = getenv("XI_WAIT");
+    pthread_t thread;
+    sigset_t all, before;
     backend = XI_BACKEND_FUTEX;
     if (pthread_key_create(&ring_key, ring_free) != 0) {
         snprintf(backend_reason, sizeof backend_reason, "no thread-specific key is left in this process");
@@ -136,27 +145,12 @@ static void probe(void) {
         snprintf(backend_reason, sizeof backend_reason, "XI_WAIT=futex asks for it");
         return;
     }
-    static _Atomic uint32_t word;
-    struct ring r;
-    int rc = ring_init(&r), result = 1;
-    if (rc == 0) {
-        bool control = false;
-        arm_bell(&r, &word, 1); /* the word is 0: a kernel that knows the operation answers EAGAIN at once */
-        rc = io_uring_submit_and_wait(&r.uring, 1);
-        if (rc >= 0) (void)reap(&r, &control, &result);
-        io_uring_queue_exit(&r.uring);
-        if (rc >= 0 && result == -EAGAIN) {
-            backend = XI_BACKEND_URING;
-            return;
-        }
-        snprintf(backend_reason, sizeof backend_reason, "io_uring has no futex operation here (%s; Linux 6.7 has it)",
-                 strerror(rc < 0 ? -rc : result < 0 ? -result : EINVAL));
-    } else {
-        snprintf(backend_reason, sizeof backend_reason, "io_uring_setup: %s%s", strerror(-rc),
-                 rc == -EPERM || rc == -ENOSYS ? " (a container's seccomp profile, or kernel.io_uring_disabled)"
-                 : rc == -ENOMEM               ? " (locked-memory limit: ulimit -l)"
-                                               : "");
-    }
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int err = pthread_create(&thread, NULL, try_ring, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (err == 0) pthread_join(thread, NULL);
+    else snprintf(backend_reason, sizeof backend_reason, "no thread could be started to try io_uring: %s", strerror(err));
 }
 
 enum xi_backend xi_backend(const char **reason) {

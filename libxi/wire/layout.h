@@ -572,14 +572,28 @@ struct xi_ring_head {
 static_assert(sizeof(struct xi_ring_head) == XI_PAGE, "");
 
 /*
- * One sleeping thread, or one member of a set, which parks as long as it is in
- * the set: who claims its bit sets the member's bit in `ready` before it rings,
- * and goes on to wake another, since a set need not receive. An entry is taken by CAS from 0, so that a death leaves
- * none that names nobody; its number is its bit in the side's mask. Given back:
- * the bit cleared first, then the entry = 0. Repair clears the bits and entries
- * of the dead, then rings for every side that has something to do.
+ * One sleeping thread, or one member of a set. An entry is taken by CAS from 0,
+ * so that a death leaves none that names nobody; its number is its bit in the
+ * side's mask. Given back: the bit cleared first, then the entry = 0.
+ *
+ * A thread's bit is set while it is parked. A member keeps its entry for as long
+ * as it is in its set; its bit is set (armed) when it was last found to have
+ * nothing to do, and the bell is the set's. Who claims a member's bit
+ *
+ *   1 sets the member's bit in its mailbox's `ready`
+ *   2 sets the bit of that word in `ready_words`
+ *   3 rings the bell, as it would a thread's
+ *
+ * and goes on to wake another, since a set need not receive. The set looks at
+ * what is marked, and arms it again when it finds nothing to do. Marks are
+ * hints: one too many costs a look.
+ *
+ * Repair clears the bits and entries of the dead. For the living it does what
+ * the dead may have left undone: every entry whose bit is clear is marked (a
+ * member) and rung. Then it rings every side that has something to do.
  */
 #define XI_WAITER(slot, bell, side) ((uint64_t)(slot) | (uint64_t)(bell) << 16 | (uint64_t)(side) << 32 | (uint64_t)1 << 63)
+#define XI_WAITER_OF_MEMBER(slot, bell, side, member) (XI_WAITER(slot, bell, side) | ((uint64_t)(member) + 1) << 48)
 #define XI_WAITER_SLOT(w) ((uint32_t)(w) & 0xffff)
 #define XI_WAITER_BELL(w) ((uint32_t)((w) >> 16) & 0xffff)
 #define XI_WAITER_SIDE(w) ((uint32_t)((w) >> 32) & 0xffff)

@@ -208,14 +208,20 @@ static inline void m_wake_one(struct xi_mask *mask) {
         struct xi_mailbox *mailbox = waiter_valid(waiter) ? m_mailbox(NULL, XI_WAITER_SLOT(waiter)) : NULL;
         if (mailbox == NULL) continue;
         struct xi_bell *bell = &mailbox->bells[XI_WAITER_BELL(waiter)];
-        uint32_t parked = XI_BELL_PARKED;
+        uint32_t parked = XI_BELL_PARKED, member = XI_WAITER_MEMBER(waiter);
+        if (member) {
+            m_step();
+            (void)xi_or_full(&mailbox->ready[(member - 1) / 64], (uint64_t)1 << ((member - 1) % 64));
+            m_step();
+            (void)xi_or_full(&mailbox->ready_words[(member - 1) / 4096], (uint64_t)1 << ((member - 1) / 64 % 64));
+        }
         m_step();
         if (!xi_cas32_full(&bell->state, &parked, XI_BELL_NOTIFIED)) continue;
         m_step();
         bell->bell++;
         m_step();
         m_futex_wake(NULL, &bell->bell, 1);
-        return;
+        if (member == 0) return; /* a set need not receive */
     }
 }
 
@@ -233,10 +239,11 @@ static inline void m_wake_producers(void) {
     if (M.chan->parked_producers) m_wake_one(&M.chan->parked_senders);
 }
 
-static inline void m_park(uint32_t slot, uint32_t bell, uint32_t side, uint32_t entry) {
+static inline void m_park_as(uint64_t waiter, uint32_t entry) {
+    uint32_t slot = XI_WAITER_SLOT(waiter), bell = XI_WAITER_BELL(waiter), side = XI_WAITER_SIDE(waiter);
     uint64_t free_ = 0, bit = (uint64_t)1 << (entry % 64);
     m_step();
-    m_assert(xi_cas64_full(&M.chan->waiters[entry], &free_, XI_WAITER(slot, bell, side)));
+    m_assert(xi_cas64_full(&M.chan->waiters[entry], &free_, waiter));
     M.woken[slot][bell] = 0;
     m_step();
     xi_store_full(&M.mail[slot].bells[bell].state, (uint32_t)XI_BELL_PARKED);
@@ -247,6 +254,10 @@ static inline void m_park(uint32_t slot, uint32_t bell, uint32_t side, uint32_t 
         M.chan->parked_producers = 1;
     else
         (void)xi_or_full(&M.chan->parked_groups, (uint64_t)1 << (side - 1));
+}
+
+static inline void m_park(uint32_t slot, uint32_t bell, uint32_t side, uint32_t entry) {
+    m_park_as(XI_WAITER(slot, bell, side), entry);
 }
 
 static inline void m_unpark(uint32_t slot, uint32_t bell, uint32_t side, uint32_t entry) {

@@ -78,11 +78,17 @@ static void check_sleepers(void) {
         uint64_t waiter = M.chan->waiters[i];
         if (waiter == 0) continue;
         uint32_t slot = XI_WAITER_SLOT(waiter), bell = XI_WAITER_BELL(waiter), side = XI_WAITER_SIDE(waiter);
+        uint32_t member = XI_WAITER_MEMBER(waiter);
         bool woken = M.woken[slot][bell] > 0 && M.mail[slot].bells[bell].bell > 0;
         must(woken || M.mail[slot].bells[bell].state == XI_BELL_PARKED);
         must(woken || mask_has(side_mask(&M.view, side), i));
-        told[side] += woken;
-        asleep[side]++;
+        if (member) { /* of a set: it is armed still, or marked and its bell rung */
+            bool marked = M.mail[slot].ready[(member - 1) / 64] >> ((member - 1) % 64) & 1 &&
+                          M.mail[slot].ready_words[(member - 1) / 4096] >> ((member - 1) / 64 % 64) & 1;
+            must(mask_has(side_mask(&M.view, side), i) || (marked && woken));
+        }
+        told[side] += member ? 0 : woken;
+        asleep[side] += member ? 0 : 1;
         if (side == XI_SIDE_PRODUCERS)
             must(woken || M.chan->parked_producers == 1);
         else
@@ -168,6 +174,25 @@ static void sleepers(void) {
     M.mail[PRODUCER].reclaim_bell = 8;
     M.mail[PRODUCER].bells[7].state = XI_BELL_PARKED;
 }
+/* Two members of one set, on one bell each side of a thread that sleeps. */
+static void sleepers_and_sets(void) {
+    m_park_as(XI_WAITER_OF_MEMBER(SLEEPER, 3, XI_SIDE_GROUP(0), 4097), 3);
+    m_park(SLEEPER, 0, XI_SIDE_GROUP(0), 5);
+    m_park_as(XI_WAITER_OF_MEMBER(SLEEPER, 4, XI_SIDE_GROUP(0), XI_MAX_MEMBERS - 1), 70);
+    m_park_as(XI_WAITER_OF_MEMBER(LIVING, 2, XI_SIDE_PRODUCERS, 0), 6);
+    m_park(LIVING, 3, XI_SIDE_PRODUCERS, 400);
+}
+static void full_ring_and_sets(void) {
+    while (m_send(LIVING, 1) == 1) continue;
+    sleepers_and_sets();
+}
+/* Of the dead itself: its members go with it. */
+static void members_of_the_dead(void) {
+    sleepers_and_sets();
+    m_park_as(XI_WAITER_OF_MEMBER(PRODUCER, 1, XI_SIDE_GROUP(0), 7), 9);
+    m_park_as(XI_WAITER_OF_MEMBER(CONSUMER, 1, XI_SIDE_PRODUCERS, 7), 10);
+    m_park_as(XI_WAITER_OF_MEMBER(MEMBER, 1, XI_SIDE_GROUP(0), 7), 11);
+}
 static void full_ring(void) {
     while (m_send(LIVING, 1) == 1) continue;
     m_park(SLEEPER, 2, XI_SIDE_PRODUCERS, 6);
@@ -216,6 +241,8 @@ static void ended_and_released(void) {
     check_released(1, first_number + 7);
 }
 
+static void leave_set(void) { m_unpark(MEMBER, 1, XI_SIDE_GROUP(0), 11); }
+
 static const struct scenario scenarios[] = {
     {"send", PRODUCER, sleepers, send_one, NULL},
     {"send a batch", PRODUCER, sleepers, send_batch, NULL},
@@ -231,6 +258,12 @@ static const struct scenario scenarios[] = {
     {"park a consumer", CONSUMER, sleepers, park, NULL},
     {"park a producer", PRODUCER, full_ring, park_producer, NULL},
     {"close", PRODUCER, full_ring, close_, NULL},
+    {"send to sets", PRODUCER, sleepers_and_sets, send_one, NULL},
+    {"send a batch to sets", PRODUCER, members_of_the_dead, send_batch, NULL},
+    {"receive beside sets that send", CONSUMER, full_ring_and_sets, receive_one, NULL},
+    {"receive, being in a set", CONSUMER, members_of_the_dead, receive_one, NULL},
+    {"close beside sets", PRODUCER, members_of_the_dead, close_, NULL},
+    {"leave a set", MEMBER, members_of_the_dead, leave_set, NULL},
 };
 #define SCENARIOS (int)(sizeof scenarios / sizeof *scenarios)
 
@@ -316,7 +349,7 @@ static void join_another(void) {
 }
 static void park_another(void) {
     m_park(SLEEPER, 5, XI_SIDE_GROUP(0), 13);
-    if (M.truth.sent > M.truth.received[0]) /* it looks, and does not sleep */
+    if (M.truth.sent > M.truth.received[0] || M.chan->closed) /* it looks, and does not sleep */
         m_unpark(SLEEPER, 5, XI_SIDE_GROUP(0), 13);
 }
 

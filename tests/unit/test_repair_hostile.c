@@ -256,7 +256,7 @@ static uint64_t garbage(uint64_t old) {
     case 2: return old + 8 * (random64() % 64) - 256;
     case 3: return extremes[random64() % EXTREMES];
     case 4: return XI_REC(8 * (random64() % 12), random64() % 4, random64() % 3, random64() % 100);
-    case 5: return XI_WAITER(random64() % 8, random64() % 1030, random64() % 70);
+    case 5: return XI_WAITER(random64() % 8, random64() % 1030, random64() % 70) | (random64() % 3 ? 0 : random64() % 0x8000) << 48;
     default: return old;
     }
 }
