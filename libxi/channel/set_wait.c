@@ -73,10 +73,9 @@ static uint32_t look_to_receive(struct xi_channel *ch) {
     struct xi_chan *c = ch->chan;
     if (!(xi_load_full(&c->active) >> ch->group_index & 1)) return XI_READY_CLOSED; /* the group was ended */
     if (!xi_log_has_value(ch)) return 0;
-    if (xi_load_acquire(xi_header_at(ch, xi_load_acquire(&ch->group->head)))) return XI_READY_RECV;
-    if (!xi_load_acquire(&c->closed)) return XI_READY_RECV; /* another consumer was faster: who is told of it looks again */
-    /* Closed: a send may have come before the close and after our look. */
-    return xi_load_acquire(xi_header_at(ch, xi_load_acquire(&ch->group->head))) ? XI_READY_RECV : XI_READY_CLOSED;
+    /* Once it is closed the tail is where it ends. */
+    bool drained = xi_load_full(&c->closed) && !xi_log_tail_beyond(ch, xi_load_full(&ch->group->head));
+    return drained ? XI_READY_CLOSED : XI_READY_RECV;
 }
 
 static uint32_t look_to_send(struct xi_channel *ch) {
