@@ -227,6 +227,9 @@ static bool adopt_channel(struct world *w, struct state *st, uint32_t index, str
                       .segment = e->segment,
                       .mode = e->mode,
                       .capacity = e->capacity,
+                      .told_producers = xi_load_relaxed(&w->registry->channels[index].producers),
+                      .told_consumers = xi_load_relaxed(&w->registry->channels[index].consumers),
+                      .removed = xi_load_relaxed(&w->registry->channels[index].removed) != 0,
                       .uid = e->owner};
     struct xi_chan_view view;
     memcpy(ch.name, e->name, sizeof ch.name);
@@ -238,6 +241,9 @@ static bool adopt_channel(struct world *w, struct state *st, uint32_t index, str
     if (!world_view(w, &ch, &view) || view.chan->id != ch.id || view.chan->mode != ch.mode) return false;
     ch.grow_max = view.chan->grow_max; /* once: members may write there */
     if (ch.grow_max && (ch.grow_max < ch.capacity || ch.grow_max > XI_GROW_MAX || !xi_is_pow2(ch.grow_max))) return false;
+    /* The earlier broker may have died between saying it here and there. */
+    xi_store_full(&view.chan->producers, ch.told_producers);
+    xi_store_full(&view.chan->consumers, ch.told_consumers);
     *table_put(ids, ch.id) = 1;
     state_adopt_channel(st, index, &ch);
     return true;

@@ -281,6 +281,8 @@ static int reply(struct broker *b, const struct action *a) {
     } else if (r.op == XI_OP_STATS) {
         r.c = outstanding(b);
         r.d += b->world.registry_size;
+    } else if (r.op == XI_OP_REMOVE) {
+        r.a = b->removed_depth;
     } else {
         rc = gather(b, a, fds, &count);
     }
@@ -341,7 +343,8 @@ static void check_channel(struct broker *b, uint64_t id) {
     int64_t index = state_channel_index(&b->state, id);
     struct xi_chan_view view;
     if (index < 0 || b->state.chans[index].handles) return; /* gone, or opened again meanwhile */
-    if (world_view(&b->world, &b->state.chans[index], &view) && !xi_channel_empty(&view)) return;
+    bool removed = b->state.chans[index].removed;
+    if (!removed && world_view(&b->world, &b->state.chans[index], &view) && !xi_channel_empty(&view)) return;
     handle(b, &(struct event){.kind = EVENT_EMPTY, .channel = id});
 }
 
@@ -384,6 +387,11 @@ static int perform(struct broker *b, const struct action *a) {
     case ACTION_ORPHAN_SLOT: world_set_slot(w, a->slot, XI_SLOT_ORPHAN); break;
     case ACTION_PUBLISH: world_publish_slot(w, &b->state, a->slot); break;
     case ACTION_PUBLISH_CHAN: world_publish_channel(w, &b->state, a->index); break;
+    case ACTION_TELL_PEERS: world_tell_peers(w, &b->state, a->index); break;
+    case ACTION_END_CHANNEL:
+        world_publish_channel(w, &b->state, a->index); /* the next broker goes on with it, should this one die */
+        b->removed_depth = recover_end_channel(&b->recover, a->channel);
+        break;
     case ACTION_WATCH: return watch_peer(b, a->slot, a->conn);
     case ACTION_UNWATCH:
         b->settle_at[a->slot] = 0;

@@ -65,6 +65,7 @@ struct broker {
     size_t late_count, late_capacity;
     int made[2]; /* descriptors of what the current request made */
     unsigned made_count;
+    uint64_t removed_depth; /* values in the channel that the current request removes */
     bool handling, alone, joined_once, stopping;
     bool found;       /* something of an earlier broker, adopted or removed */
     const char *fate; /* of the interpreter whose death is being handled */

@@ -106,9 +106,22 @@ void xi_mark_borrows(const struct xi_borrow_view *borrows, size_t chunks, xi_mar
     }
 }
 
+uint64_t xi_channel_depth(const struct xi_chan_view *view) {
+    struct xi_chan *chan = view->chan;
+    uint64_t active = xi_load_full(&chan->active), sent = xi_load_full(&chan->tail_seq), depth = 0;
+    if (view->chan->retain && active & ~XI_RETAIN_BIT) active &= ~XI_RETAIN_BIT;
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
+        uint64_t received = xi_load_full(&chan->groups[g].head_seq);
+        if ((active >> g & 1) && received < sent && sent - received > depth) depth = sent - received;
+    }
+    return depth;
+}
+
 bool xi_channel_empty(const struct xi_chan_view *view) {
     struct xi_chan *chan = view->chan;
     uint64_t active = xi_load_full(&chan->active), tail = xi_load_full(&chan->tail);
+    /* What is kept for those that join keeps the channel, until it is closed. */
+    if (chan->retain && xi_load_full(&chan->closed)) active &= ~XI_RETAIN_BIT;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         if (!(active >> g & 1)) continue;
         uint64_t head = xi_load_full(&chan->groups[g].head);

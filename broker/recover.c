@@ -185,6 +185,47 @@ void recover_begin(struct recover *r, uint32_t slot, const char *fate) {
     mends_turn(r);
 }
 
+/* ---- channels removed by name ---- */
+
+/* True when there is nothing more to do for it. */
+static bool end_channel(struct recover *r, uint64_t channel) {
+    struct xi_chan_view view;
+    bool done = !view_of(r, channel, &view) || xi_end_channel(&view, &r->w->repair);
+    if (done) r->post(r->context, &(struct event){.kind = EVENT_ENDED, .channel = channel});
+    world_trim(r->w);
+    return done;
+}
+
+static void endings_turn(void *context) {
+    struct recover *r = context;
+    int64_t now = loop_now(), due = 0;
+    for (struct ending **at = &r->endings, *e; (e = *at);) {
+        if (e->due <= now && end_channel(r, e->channel)) {
+            *at = e->next;
+            free(e);
+            continue;
+        }
+        if (e->due <= now) {
+            e->due = now + e->backoff;
+            if (e->backoff < 100 * MS) e->backoff *= 2;
+        }
+        if (!due || e->due < due) due = e->due;
+        at = &e->next;
+    }
+    r->ending_timer.at = due;
+}
+
+uint64_t recover_end_channel(struct recover *r, uint64_t channel) {
+    struct xi_chan_view view;
+    uint64_t depth = view_of(r, channel, &view) ? xi_channel_depth(&view) : 0;
+    if (end_channel(r, channel)) return depth;
+    struct ending *e = memory_or_die(NULL, 1, sizeof *e);
+    *e = (struct ending){r->endings, channel, loop_now() + MS, MS};
+    r->endings = e;
+    if (!r->ending_timer.at || e->due < r->ending_timer.at) r->ending_timer.at = e->due;
+    return depth;
+}
+
 /* ---- collection ---- */
 
 static void mark(void *context, uint32_t segment, uint32_t granule) {
@@ -319,6 +360,7 @@ void recover_init(struct recover *r, struct state *st, struct world *w, struct l
     *r = (struct recover){.st = st, .w = w, .post = post, .context = context};
     loop_timer(loop, &r->mend_timer, mends_turn, r);
     loop_timer(loop, &r->sweep_timer, sweep_turn, r);
+    loop_timer(loop, &r->ending_timer, endings_turn, r);
 }
 
 void recover_deinit(struct recover *r) {
@@ -327,6 +369,11 @@ void recover_deinit(struct recover *r) {
         r->mends = m->next;
         free(m->channels);
         free(m);
+    }
+    while (r->endings) {
+        struct ending *e = r->endings;
+        r->endings = e->next;
+        free(e);
     }
     free(r->sweep.channels);
     table_clear(&r->sweep.blocks);

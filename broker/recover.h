@@ -9,6 +9,8 @@
  * the bells of the living; then EVENT_REPAIRED. "Its channels" are those that it
  * has ever opened; after an adoption that is not known, and they are all.
  *
+ * A channel that is removed by name is ended here too, as such groups are.
+ *
  * A sweep marks from the channels that orphans sent on, then from the borrows of
  * everybody else, and posts EVENT_UNNAMED for orphans of which nothing is named.
  * It runs after each death, and while orphans are left again with backoff.
@@ -36,7 +38,16 @@ struct sweep {
     int64_t backoff;
 };
 
+/* A channel that was removed by name, and of which a living process holds a lock. */
+struct ending {
+    struct ending *next;
+    uint64_t channel;
+    int64_t due, backoff;
+};
+
 struct recover {
+    struct ending *endings;
+    struct timer ending_timer;
     struct state *st;
     struct world *w;
     void (*post)(void *context, const struct event *event);
@@ -51,6 +62,8 @@ void recover_init(struct recover *r, struct state *st, struct world *w, struct l
 void recover_deinit(struct recover *r);
 /* `fate`: how it died; NULL: it left. */
 void recover_begin(struct recover *r, uint32_t slot, const char *fate);
+/* A channel was removed by name: ends its groups, then posts EVENT_ENDED. Returns how many values it held. */
+uint64_t recover_end_channel(struct recover *r, uint64_t channel);
 /* Begins a sweep, or one more after that under way. */
 void recover_sweep(struct recover *r);
 /* A whole sweep now: registry->outstanding is exact afterwards. */

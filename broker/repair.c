@@ -324,6 +324,7 @@ static void end_group(const struct xi_chan_view *view, uint32_t g, const struct 
     uint64_t bit = (uint64_t)1 << g;
     struct xi_group *group = &view->chan->groups[g];
     if (xi_load_acquire(&view->chan->active) & bit) (void)xi_do_and(&view->chan->active, ~bit);
+    xi_put64(&group->life, xi_load_acquire(&group->life) + 1); /* once more than need be does no harm */
     xi_put32(&group->state, XI_GROUP_ENDING);
     drain(view, g, world);
     xi_put32(&group->state, XI_GROUP_FREE);
@@ -355,6 +356,7 @@ static void settle_group(const struct repair *r, uint32_t g) {
  * whoever took it away; to be done before the heads are looked at.
  */
 static bool queue_lost_its_group(const struct xi_chan_view *view) {
+    if (xi_load_acquire(&view->chan->closed) == XI_CHAN_REMOVED) return false;
     return view->chan->mode == XI_QUEUE && !((xi_load_acquire(&view->chan->active) & 1) &&
                                              xi_load_acquire(&view->chan->groups[0].state) == XI_GROUP_ACTIVE);
 }
@@ -429,6 +431,23 @@ bool xi_repair_groups(const struct xi_chan_view *view, const struct xi_dead *dea
         if ((due >> g & 1) && ends_with(chan, g, dead) && !end_owned(view, g, world)) done = false;
     unlock(world, &chan->lock, &chan->lock_sleep);
     xi_ring_channel(view, world); /* producers that waited for the groups that are gone */
+    return done;
+}
+
+bool xi_end_channel(const struct xi_chan_view *view, const struct xi_world *world) {
+    struct xi_chan *chan = view->chan;
+    bool done = true;
+    xi_put32(&chan->closed, XI_CHAN_REMOVED);
+    if (!xi_do_cas32(&chan->lock, 0, XI_LOCK_OF(0))) {
+        done = false;
+    } else {
+        for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
+            bool there = xi_load_acquire(&chan->groups[g].state) != XI_GROUP_FREE || (xi_load_acquire(&chan->active) >> g & 1);
+            if (there && !end_owned(view, g, world)) done = false;
+        }
+        unlock(world, &chan->lock, &chan->lock_sleep);
+    }
+    xi_ring_channel(view, world);
     return done;
 }
 

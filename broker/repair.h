@@ -74,6 +74,14 @@ bool xi_repair_groups(const struct xi_chan_view *view, const struct xi_dead *dea
 /* True if a table of deliveries is no group's any more and nobody lingers in it. `may_join`: who asked for it lives. */
 bool xi_acks_unused(const struct xi_chan_view *view, struct xi_acks *acks, uint32_t number, uint64_t window,
                     bool may_join);
+/*
+ * After a channel was removed by name: says so in it, and ends every group, which
+ * releases what they had yet to receive. False when a living process holds a lock
+ * that this needs: call again later.
+ */
+bool xi_end_channel(const struct xi_chan_view *view, const struct xi_world *world);
+/* Values that some group has yet to receive; where there is none, that are kept for those that join. */
+uint64_t xi_channel_depth(const struct xi_chan_view *view);
 
 /* Rings everybody who sleeps on the channel and has something to do: after an adoption, or a suspected lost wake. */
 void xi_ring_channel(const struct xi_chan_view *view, const struct xi_world *world);

@@ -123,6 +123,7 @@ static uint32_t consumers_due(const struct xi_chan_view *view, uint32_t g) {
     bool active = xi_load_full(&chan->active) >> g & 1;
     uint64_t head = xi_load_full(&group->head);
     if (!active || xi_load_full(&chan->closed) != 0 || !xi_position_plausible(head)) return XI_MAX_WAITERS;
+    if (xi_load_full(&chan->producers) == 0) return XI_MAX_WAITERS; /* those who need one are told that there is none */
     if (xi_load_full(xi_ring_at(view, head)) == 0) return 0;
     uint64_t values = xi_load_full(&chan->tail_seq) - xi_load_full(&group->head_seq);
     if (values == 0) return 1; /* sent a moment ago: its sender has not counted it yet */
@@ -134,6 +135,7 @@ static bool producers_due(const struct xi_chan_view *view) {
     struct xi_chan *chan = view->chan;
     uint64_t tail = xi_load_full(&chan->tail);
     if (xi_load_full(&chan->closed) != 0 || !xi_position_plausible(tail)) return true;
+    if (xi_load_full(&chan->consumers) == 0) return true;
     uint64_t active = xi_load_full(&chan->active), smallest_record = 8 + 8 + 8;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         uint64_t head = xi_load_full(&chan->groups[g].head);

@@ -202,6 +202,8 @@ static void on_request(struct state *st, const struct event *event) {
         answer(st, 0, 0, 0, 0);
         st->shutdown = true;
         emit(st, ACTION_SHUTDOWN);
+    } else if (q->op == XI_OP_REMOVE) {
+        request_remove(st, conn, q);
     } else if (q->op == XI_OP_JOIN) {
         request_join(st, conn, q);
     } else if (!me) {
@@ -255,10 +257,12 @@ void state_step(struct state *st, const struct event *event) {
         break;
     case EVENT_EMPTY: channel_empty(st, event->channel); break;
     case EVENT_PART_UNUSED: part_unused(st, event->channel, event->number); break;
+    case EVENT_ENDED: channel_ended(st, event->channel); break;
     case EVENT_SETTLED:
         if (is_slot(st, event, INTERP_LIVE)) interp_settled(st, event->slot);
         break;
     case EVENT_ADOPTED:
+        channels_end(st);
         if (!st->declaring) channels_check(st);
         break;
     case EVENT_SHUTDOWN:
@@ -344,7 +348,7 @@ void state_adopt_channel(struct state *st, uint32_t index, const struct chan *fo
     channels_reserve(st, index);
     struct chan *ch = &st->chans[index];
     *ch = *found;
-    ch->handles = 0;
+    ch->handles = ch->producers = ch->consumers = 0;
     *table_put(&st->chan_ids, ch->id) = index;
     *table_put(&st->segments, ch->segment) = SEGMENT_VALUE(XI_SEG_CHANNEL, index);
     charge(st, ch->uid, &(struct state_limits){.bytes = XI_RING_OFFSET + ch->capacity, .segments = 1, .channels = 1});

@@ -86,7 +86,7 @@ struct interp {
     bool opened_unknown; /* adopted: `handles` may miss channels that it opened under an earlier broker */
     uint64_t leave_conn; /* who waits for the reply to LEAVE, or 0 */
     uint32_t leave_serial;
-    struct table handles; /* channel id to open handles; 0: opened once, closed since */
+    struct table handles; /* channel id to open handles (see handles_all); 0: opened once, closed since */
     struct table opened;  /* in an open namespace: channel id to what it was ever opened for, XI_ACCESS_* */
     struct table refs;    /* interpreter id to references held on it */
     struct held *held;
@@ -108,7 +108,10 @@ struct chan {
     uint32_t mode;
     uint64_t capacity;
     uint64_t grow_max; /* 0: bounded; else bytes to which its ring may grow, a power of two */
-    uint32_t handles;
+    uint32_t handles, producers, consumers; /* open ones; of those, that may send and that receive */
+    uint32_t told_producers, told_consumers; /* what its members see: not lowered while somebody is declaring */
+    bool removed;      /* by name, which another may have now; it goes with its last handle */
+    bool ended;        /* and all its groups have ended */
     uint32_t uid;
     uint32_t next; /* index + 1 in the hash chain, or in the free list */
     uint32_t part_count;
@@ -127,6 +130,7 @@ enum event_kind {
     EVENT_UNNAMED,    /* slot, id: nothing names any arena segment of this orphan any more */
     EVENT_EMPTY,      /* channel: nothing undelivered in it */
     EVENT_PART_UNUSED, /* channel, number: nobody uses this part of it any more */
+    EVENT_ENDED,      /* channel: removed by name, and every group of it has ended */
     EVENT_SETTLED,    /* slot, id: silent for a second since ACTION_SETTLE */
     EVENT_ADOPTED,    /* all that there was has been adopted */
     EVENT_SHUTDOWN
@@ -165,6 +169,8 @@ enum action_kind {
     ACTION_ORPHAN_SLOT,   /* slot: ORPHAN */
     ACTION_PUBLISH,       /* slot: reference count and arena bytes */
     ACTION_PUBLISH_CHAN,  /* index: handles */
+    ACTION_TELL_PEERS,    /* index: how many may send and receive, in the channel itself; ring everybody where it is none */
+    ACTION_END_CHANNEL,   /* index, channel: removed by name; end every group of it, then EVENT_ENDED */
     ACTION_WATCH,         /* slot, conn: watch for the death of the process */
     ACTION_UNWATCH,       /* slot */
     ACTION_TELL_END,      /* slot: flag in its mailbox, ring its sleepers */
@@ -228,6 +234,7 @@ struct state {
         bool made; /* undo is needed */
         bool rejoined;
         uint32_t slot, index, number;
+        uint64_t handle; /* as in struct interp: the one that was opened */
     } current;
     /* the answer of the last step */
     struct action *actions;
@@ -260,6 +267,26 @@ void state_adopt_channel(struct state *st, uint32_t index, const struct chan *fo
 void state_adopt_opened(struct state *st, uint32_t slot, uint32_t index, uint32_t rights);
 void state_adopt_part(struct state *st, uint32_t index, const struct part *found);
 void state_adopt_done(struct state *st);
+
+/*
+ * Handles that one interpreter has of one channel, by what they may do: 21 bits each in one number.
+ */
+enum handle_kind { HANDLE_BOTH, HANDLE_SENDS, HANDLE_RECEIVES };
+#define HANDLE_BITS 21
+#define HANDLE_MOST (((uint64_t)1 << HANDLE_BITS) - 1)
+#define HANDLE_ONE(kind) ((uint64_t)1 << HANDLE_BITS * (kind))
+static inline uint32_t handles_of(uint64_t handles, enum handle_kind kind) {
+    return (uint32_t)(handles >> HANDLE_BITS * kind & HANDLE_MOST);
+}
+static inline uint32_t handles_sending(uint64_t handles) {
+    return handles_of(handles, HANDLE_BOTH) + handles_of(handles, HANDLE_SENDS);
+}
+static inline uint32_t handles_receiving(uint64_t handles) {
+    return handles_of(handles, HANDLE_BOTH) + handles_of(handles, HANDLE_RECEIVES);
+}
+static inline uint32_t handles_all(uint64_t handles) {
+    return handles_sending(handles) + handles_of(handles, HANDLE_RECEIVES);
+}
 
 /* Index of the channel with this id, or -1. */
 int64_t state_channel_index(const struct state *st, uint64_t id);

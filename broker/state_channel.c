@@ -4,6 +4,10 @@
  * while it holds undelivered values; that is seen in shared memory alone, so
  * the core asks (ACTION_CHECK) and removes on EVENT_EMPTY.
  *
+ * One that is removed by name loses the name at once, is ended by repair
+ * (ACTION_END_CHANNEL, EVENT_ENDED), and goes when that is done and its last
+ * handle is closed.
+ *
  * Names are found through a hash table with chains of indexes, grown with the
  * table of channels; free entries are chained too, so that making and finding
  * cost the same at 10,000 channels as at ten.
@@ -23,7 +27,7 @@ static uint32_t bucket_of(const struct state *st, const char *name) {
     return (uint32_t)(h >> 32) & st->bucket_mask;
 }
 
-static int64_t find_name(const struct state *st, const char *name) {
+int64_t channel_named(const struct state *st, const char *name) {
     if (!st->buckets) return -1;
     for (uint32_t i = st->buckets[bucket_of(st, name)]; i; i = st->chans[i - 1].next)
         if (strcmp(st->chans[i - 1].name, name) == 0) return i - 1;
@@ -48,9 +52,9 @@ void channels_rebuild(struct state *st) {
     memset(st->buckets, 0, ((size_t)st->bucket_mask + 1) * sizeof *st->buckets);
     st->chan_free = 0;
     for (uint32_t i = st->chan_capacity; i-- > 0;) {
-        if (st->chans[i].id) {
+        if (st->chans[i].id && !st->chans[i].removed) {
             link_name(st, i);
-        } else {
+        } else if (!st->chans[i].id) {
             st->chans[i].next = st->chan_free;
             st->chan_free = i + 1;
         }
@@ -120,7 +124,7 @@ static bool well_asked(struct state *st, const struct xi_request *q) {
         refuse(st, XI_E_INVAL, "a channel's name is 1 to %d bytes of UTF-8 without control characters", XI_NAME_MAX);
     else if (q->a != 0 && q->a != XI_QUEUE && q->a != XI_BROADCAST)
         refuse(st, XI_E_INVAL, "channel mode %llu: use 1 (queue), 2 (broadcast) or 0", (unsigned long long)q->a);
-    else if (q->b > XI_CAPACITY_MAX)
+    else if (!(q->c & XI_WIRE_ADOPT) && q->b > XI_CAPACITY_MAX)
         refuse(st, XI_E_TOOBIG, "a capacity of %llu bytes is more than the %llu that a channel can have",
                (unsigned long long)q->b, (unsigned long long)XI_CAPACITY_MAX);
     else if (q->c & ~known)
@@ -130,15 +134,49 @@ static bool well_asked(struct state *st, const struct xi_request *q) {
     return false;
 }
 
-static void count_handle(struct state *st, struct interp *me, uint32_t index, uint64_t flags) {
+static enum handle_kind kind_of(uint64_t flags) {
+    return flags & XI_OPEN_SEND ? HANDLE_SENDS : flags & XI_OPEN_RECV ? HANDLE_RECEIVES : HANDLE_BOTH;
+}
+
+/* Sums over interpreters; `sign` 1 or -1. */
+static void add_handles(struct chan *ch, uint64_t handles, int sign) {
+    ch->handles += (uint32_t)sign * handles_all(handles);
+    ch->producers += (uint32_t)sign * handles_sending(handles);
+    ch->consumers += (uint32_t)sign * handles_receiving(handles);
+}
+
+/* True if its members are to be told. While somebody is declaring, a smaller number means nothing. */
+static bool tell(struct state *st, uint32_t index) {
+    struct chan *ch = &st->chans[index];
+    uint32_t p = ch->producers, c = ch->consumers;
+    if (st->declaring && p < ch->told_producers) p = ch->told_producers;
+    if (st->declaring && c < ch->told_consumers) c = ch->told_consumers;
+    if (p == ch->told_producers && c == ch->told_consumers) return false;
+    ch->told_producers = p;
+    ch->told_consumers = c;
+    return true;
+}
+
+static void publish(struct state *st, uint32_t index) {
+    bool changed = tell(st, index);
+    emit(st, ACTION_PUBLISH_CHAN)->index = index;
+    if (changed) emit(st, ACTION_TELL_PEERS)->index = index;
+}
+
+static void count_handle(struct state *st, struct interp *me, uint32_t index, enum handle_kind kind) {
     struct chan *ch = &st->chans[index];
     interp_mark_used(st, me);
-    ++*table_put(&me->handles, ch->id);
-    ch->handles++;
+    *table_put(&me->handles, ch->id) += HANDLE_ONE(kind);
+    add_handles(ch, HANDLE_ONE(kind), 1);
     st->current.made = true;
     st->current.slot = slot_of(st, me);
     st->current.index = index;
-    emit(st, ACTION_PUBLISH_CHAN)->index = index;
+    st->current.handle = HANDLE_ONE(kind);
+}
+
+/* When the channel is there: what was opened is noted in its entry. */
+static void answer_open(struct state *st, struct interp *me, uint32_t index, uint64_t flags) {
+    const struct chan *ch = &st->chans[index];
     const struct conn *conn = conn_of(st, st->current.conn);
     uint32_t rights = access_to(st, &conn->who, ch);
     access_note(st, me, index, rights & access_asked(flags));
@@ -147,15 +185,20 @@ static void count_handle(struct state *st, struct interp *me, uint32_t index, ui
 
 static void open_old(struct state *st, struct interp *me, const struct xi_request *q, uint32_t index) {
     const struct chan *ch = &st->chans[index];
-    if (q->a && q->a != ch->mode)
+    const uint64_t *mine = table_find(&me->handles, ch->id);
+    enum handle_kind kind = kind_of(q->c);
+    if (q->a && q->a != ch->mode) {
         refuse(st, XI_E_MISMATCH, "channel \"%s\" exists as a %s; open it as one, or with mode 0", ch->name,
                mode_name(ch->mode));
-    else if (!access_allows(st, conn_of(st, st->current.conn), ch, q->c))
+    } else if (!access_allows(st, conn_of(st, st->current.conn), ch, q->c)) {
         return; /* refused */
-    else if (ch->handles == UINT32_MAX)
+    } else if (ch->handles == UINT32_MAX || (mine && handles_of(*mine, kind) == HANDLE_MOST)) {
         refuse(st, XI_E_LIMIT, "channel \"%s\" has too many handles", ch->name);
-    else
-        count_handle(st, me, index, q->c);
+    } else {
+        count_handle(st, me, index, kind);
+        publish(st, index);
+        answer_open(st, me, index, q->c);
+    }
 }
 
 static void open_new(struct state *st, struct interp *me, const struct xi_request *q) {
@@ -189,18 +232,22 @@ static void open_new(struct state *st, struct interp *me, const struct xi_reques
     *table_put(&st->segments, number) = SEGMENT_VALUE(XI_SEG_CHANNEL, index);
     st->chan_count++;
     charge(st, ch->uid, &cost);
+    count_handle(st, me, index, kind_of(q->c));
+    st->current.number = number;
+    (void)tell(st, index); /* it is made with these numbers */
     struct action *a = emit(st, ACTION_MAKE_CHANNEL);
     a->index = index;
     a->number = number;
     a->request = q;
-    count_handle(st, me, index, q->c);
-    st->current.number = number;
+    emit(st, ACTION_PUBLISH_CHAN)->index = index;
+    answer_open(st, me, index, q->c);
 }
 
 void request_open(struct state *st, struct interp *me, const struct xi_request *q) {
     if ((q->c & XI_WIRE_ADOPT) && me->declaring) emit_slot(st, ACTION_SETTLE, slot_of(st, me));
     if (!well_asked(st, q)) return;
-    int64_t index = find_name(st, q->name);
+    bool by_id = (q->c & XI_WIRE_ADOPT) && q->b; /* it may have lost its name since it was opened */
+    int64_t index = by_id ? state_channel_index(st, q->b) : channel_named(st, q->name);
     if (index >= 0)
         open_old(st, me, q, (uint32_t)index);
     else
@@ -210,7 +257,7 @@ void request_open(struct state *st, struct interp *me, const struct xi_request *
 static void remove_channel(struct state *st, uint32_t index) {
     struct chan *ch = &st->chans[index];
     access_forget(st, index);
-    unlink_name(st, index);
+    if (!ch->removed) unlink_name(st, index);
     table_drop(&st->chan_ids, ch->id);
     table_drop(&st->segments, ch->segment);
     for (uint32_t i = 1; i < XI_MAX_INTERPS; i++)
@@ -231,49 +278,94 @@ void channel_undo_open(struct state *st) {
     uint32_t index = st->current.index;
     struct chan *ch = &st->chans[index];
     uint64_t *mine = table_find(&st->interps[st->current.slot].handles, ch->id);
-    if (mine && *mine) --*mine;
+    if (mine) *mine -= st->current.handle;
     if (st->current.number) { /* it was new: nobody else can have it */
         remove_channel(st, index);
         return;
     }
-    channel_drop_handles(st, index, 1);
+    channel_drop_handles(st, index, st->current.handle);
+}
+
+/* Nothing holds it but what is in it; one that was removed has nothing when it has ended. */
+static bool may_go(const struct state *st, const struct chan *ch) {
+    return !ch->handles && !st->declaring && (!ch->removed || ch->ended);
 }
 
 /* Asks whether it is empty, if it has no handle and nobody is declaring. */
 void channel_ask(struct state *st, uint32_t index) {
-    if (st->chans[index].handles || st->declaring) return;
+    if (!may_go(st, &st->chans[index])) return;
     struct action *a = emit(st, ACTION_CHECK);
     a->index = index;
     a->channel = st->chans[index].id;
 }
 
-void channel_drop_handles(struct state *st, uint32_t index, uint32_t n) {
-    st->chans[index].handles -= n;
-    emit(st, ACTION_PUBLISH_CHAN)->index = index;
+void channel_drop_handles(struct state *st, uint32_t index, uint64_t handles) {
+    add_handles(&st->chans[index], handles, -1);
+    publish(st, index);
     parts_ask(st, index);
     channel_ask(st, index);
 }
 
 void request_close(struct state *st, struct interp *me, const struct xi_request *q) {
     uint64_t *mine = table_find(&me->handles, q->a);
-    if (!mine || *mine == 0) {
-        refuse(st, XI_E_NOENT, "interpreter %lld has no open handle of channel %llu", (long long)me->id,
+    enum handle_kind kind = kind_of(q->c);
+    if (!mine || handles_of(*mine, kind) == 0) {
+        refuse(st, XI_E_NOENT, "interpreter %lld has no such open handle of channel %llu", (long long)me->id,
                (unsigned long long)q->a);
         return;
     }
-    --*mine;
+    *mine -= HANDLE_ONE(kind);
     answer(st, 0, 0, 0, 0);
-    channel_drop_handles(st, (uint32_t)state_channel_index(st, q->a), 1);
+    channel_drop_handles(st, (uint32_t)state_channel_index(st, q->a), HANDLE_ONE(kind));
+}
+
+static void end_channel(struct state *st, uint32_t index) {
+    struct action *a = emit(st, ACTION_END_CHANNEL);
+    a->index = index;
+    a->channel = st->chans[index].id;
+}
+
+/* Those that an earlier broker was removing. */
+void channels_end(struct state *st) {
+    for (uint32_t i = 0; i < st->chan_capacity; i++)
+        if (st->chans[i].id && st->chans[i].removed) end_channel(st, i);
+}
+
+void request_remove(struct state *st, const struct conn *conn, const struct xi_request *q) {
+    int64_t index = channel_named(st, q->name);
+    struct chan *ch = index < 0 ? NULL : &st->chans[index];
+    if (!ch) {
+        refuse(st, XI_E_NOENT, "there is no channel \"%s\"", q->name);
+        return;
+    }
+    if (!access_to_life(st, conn->who.uid, ch->uid)) {
+        refuse(st, XI_E_ACCESS, "channel \"%s\" is user %u's, who alone may remove it", ch->name, ch->uid);
+        return;
+    }
+    unlink_name(st, (uint32_t)index);
+    ch->removed = true;
+    end_channel(st, (uint32_t)index);
+    answer(st, 0, 0, 0, 0); /* how many values it held is known when it is ended: whoever sends this reply adds it */
+}
+
+void channel_ended(struct state *st, uint64_t id) {
+    int64_t index = state_channel_index(st, id);
+    if (index < 0 || !st->chans[index].removed) return;
+    st->chans[index].ended = true;
+    channel_ask(st, (uint32_t)index);
 }
 
 /* Nobody can have sent anything since it was found empty: that takes a handle. */
 void channel_empty(struct state *st, uint64_t id) {
     int64_t index = state_channel_index(st, id);
-    if (index < 0 || st->chans[index].handles || st->declaring) return;
-    remove_channel(st, (uint32_t)index);
+    if (index >= 0 && may_go(st, &st->chans[index])) remove_channel(st, (uint32_t)index);
 }
 
 void channels_check(struct state *st) {
-    for (uint32_t i = 0; i < st->chan_capacity; i++)
-        if (st->chans[i].id) channel_ask(st, i);
+    for (uint32_t i = 0; i < st->chan_capacity; i++) {
+        struct chan *ch = &st->chans[i];
+        if (!ch->id) continue;
+        if (ch->told_producers != ch->producers || ch->told_consumers != ch->consumers) publish(st, i);
+        channel_ask(st, i);
+    }
 }

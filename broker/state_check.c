@@ -110,12 +110,21 @@ static bool channels_are_valid(const struct state *st, struct sums *sums, const 
     for (uint32_t c = 0; c < st->chan_capacity; c++) {
         const struct chan *ch = &st->chans[c];
         if (!ch->id) continue;
-        uint64_t handles = 0;
+        uint64_t handles = 0, producers = 0, consumers = 0;
         for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
             uint64_t *mine = table_find(&st->interps[i].handles, ch->id);
-            if (mine) handles += *mine;
+            if (!mine) continue;
+            handles += handles_all(*mine);
+            producers += handles_sending(*mine);
+            consumers += handles_receiving(*mine);
         }
-        REQUIRE(handles == ch->handles, "a channel's handles are not the sum over interpreters");
+        REQUIRE(handles == ch->handles && producers == ch->producers && consumers == ch->consumers,
+                "a channel's handles are not the sum over interpreters");
+        REQUIRE(ch->told_producers >= producers && ch->told_consumers >= consumers, "members were told of too few");
+        REQUIRE(st->declaring || (ch->told_producers == producers && ch->told_consumers == consumers),
+                "members were not told who is gone");
+        REQUIRE(ch->removed || !ch->ended, "a channel has ended that was not removed");
+        REQUIRE(ch->removed || channel_named(st, ch->name) == (int64_t)c, "a name leads elsewhere");
         REQUIRE(state_channel_index(st, ch->id) == c, "a channel's id leads elsewhere");
         uint64_t *found = table_find(&st->segments, ch->segment);
         REQUIRE(found && *found == SEGMENT_VALUE(XI_SEG_CHANNEL, c), "a channel's segment is not in the table");

@@ -96,10 +96,15 @@ void request_open(struct state *st, struct interp *me, const struct xi_request *
 void request_close(struct state *st, struct interp *me, const struct xi_request *q);
 void channel_undo_open(struct state *st);
 void channel_empty(struct state *st, uint64_t id);
-/* Drops `n` handles; when none is left (and nobody is declaring) asks whether the channel is empty. */
-void channel_drop_handles(struct state *st, uint32_t index, uint32_t n);
-/* Asks about every channel without handles: when nobody is declaring any more. */
+void request_remove(struct state *st, const struct conn *conn, const struct xi_request *q);
+/* Drops handles (as in struct interp); when none is left (and nobody is declaring) asks whether the channel is empty. */
+void channel_drop_handles(struct state *st, uint32_t index, uint64_t handles);
+/* Judges every channel: when nobody is declaring any more. */
 void channels_check(struct state *st);
+void channel_ended(struct state *st, uint64_t id);
+void channels_end(struct state *st);
+/* Index of the channel with this name, or -1. */
+int64_t channel_named(const struct state *st, const char *name);
 void channel_ask(struct state *st, uint32_t index);
 /* Makes the table large enough for this index. */
 void channels_reserve(struct state *st, uint32_t index);

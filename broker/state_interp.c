@@ -130,7 +130,7 @@ static void forget_declared(struct state *st, struct interp *in) {
     for (uint32_t at = 0; table_next(&in->handles, &at, &id, &count);) {
         if (!count) continue;
         *table_find(&in->handles, id) = 0;
-        channel_drop_handles(st, (uint32_t)state_channel_index(st, id), (uint32_t)count);
+        channel_drop_handles(st, (uint32_t)state_channel_index(st, id), count);
     }
     drop_refs(st, in);
 }
@@ -274,7 +274,7 @@ static void drop_handles(struct state *st, struct interp *in) {
     for (uint32_t at = 0; table_next(&in->handles, &at, &id, &count);) {
         int64_t index = state_channel_index(st, id);
         if (count)
-            channel_drop_handles(st, (uint32_t)index, (uint32_t)count);
+            channel_drop_handles(st, (uint32_t)index, count);
         else
             channel_ask(st, (uint32_t)index); /* its group may have been what kept the channel */
         *table_find(&in->handles, id) = 0;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "log.h"
 #include "wire/bounds.h"
 #include "wire/names.h"
 #include "wire/order.h"
@@ -343,6 +344,8 @@ static int write_at(int fd, const void *from, size_t n, uint64_t at) {
     return xi_fail_errno(errno ? errno : EIO, "cannot write a channel's head");
 }
 
+static_assert(offsetof(struct xi_chan, consumers) == offsetof(struct xi_chan, producers) + 4, "written together");
+
 /* Fields of a new channel, through the descriptor: nothing needs mapping for it. A queue has its one group already. */
 static int fill_channel(int fd, const struct chan *ch, const struct xi_request *q) {
     struct xi_chan_fixed fixed = {.id = ch->id,
@@ -356,7 +359,9 @@ static int fill_channel(int fd, const struct chan *ch, const struct xi_request *
                                   .retain = (uint32_t)q->g,
                                   .when_full = (uint32_t)q->h};
     memcpy(fixed.dead, q->other, sizeof fixed.dead);
+    uint32_t peers[2] = {ch->told_producers, ch->told_consumers};
     int rc = xi_write_channel(fd, &fixed);
+    if (rc == 0) rc = write_at(fd, peers, sizeof peers, offsetof(struct xi_chan, producers));
     if (rc || ch->mode != XI_QUEUE) return rc;
     uint32_t state = XI_GROUP_ACTIVE;
     uint64_t active = 1;
@@ -379,7 +384,7 @@ int world_make_channel(struct world *w, const struct state *st, uint32_t index, 
     e->owner = ch->uid;
     memcpy(e->name, ch->name, sizeof e->name);
     memcpy(e->access, ch->access, sizeof e->access);
-    xi_store_relaxed(&e->handles, ch->handles);
+    world_publish_channel(w, st, index);
     xi_store_release(&e->id, ch->id);
     return 0;
 }
@@ -431,7 +436,25 @@ void world_publish_slot(struct world *w, const struct state *st, uint32_t slot) 
 }
 
 void world_publish_channel(struct world *w, const struct state *st, uint32_t index) {
-    xi_store_relaxed(&w->registry->channels[index].handles, st->chans[index].handles);
+    const struct chan *ch = &st->chans[index];
+    struct xi_chan_entry *e = &w->registry->channels[index];
+    xi_store_relaxed(&e->handles, ch->handles);
+    xi_store_relaxed(&e->producers, ch->told_producers);
+    xi_store_relaxed(&e->consumers, ch->told_consumers);
+    xi_store_release(&e->removed, (uint32_t)ch->removed);
+}
+
+void world_tell_peers(struct world *w, const struct state *st, uint32_t index) {
+    const struct chan *ch = &st->chans[index];
+    struct xi_chan_view view;
+    if (!world_view(w, ch, &view)) {
+        log_line("cannot map channel \"%s\" to say in it who has it open; its sleepers look once a second", ch->name);
+        return;
+    }
+    /* Pairs with the parker, which looks at these after its bit is set (park.c). */
+    xi_store_full(&view.chan->producers, ch->told_producers);
+    xi_store_full(&view.chan->consumers, ch->told_consumers);
+    if (!ch->told_producers || !ch->told_consumers) xi_ring_channel(&view, &w->repair);
 }
 
 void world_clear_channel(struct world *w, uint32_t index) {

@@ -76,6 +76,8 @@ int world_make_part(struct world *w, const struct state *st, uint32_t index, uin
 void world_remove(struct world *w, uint32_t number, bool empty_it);
 void world_publish_slot(struct world *w, const struct state *st, uint32_t slot);
 void world_publish_channel(struct world *w, const struct state *st, uint32_t index);
+/* How many may send and receive, in the channel itself; rings whoever sleeps on it where that is nobody. */
+void world_tell_peers(struct world *w, const struct state *st, uint32_t index);
 void world_clear_channel(struct world *w, uint32_t index);
 /* What interpreters have opened, for a broker that comes after this one. */
 void world_note_opened(struct world *w, uint32_t slot, uint32_t index, uint32_t rights);

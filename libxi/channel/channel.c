@@ -90,11 +90,12 @@ static void use_mapping(struct xi_channel *ch, const struct xi_reply *r) {
     xi_spin_init(&ch->receive_spin, ch->interp->spin_ns);
 }
 
-static void post_close(struct xi_interp *me, uint64_t id) {
+static void post_close(struct xi_interp *me, uint64_t id, uint32_t flags) {
     struct xi_request req;
     struct xi_reply reply;
     xi_request_init(&req, XI_OP_CLOSE);
     req.a = id;
+    req.c = flags & (XI_OPEN_SEND | XI_OPEN_RECV);
     (void)xi_control_call(me, &req, &reply, NULL, 0); /* no broker: the next one is told of the handles that are left */
 }
 
@@ -120,7 +121,7 @@ static int open_at_broker(struct xi_channel *ch, const xi_open_opts *o) {
                 : xi_maps_channel(ch->interp, (uint32_t)r.b, fd, &ch->entry);
     if (fd >= 0) close(fd);
     if (rc) {
-        post_close(ch->interp, r.a);
+        post_close(ch->interp, r.a, ch->flags);
         return rc;
     }
     use_mapping(ch, &r);
@@ -139,6 +140,7 @@ int xi_open(xi_interp *me, const char *name, const xi_open_opts *opts, xi_channe
     ch->flags = o->flags;
     ch->can_send = !(o->flags & XI_OPEN_RECV);
     ch->need_peer = o->flags & XI_OPEN_NEED_PEER;
+    ch->sends_plainly = ch->can_send && !ch->need_peer;
     ch->group_index = XI_NO_GROUP;
     memcpy(ch->name, name, strlen(name));
     rc = open_at_broker(ch, o);
@@ -194,7 +196,7 @@ int xi_channel_free(xi_channel *ch) {
         xi_channel_flush(ch);
         list_remove(me, ch);
         xi_views_drop(ch);
-        post_close(me, ch->id);
+        post_close(me, ch->id, ch->flags);
         xi_maps_put(ch->entry);
     }
     free(ch->flights);
@@ -226,24 +228,55 @@ int xi_declare_channels(struct xi_interp *me) {
         xi_request_init(&req, XI_OP_OPEN);
         memcpy(req.name, ch->name, sizeof req.name);
         req.a = ch->mode;
+        req.b = ch->id;
         req.c = XI_OPEN_EXISTING | XI_WIRE_ADOPT | (ch->flags & (XI_OPEN_SEND | XI_OPEN_RECV));
         rc = xi_control_exchange(me, &req, &r, NULL, 0);
-        if (rc == 0 && r.a != ch->id) rc = xi_fail(XI_E_MISMATCH, "channel \"%s\" is another one now", ch->name);
+        if (rc == XI_E_NOENT && xi_load_acquire(&ch->chan->closed) == XI_CHAN_REMOVED) rc = 0; /* and gone by now */
+        else if (rc == 0 && r.a != ch->id) rc = xi_fail(XI_E_MISMATCH, "channel \"%s\" is another one now", ch->name);
     }
     pthread_mutex_unlock(&me->channels_mutex);
     return rc;
 }
 
-int xi_close(xi_channel *ch) {
+int xi_fail_closed(const struct xi_channel *ch) {
+    if (xi_load_acquire(&ch->chan->closed) == XI_CHAN_REMOVED)
+        return xi_fail(XI_E_REMOVED, "channel \"%s\" was removed, with what was in it", ch->name);
+    return xi_fail(XI_E_CLOSED, "channel \"%s\" is closed", ch->name);
+}
+
+int xi_fail_ended(const struct xi_channel *ch) {
+    if (xi_load_acquire(&ch->chan->closed) == XI_CHAN_REMOVED) return xi_fail_closed(ch);
+    return xi_fail(XI_E_LEFT, "the group that this handle of channel \"%s\" receives for has ended", ch->name);
+}
+
+/* As xi_channel_check(), for what is not on the way of a value: a channel that was removed is an error at once. */
+static int check_there(const struct xi_channel *ch) {
     int rc = xi_channel_check(ch);
+    return rc == 0 && xi_load_acquire(&ch->chan->closed) == XI_CHAN_REMOVED ? xi_fail_closed(ch) : rc;
+}
+
+int xi_close(xi_channel *ch) {
+    uint32_t open = XI_CHAN_OPEN;
+    int rc = check_there(ch);
     if (rc == 0 && !(ch->rights & XI_ACCESS_WRITE))
         return xi_fail(XI_E_ACCESS, "channel \"%s\" is another user's: who may only receive from it cannot close it", ch->name);
     if (rc == 0) rc = xi_lock(ch, ch->chan, XI_LOCK_ABANDON_NS);
     if (rc) return rc;
-    xi_store_full(&ch->chan->closed, 1);
+    (void)xi_cas32_full(&ch->chan->closed, &open, XI_CHAN_CLOSED); /* the broker may remove it meanwhile */
     xi_unlock(ch->chan);
     xi_wake_everybody(ch);
     return 0;
+}
+
+int xi_remove(xi_interp *me, const char *name) {
+    struct xi_request req;
+    struct xi_reply reply;
+    if (!me) return xi_fail(XI_E_INVAL, "xi_remove needs an interpreter: xi_join() first");
+    if (!xi_channel_name_valid(name, XI_NAME_MAX))
+        return xi_fail(XI_E_INVAL, "a channel's name is 1 to %d bytes of UTF-8 without control characters", XI_NAME_MAX);
+    xi_request_init(&req, XI_OP_REMOVE);
+    memcpy(req.name, name, strlen(name));
+    return xi_control_call(me, &req, &reply, NULL, 0);
 }
 
 void xi_channel_flush(struct xi_channel *ch) {
@@ -262,17 +295,26 @@ void xi_channels_flush(struct xi_interp *me) {
 }
 
 int xi_channel_stat(xi_channel *ch, xi_channel_info *out) {
-    int rc = xi_channel_check(ch);
+    int rc = check_there(ch);
     if (rc) return rc;
     memset(out, 0, sizeof *out);
     out->id = ch->id;
     memcpy(out->name, ch->name, sizeof out->name);
     out->mode = ch->mode;
     out->capacity = ch->home.capacity;
+    out->producers = xi_load_relaxed(&ch->chan->producers);
+    out->consumers = xi_load_relaxed(&ch->chan->consumers);
+    out->handles = xi_observer_handles(ch->interp->observer, ch->id);
     xi_channel_read_stat(ch->chan, out);
     out->shared_with_others = ch->shared;
     xi_observer_read_access(ch->interp->observer, ch->id, out);
     return 0;
+}
+
+int64_t xi_channel_groups(xi_channel *ch, xi_group_info *out, size_t capacity) {
+    int rc = check_there(ch);
+    if (rc == 0 && capacity && !out) rc = xi_fail(XI_E_INVAL, "xi_channel_groups needs a place for the groups");
+    return rc ? rc : xi_channel_read_groups(ch->chan, out, capacity);
 }
 
 const char *xi_channel_name(const xi_channel *ch) { return ch->name; }

@@ -42,9 +42,11 @@ struct xi_channel {
     uint32_t lock_word;   /* what this interpreter writes into locks */
     struct xi_group *group;
     uint32_t group_index; /* XI_NO_GROUP: sends only */
+    uint64_t group_life;  /* of the group when it was joined; another now: it has ended */
     uint32_t segment;     /* number of the channel's segment */
     bool group_is_own;    /* ends with this handle */
     bool can_send;
+    bool sends_plainly;   /* can_send, and does not look for consumers */
     bool need_peer;       /* XI_OPEN_NEED_PEER */
     bool shared;          /* others than this user may open it */
     uint32_t rights;      /* XI_ACCESS_*: what this user may do; never more is done with the handle */
@@ -117,6 +119,21 @@ static inline void xi_unlock_words(xi_a32 *lock, xi_a32 *lock_sleep) {
     if (__builtin_expect(xi_load_full(lock_sleep) & 1, 0)) xi_unlock_wake(lock_sleep);
 }
 
+/* Under the group's lock, or to be looked at again under it. */
+static inline bool xi_group_lives(const struct xi_channel *ch) {
+    return __builtin_expect(xi_load_relaxed(&ch->group->life) == ch->group_life, 1);
+}
+/* Whether a handle that needs peers has them; they may come and go. The broker rings when the last has gone. */
+static inline bool xi_has_producers(const struct xi_channel *ch) {
+    return !ch->need_peer || xi_load_full(&ch->chan->producers) != 0;
+}
+static inline bool xi_has_consumers(const struct xi_channel *ch) {
+    return !ch->need_peer || xi_load_full(&ch->chan->consumers) != 0;
+}
+/* Why nothing goes through it any more: CLOSED or REMOVED. Why the group that was joined is no more: LEFT or REMOVED. */
+int xi_fail_closed(const struct xi_channel *ch);
+int xi_fail_ended(const struct xi_channel *ch);
+
 /* ring.c: where the ring is. */
 int xi_follow_ring(struct xi_channel *ch, bool receiving, int64_t timeout);
 /* Lets go of what the views have mapped; nobody uses the handle any more. */
@@ -131,19 +148,22 @@ static inline int xi_lock_send(struct xi_channel *ch, int64_t timeout) {
     return rc;
 }
 
-/* The lock of the handle's group, with receive_view likewise. Also LEFT: the group has ended, so its lock keeps no ring. */
+/* The lock of the handle's group, with receive_view likewise. Also LEFT and REMOVED: the group has ended, and its lock
+ * guards nothing of ours. */
 static inline int xi_lock_receive(struct xi_channel *ch, int64_t timeout) {
     int rc = xi_lock(ch, ch->group, timeout);
-    if (__builtin_expect(rc == 0 && (xi_load_relaxed(&ch->chan->ring) | ch->receive_view.word) != 0, 0))
-        rc = xi_follow_ring(ch, true, timeout);
-    return rc;
+    if (__builtin_expect(rc != 0, 0)) return rc;
+    if (__builtin_expect((xi_load_relaxed(&ch->chan->ring) | ch->receive_view.word) != 0, 0))
+        return xi_follow_ring(ch, true, timeout);
+    if (xi_group_lives(ch)) return 0;
+    xi_unlock(ch->group);
+    return xi_fail_ended(ch);
 }
 
 /* Bytes of the ring that a channel's `ring` names. Says nothing of whether there is such a ring. */
 static inline uint64_t xi_ring_capacity(const struct xi_channel *ch, uint64_t word) {
     return word == 0 ? ch->home.capacity : (uint64_t)1 << (XI_RING_LOG2(word) & 63);
 }
-
 /* log.c: the ring itself. */
 static inline uint8_t *xi_payload_at(const struct xi_view *v, uint64_t position) {
     return v->ring + (position & v->mask & ~(uint64_t)7) + 8;
@@ -186,11 +206,11 @@ struct xi_sending {
     uint32_t wait_length; /* out: what to wait for room for, where it is not the record's own length */
 };
 int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, struct xi_sending *sending);
-/* True if a record of `length` would fit now, or the channel is closed: a look without the lock. */
+/* True if a record of `length` would fit now, or never will: a look without the lock. */
 bool xi_log_has_room(struct xi_channel *ch, uint32_t length);
 /* How far the slowest group has come: a look without the lock, for telling whether it goes on. */
 uint64_t xi_log_smallest_head(struct xi_channel *ch);
-/* True if the group may have something to receive: a look without the lock. */
+/* True if the group may have something to receive, or never will: a look without the lock. */
 bool xi_log_has_value(struct xi_channel *ch);
 /*
  * In a ring that is not the channel's own nobody looks without a lock: there, what was sent is what lies before the
@@ -205,6 +225,8 @@ static inline bool xi_log_tail_beyond(struct xi_channel *ch, uint64_t head) {
 void xi_wake_consumers_slow(struct xi_channel *ch, uint64_t n);
 void xi_wake_producers_slow(struct xi_channel *ch);
 void xi_wake_everybody(struct xi_channel *ch);
+/* Every consumer of a group, which has ended. */
+void xi_wake_group(struct xi_channel *ch, uint32_t g);
 /* One more consumer of this group, if there is something left: by one that goes without having received. */
 void xi_pass_on(struct xi_channel *ch, uint32_t side);
 static inline void xi_wake_consumers(struct xi_channel *ch, uint64_t n) {
@@ -280,5 +302,6 @@ static inline int xi_channel_check(const struct xi_channel *ch) {
 /* observe.c */
 /* Fills in what the channel's own counters say; info->capacity is that of its own ring on entry. */
 void xi_channel_read_stat(struct xi_chan *c, xi_channel_info *info);
+int64_t xi_channel_read_groups(struct xi_chan *c, xi_group_info *out, size_t capacity);
 
 #endif

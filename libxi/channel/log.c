@@ -85,7 +85,7 @@ static void flights_add(struct xi_channel *ch, size_t size, uint64_t end) {
 int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, struct xi_sending *sending) {
     struct xi_chan *c = ch->chan;
     const struct xi_view *v = &ch->send_view;
-    if (__builtin_expect(xi_load_relaxed(&c->closed), 0)) return xi_fail(XI_E_CLOSED, "channel \"%s\" is closed", ch->name);
+    if (__builtin_expect(xi_load_relaxed(&c->closed), 0)) return xi_fail_closed(ch);
     uint64_t stored = xi_load_relaxed(&c->tail), seq = xi_load_relaxed(&c->tail_seq);
     uint64_t floor_ = xi_load_relaxed(&c->min_head), active = xi_load_relaxed(&c->active), w = stored;
     if (__builtin_expect(!xi_is_aligned(stored, 8), 0)) return broken(ch);
@@ -130,7 +130,7 @@ uint64_t xi_log_smallest_head(struct xi_channel *ch) {
 
 bool xi_log_has_room(struct xi_channel *ch, uint32_t length) {
     struct xi_chan *c = ch->chan;
-    if (xi_load_full(&c->closed)) return true;
+    if (xi_load_full(&c->closed) || !xi_has_consumers(ch)) return true;
     for (int attempt = 0; attempt < 3; attempt++) {
         uint64_t active = xi_load_full(&c->active), heads[XI_MAX_GROUPS], most = 0;
         unsigned n = 0;
@@ -153,6 +153,6 @@ bool xi_log_has_value(struct xi_channel *ch) {
     } else if (xi_load_full(xi_header_at(&ch->home, head)) != 0) {
         return true;
     }
-    if (!xi_load_full(&ch->chan->closed)) return false;
-    return true; /* closed: the caller finds out whether there is a last value */
+    /* Closed, nobody left who sends, its group at an end: the caller finds out whether there is a last value. */
+    return xi_load_full(&ch->chan->closed) || !xi_has_producers(ch) || !xi_group_lives(ch);
 }

@@ -117,6 +117,8 @@ void xi_wake_everybody(struct xi_channel *ch) {
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) (void)ring_some(ch, &ch->chan->groups[g].parked, UINT64_MAX);
 }
 
+void xi_wake_group(struct xi_channel *ch, uint32_t g) { (void)ring_some(ch, &ch->chan->groups[g].parked, UINT64_MAX); }
+
 void xi_pass_on(struct xi_channel *ch, uint32_t side) {
     if (side == XI_SIDE_PRODUCERS) {
         if (xi_load_full(&ch->chan->parked_producers) && xi_log_has_room(ch, 8)) xi_wake_producers_slow(ch);

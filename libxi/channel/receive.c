@@ -48,14 +48,22 @@ static inline bool look(struct xi_channel *ch, struct next *n) {
     return n->header != 0;
 }
 
-/* 1 there is a record (n->header is 0 if it lies where only the lock lets us look), 0 none, XI_E_CLOSED none and never
- * again. */
+/* No record was there: 1 there is one now, 0 there may be one later, or why there never will be. */
+static int nothing_there(struct xi_channel *ch, struct next *n) {
+    uint32_t closed = xi_load_acquire(&ch->chan->closed);
+    bool producers = xi_has_producers(ch);
+    if (__builtin_expect(!xi_group_lives(ch) || closed == XI_CHAN_REMOVED, 0)) return xi_fail_ended(ch);
+    if (__builtin_expect(!closed && producers, 1)) return 0;
+    /* A send may have come after our look, and before the close or the end of the last who sent. */
+    if (look(ch, n)) return 1;
+    if (closed) return xi_fail_closed(ch);
+    return xi_fail(XI_E_NO_PRODUCER, "channel \"%s\" is empty, and nobody has it open to send", ch->name);
+}
+
+/* 1 there is a record (n->header is 0 if it lies where only the lock lets us look), 0 none; none and never again: CLOSED,
+ * REMOVED, LEFT, NO_PRODUCER. */
 static inline int peek(struct xi_channel *ch, struct next *n) {
-    if (__builtin_expect(look(ch, n), 1)) return 1;
-    if (__builtin_expect(xi_load_acquire(&ch->chan->closed) == 0, 1)) return 0;
-    /* Closed: a send may have come before the close and after our look. */
-    return look(ch, n) ? 1
-                       : xi_fail(XI_E_CLOSED, "channel \"%s\" is closed, and everything in it was received", ch->name);
+    return __builtin_expect(look(ch, n), 1) ? 1 : nothing_there(ch, n);
 }
 
 /* 2 and 3 of "Receive". */
@@ -227,7 +235,7 @@ static inline bool take_usual(struct xi_channel *ch, const struct xi_view *v, xi
     uint32_t length = XI_REC_LENGTH(h);
     void *where = length <= XI_MSG_SMALL ? (void *)m->small_ : m->heap_;
     bool usual = XI_REC_KIND_AND_FLAGS(h) == XI_REC_INLINE && length >= 8 && (length & 7) == 0 && (head & 7) == 0 &&
-                 (length <= XI_MSG_SMALL || (length <= ch->inline_max && length <= m->heap_size_));
+                 (length <= XI_MSG_SMALL || (length <= ch->inline_max && length <= m->heap_size_)) && xi_group_lives(ch);
     if (__builtin_expect(!usual, 0)) return false;
     look_ahead(ch, v, head);
     copy_words(where, v->ring + (head & v->mask) + 8, length);

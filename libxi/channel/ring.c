@@ -58,7 +58,7 @@ struct side {
 
 /* A group that has ended keeps no ring in its place by its lock. */
 static bool keeps_ring(const struct xi_channel *ch, const struct side *s) {
-    return !s->receiving || xi_load_relaxed(&ch->chan->active) >> ch->group_index & 1;
+    return !s->receiving || (xi_group_lives(ch) && xi_load_relaxed(&ch->chan->active) >> ch->group_index & 1);
 }
 
 /* Without the lock. The ring that the channel has now, mapped, or nothing where that is home; 0 also when it moved on. */
@@ -95,8 +95,7 @@ int xi_follow_ring(struct xi_channel *ch, bool receiving, int64_t timeout) {
         uint64_t at = s.view->word;
         xi_unlock_words(s.lock, s.lock_sleep);
         view_drop(&spare);
-        if (!kept)
-            return xi_fail(XI_E_LEFT, "the group that this handle of channel \"%s\" receives for has ended", ch->name);
+        if (!kept) return xi_fail_ended(ch);
         int rc = xi_load_relaxed(&c->ring) == at ? 0 : map_present(ch, &spare);
         if (rc == 0) rc = xi_lock_words(ch, s.lock, s.lock_sleep, timeout == XI_TRY ? XI_TRY : xi_left(deadline));
         if (rc) {

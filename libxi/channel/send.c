@@ -9,10 +9,20 @@
 
 #define BATCH 64
 
+static int no_consumer(const struct xi_channel *ch) {
+    if (xi_load_acquire(&ch->chan->closed)) return xi_fail_closed(ch);
+    return xi_fail(XI_E_NO_CONSUMER, "nobody has channel \"%s\" open to receive", ch->name);
+}
+
+/* A handle that may not send, or not to nobody. */
+static int check_special_sender(const struct xi_channel *ch) {
+    if (!ch->can_send) return xi_fail(XI_E_INVAL, "this handle of channel \"%s\" was opened to receive only", ch->name);
+    int rc = xi_channel_check(ch);
+    return rc || xi_has_consumers(ch) ? rc : no_consumer(ch);
+}
+
 static int check_sender(const struct xi_channel *ch) {
-    if (__builtin_expect(!ch->can_send, 0))
-        return xi_fail(XI_E_INVAL, "this handle of channel \"%s\" was opened to receive only", ch->name);
-    return xi_channel_check(ch);
+    return __builtin_expect(ch->sends_plainly, 1) ? xi_channel_check(ch) : check_special_sender(ch);
 }
 
 static int check_value(const void *value, size_t size) {
@@ -48,6 +58,7 @@ static void record_expires(struct xi_record *r, const uint64_t *at) {
 
 /* No room: waits for it, until the deadline. */
 static int wait_for_room(struct xi_channel *ch, uint32_t length, int64_t timeout, int64_t *deadline) {
+    if (!xi_has_consumers(ch)) return no_consumer(ch);
     if (timeout == XI_TRY) return xi_fail(XI_E_AGAIN, "channel \"%s\" is full", ch->name);
     if (*deadline == XI_TRY) *deadline = xi_deadline(timeout);
     int rc = xi_wait_side(ch, XI_SIDE_PRODUCERS, length, *deadline);

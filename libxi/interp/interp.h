@@ -162,6 +162,8 @@ int xi_observe_fd(const struct xi_place *place, int fd, xi_observer **out);
 const struct xi_registry *xi_observer_registry(const xi_observer *o);
 /* Whose channel it is, and what others may do with it. */
 void xi_observer_read_access(const xi_observer *o, uint64_t channel, xi_channel_info *info);
+/* Open handles of a channel, as the broker last counted. */
+uint32_t xi_observer_handles(const xi_observer *o, uint64_t channel);
 
 /* The mailbox of a peer, mapped on first need; NULL if there is none such. *e goes to xi_mailbox_put() after use. */
 struct xi_mailbox *xi_mailbox_get(struct xi_interp *me, uint32_t slot, struct xi_map_entry **e);

@@ -203,24 +203,68 @@ static uint32_t count_bits(struct xi_mask *m) {
     return n;
 }
 
+/* The groups that anybody receives in; not the one that keeps values for those that join. */
+static uint64_t real_groups(struct xi_chan *c) {
+    return xi_load_relaxed(&c->active) & ~(c->retain ? XI_RETAIN_BIT : 0);
+}
+
+static void add_group(struct xi_group *g, uint64_t tail, uint64_t seq, xi_channel_info *info) {
+    uint64_t used = tail - xi_load_relaxed(&g->head), head_seq = xi_load_relaxed(&g->head_seq);
+    /* A head may pass the tail as stored while a batch is under way: then nothing is used, not 2^64. */
+    if (used <= info->capacity && used > info->used) info->used = used;
+    if (head_seq <= seq && seq - head_seq > info->depth) info->depth = seq - head_seq;
+    info->received += head_seq - xi_load_relaxed(&g->start_seq);
+    info->dropped += xi_load_relaxed(&g->dropped);
+    info->expired += xi_load_relaxed(&g->expired);
+    info->dead += xi_load_relaxed(&g->dead);
+    info->waiting += count_bits(&g->parked);
+    info->groups++;
+}
+
 void xi_channel_read_stat(struct xi_chan *c, xi_channel_info *info) {
     uint64_t ring = xi_load_relaxed(&c->ring);
     if (ring && XI_RING_LOG2(ring) < 64) info->capacity = (uint64_t)1 << XI_RING_LOG2(ring);
     uint64_t tail = xi_load_acquire(&c->tail), seq = xi_load_relaxed(&c->tail_seq);
-    uint64_t active = xi_load_relaxed(&c->active);
     info->closed = xi_load_relaxed(&c->closed) != 0;
     info->sent = seq;
+    info->retain = c->retain;
+    info->grow = c->grow_max;
     info->waiting = count_bits(&c->parked_senders);
-    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
-        if (!(active >> g & 1)) continue;
-        uint64_t used = tail - xi_load_relaxed(&c->groups[g].head), head_seq = xi_load_relaxed(&c->groups[g].head_seq);
-        /* A head may pass the tail as stored while a batch is under way: then nothing is used, not 2^64. */
-        if (used <= info->capacity && used > info->used) info->used = used;
-        if (head_seq <= seq && seq - head_seq > info->depth) info->depth = seq - head_seq;
-        info->received += head_seq - xi_load_relaxed(&c->groups[g].start_seq);
-        info->groups++;
-        info->waiting += count_bits(&c->groups[g].parked);
+    for (uint64_t active = real_groups(c); active; active &= active - 1)
+        add_group(&c->groups[__builtin_ctzll(active)], tail, seq, info);
+}
+
+/* False if it ended, and perhaps another took its place, while it was read. */
+static bool read_group(struct xi_chan *c, uint32_t i, xi_group_info *info) {
+    struct xi_group *g = &c->groups[i];
+    uint64_t life = xi_load_acquire(&g->life), sent = xi_load_relaxed(&c->tail_seq);
+    uint64_t head_seq = xi_load_relaxed(&g->head_seq), next_seq = xi_load_relaxed(&g->next_seq);
+    memset(info, 0, sizeof *info);
+    copy_text(info->name, g->name, sizeof info->name);
+    info->index = i;
+    info->flags = xi_load_relaxed(&g->flags) & XI_GROUP_F_ACK ? XI_GROUP_ACK : 0;
+    info->owner = (int64_t)xi_load_relaxed(&g->owner_id);
+    info->received = head_seq - xi_load_relaxed(&g->start_seq);
+    info->depth = head_seq <= sent ? sent - head_seq : 0;
+    info->unacked = info->flags && next_seq >= head_seq ? next_seq - head_seq : 0;
+    info->redelivered = xi_load_relaxed(&g->redelivered);
+    info->acked = xi_load_relaxed(&g->acked);
+    info->dropped = xi_load_relaxed(&g->dropped);
+    info->expired = xi_load_relaxed(&g->expired);
+    info->dead = xi_load_relaxed(&g->dead);
+    atomic_thread_fence(memory_order_acquire);
+    return xi_load_relaxed(&g->life) == life && (xi_load_relaxed(&c->active) >> i & 1);
+}
+
+int64_t xi_channel_read_groups(struct xi_chan *c, xi_group_info *out, size_t capacity) {
+    size_t n = 0;
+    for (uint64_t active = real_groups(c); active; active &= active - 1) {
+        xi_group_info info;
+        if (!read_group(c, (uint32_t)__builtin_ctzll(active), &info)) continue;
+        if (n < capacity) out[n] = info;
+        n++;
     }
+    return (int64_t)n;
 }
 
 static void read_access(const xi_observer *o, const struct xi_chan_entry *e, xi_channel_info *info) {
@@ -252,9 +296,11 @@ static bool read_channel(const xi_observer *o, uint32_t i, xi_channel_info *info
     info->mode = e->mode;
     info->capacity = e->capacity;
     info->handles = xi_load_relaxed(&e->handles);
+    info->producers = xi_load_relaxed(&e->producers);
+    info->consumers = xi_load_relaxed(&e->consumers);
     read_access(o, e, info);
     *segment = e->segment;
-    return xi_load_acquire(&e->id) == info->id;
+    return !xi_load_acquire(&e->removed) && xi_load_acquire(&e->id) == info->id;
 }
 
 int64_t xi_list_channels(xi_observer *o, xi_channel_info *out, size_t capacity) {
@@ -276,4 +322,13 @@ int64_t xi_list_channels(xi_observer *o, xi_channel_info *out, size_t capacity) 
         n++;
     }
     return (int64_t)n;
+}
+
+uint32_t xi_observer_handles(const xi_observer *o, uint64_t channel) {
+    uint32_t limit = channels_backed(o);
+    for (uint32_t i = 0; i < limit; i++) {
+        struct xi_chan_entry *e = (struct xi_chan_entry *)(uintptr_t)&o->registry->channels[i];
+        if (xi_load_acquire(&e->id) == channel) return xi_load_relaxed(&e->handles);
+    }
+    return 0;
 }

@@ -127,7 +127,10 @@ struct xi_chan_entry {
     xi_a32 handles;   /* open handles over all interpreters */
     uint32_t owner;   /* uid of who made it */
     char name[80];
-    uint64_t pad_[2];
+    xi_a32 producers; /* of the handles, that may send and that receive; not lowered while they are being declared anew */
+    xi_a32 consumers;
+    xi_a32 removed;   /* 1: removed by name, which another entry may bear meanwhile; its segment goes with its last handle */
+    uint32_t pad_;
     struct xi_access access[XI_ACCESS_MAX]; /* what others than the owner may do */
 };
 static_assert(sizeof(struct xi_chan_entry) == 256, "four lines");
@@ -380,11 +383,18 @@ static_assert(sizeof(struct xi_descriptor) == 32, "");
  *
  * Group join, under the producers' lock: pick a slot with state FREE; fill it
  * (head = tail, head_seq = tail_seq); state = ACTIVE; set the bit in `active`:
- * that is the join. Group end, under the producers' lock: clear the bit: that is
- * the end; state = ENDING; release the blocks of every record from head to tail
- * for this group; state = FREE. Repair of the producers' lock brings both to
- * their end: a slot whose bit is clear and that is not FREE is drained (again;
- * for an unfinished join there is nothing between head and tail), then FREE.
+ * that is the join. Joining at values that are there already is under the lock
+ * of a group, too, that has yet to receive them all (none is needed for the one
+ * of retained values, which producers move): head, head_seq = where it begins;
+ * state = JOINING; clear the group's bit in the release word of every block
+ * between head and tail; then as above. Group end, under both locks: clear the
+ * bit: that is the end; life + 1; state = ENDING; release the blocks of every
+ * record from head to tail for this group; state = FREE. Whoever receives in a
+ * group remembers its life, and looks at it under the lock. Repair of the
+ * producers' lock brings both to their end: a slot whose bit is clear and that
+ * is not FREE is drained (again; an unfinished join gets its bits back), then FREE.
+ *
+ * Removal, by the broker: closed = 2, then every group's end.
  *
  * Locks are taken in the order producers, group; none is held while blocking.
  */
@@ -399,7 +409,7 @@ struct xi_mask {
 };
 static_assert(sizeof(struct xi_mask) == 64, "one line");
 
-enum xi_group_state { XI_GROUP_FREE = 0, XI_GROUP_ACTIVE = 1, XI_GROUP_ENDING = 2 };
+enum xi_group_state { XI_GROUP_FREE = 0, XI_GROUP_ACTIVE = 1, XI_GROUP_ENDING = 2, XI_GROUP_JOINING = 3 };
 
 struct xi_group {
     /* line 0: this group's consumers, under lock */
@@ -411,7 +421,7 @@ struct xi_group {
     xi_a64 next;      /* of a group that acknowledges: position and number of the last value delivered, */
     xi_a64 next_seq;
     xi_a64 next_due;  /* and when to look for deliveries that are overdue or to be repeated; UINT64_MAX: nothing is */
-    xi_a64 redelivered;
+    xi_a64 life;      /* one more with each end: tells those who received in an earlier group of this number */
     /* line 1: parked consumers */
     struct xi_mask parked;
     /* line 2: written under the producers' lock */
@@ -427,12 +437,14 @@ struct xi_group {
     xi_a64 expired;
     xi_a64 dead;      /* values that went to the dead letters, or vanished there being none */
     xi_a64 acked;
-    uint64_t reserved_[4];
+    xi_a64 redelivered;
+    uint64_t reserved_[3];
 };
 #define XI_GROUP_F_ACK 1u
 #define XI_GROUP_F_TAKEN 4u /* of a queue's default group, which is there before its first consumer: somebody has joined */
 #define XI_GROUP_F_RETAIN 2u /* nobody's: keeps the last values for groups that join later; moved by producers */
 #define XI_GROUP_RETAIN (XI_MAX_GROUPS - 1)
+#define XI_RETAIN_BIT ((uint64_t)1 << XI_GROUP_RETAIN) /* of `active` and the like, in channels with retain > 0 */
 
 static_assert(sizeof(struct xi_group) == 256, "four lines");
 static_assert(offsetof(struct xi_group, parked) == 64, "");
@@ -601,6 +613,12 @@ static_assert(sizeof(struct xi_ring_head) == XI_PAGE, "");
 #define XI_SIDE_PRODUCERS 0u
 #define XI_SIDE_GROUP(g) ((g) + 1u)
 
+enum xi_closed {
+    XI_CHAN_OPEN = 0,
+    XI_CHAN_CLOSED = 1, /* nothing more is sent */
+    XI_CHAN_REMOVED = 2 /* by name: nothing is received any more either */
+};
+
 struct xi_chan {
     struct xi_segment seg;
     /* line 1: static */
@@ -628,8 +646,9 @@ struct xi_chan {
     /* line 4: read by everybody all the time, written only when somebody parks or closes */
     xi_a64 parked_groups;    /* a bit per group that may have parked consumers */
     xi_a32 parked_producers; /* 1: producers may be parked */
-    xi_a32 closed;           /* under the producers' lock. Not beside it: receivers look here whenever they find nothing,
-                                which would take the senders' line away from them (a round trip: 850 ns, so 430 ns) */
+    xi_a32 closed;           /* enum xi_closed, 1 under the producers' lock. Not beside it: receivers look here whenever they
+                                find nothing, which would take the senders' line away from them (a round trip: 850 ns, so
+                                430 ns) */
     xi_a64 ring;             /* where the ring is, see "Growing" */
     xi_a32 producers;        /* handles that may send and that receive, A, the broker counts */
     xi_a32 consumers;

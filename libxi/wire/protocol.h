@@ -44,11 +44,12 @@ enum xi_op {
      * bytes or 0; c: XI_OPEN_* flags | XI_WIRE_ADOPT. Of a new one also: d: most
      * values; e: bytes to which it may grow; f: time to live in ns; g: values
      * retained; h: enum xi_when_full; other: where expired values go; access: what other users may do.
-     * One handle is counted.
+     * With XI_WIRE_ADOPT b is 0 or the channel's id, under which it is found
+     * though it was removed by name. One handle is counted.
      * Reply: a: channel id, b: segment, c: XI_OPENED_*, d: capacity; descriptor: the channel (rw).
      */
     XI_OP_OPEN = 3,
-    /* Drops one handle of channel id a. */
+    /* Drops one handle of channel id a; c: XI_OPEN_SEND or XI_OPEN_RECV, as it was opened. */
     XI_OP_CLOSE = 4,
     /* New arena segment of at least a bytes in all. Reply: a: segment, b: size; descriptors: data (rw), release (rw). */
     XI_OP_ARENA = 5,

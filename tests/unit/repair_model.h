@@ -25,6 +25,7 @@ static inline void m_step(void);
 #define xi_repair_channel stepped_repair_channel
 #define xi_repair_borrows stepped_repair_borrows
 #define xi_repair_groups stepped_repair_groups
+#define xi_end_channel stepped_end_channel
 #define xi_repair_bells stepped_repair_bells
 #define xi_ring_channel stepped_ring_channel
 #define xi_ring_bell stepped_ring_bell
@@ -171,6 +172,7 @@ static inline void m_reset(enum values values, uint64_t position, uint64_t numbe
     M.values = values;
     M.chan->mode = XI_BROADCAST;
     M.chan->capacity = view.capacity;
+    M.chan->producers = M.chan->consumers = 1;
     M.chan->tail = M.chan->min_head = M.truth.tail = position;
     M.chan->tail_seq = M.truth.sent = number;
     m_group_at(0, 0);
@@ -438,6 +440,8 @@ static inline void m_end(uint32_t slot, uint32_t g) {
     m_lock(&group->lock, slot);
     m_step();
     (void)xi_and_full(&M.chan->active, ~((uint64_t)1 << g));
+    m_step();
+    group->life++;
     m_step();
     group->state = XI_GROUP_ENDING;
     for (uint64_t p = group->head, number = group->head_seq + 1; p < M.chan->tail; number++) {

@@ -26,7 +26,10 @@ struct sim {
     struct table open;    /* conn to 1: connections the broker has not dropped */
     struct table made;    /* segments that exist */
     struct table refs;    /* holder id << 32 | target id, to count, by the answers */
-    struct table handles; /* holder id << 32 | channel id */
+    struct table handles; /* holder id << 32 | channel id << 2 | kind */
+    struct table peers;   /* channel id to producers << 32 | consumers, as its members see it */
+    struct table ending;  /* channel id to 1: removed by name, and its groups have yet to end */
+    struct table removed; /* channel id to 1: removed by name */
     struct table holds;   /* channel id to 1: has undelivered values */
     struct table asked;   /* channel id to 1: the core asked whether it is empty */
     struct table parts;   /* segment to channel id */
@@ -36,7 +39,7 @@ struct sim {
     uint64_t largest_channel;
     uint32_t serial;
     bool failing; /* inject failures */
-    uint32_t removed_channels, failures, collected, rejoined, told, parts_asked, parts_dropped;
+    uint32_t removed_channels, removed_by_name, failures, collected, rejoined, told, parts_asked, parts_dropped;
 };
 
 static uint64_t draw(struct sim *s, uint64_t n) {
@@ -63,6 +66,12 @@ static bool can_fail(const struct action *a) {
 }
 
 static uint64_t pair(int64_t holder, uint64_t other) { return (uint64_t)holder << 32 | other; }
+
+/* A handle's kind as the flags of its OPEN and CLOSE say it. */
+static uint64_t kind_of(uint64_t flags) { return flags & (XI_OPEN_SEND | XI_OPEN_RECV); }
+static uint64_t handle(int64_t holder, uint64_t channel, uint64_t flags) {
+    return pair(holder, channel << 2 | kind_of(flags));
+}
 
 static void forget_holder(struct table *t, int64_t id) {
     uint64_t key, value;
@@ -102,12 +111,12 @@ static void granted(struct sim *s, const struct action *a, const struct xi_reque
     case XI_OP_OPEN:
         ck_assert_uint_ge(a->reply.d, XI_CAPACITY_MIN);
         if (a->reply.a > s->largest_channel) s->largest_channel = a->reply.a;
-        ++*table_put(&s->handles, pair(me, a->reply.a));
+        ++*table_put(&s->handles, handle(me, a->reply.a, q->c));
         break;
     case XI_OP_CLOSE: {
-        uint64_t *n = table_find(&s->handles, pair(me, q->a));
+        uint64_t *n = table_find(&s->handles, handle(me, q->a, q->c));
         ck_assert_msg(n && *n, "closed a handle that was not open");
-        if (--*n == 0) table_drop(&s->handles, pair(me, q->a));
+        if (--*n == 0) table_drop(&s->handles, handle(me, q->a, q->c));
         break;
     }
     case XI_OP_REF: ++*table_put(&s->refs, pair(me, q->a)); break;
@@ -120,8 +129,19 @@ static void granted(struct sim *s, const struct action *a, const struct xi_reque
     }
 }
 
+static void tell(struct sim *s, uint32_t index) {
+    const struct chan *ch = &s->st.chans[index];
+    *table_put(&s->peers, ch->id) = (uint64_t)ch->told_producers << 32 | ch->told_consumers;
+}
+
 static void perform(struct sim *s, const struct action *a) {
     switch (a->kind) {
+    case ACTION_TELL_PEERS: tell(s, a->index); break;
+    case ACTION_END_CHANNEL:
+        *table_put(&s->ending, a->channel) = 1;
+        *table_put(&s->removed, a->channel) = 1;
+        s->removed_by_name++;
+        break;
     case ACTION_MAKE_INTERP:
         exists(s, s->st.interps[a->slot].held[0].number);
         exists(s, s->st.interps[a->slot].held[1].number);
@@ -135,14 +155,21 @@ static void perform(struct sim *s, const struct action *a) {
         exists(s, a->number);
         break;
     case ACTION_MAKE_CHANNEL:
+        exists(s, a->number);
+        tell(s, a->index);
+        break;
     case ACTION_MAKE_BORROWS: exists(s, a->number); break;
     case ACTION_REMOVE:
         table_drop(&s->made, a->number);
         table_drop(&s->parts, a->number);
         break;
     case ACTION_CLEAR_CHANNEL:
-        ck_assert_msg(!table_find(&s->holds, a->channel), "a channel with undelivered values was removed");
+        ck_assert_msg(!table_find(&s->holds, a->channel) || table_find(&s->removed, a->channel),
+                      "a channel with undelivered values was removed");
+        ck_assert_msg(!table_find(&s->ending, a->channel), "a channel went before its groups had ended");
         table_drop(&s->asked, a->channel);
+        table_drop(&s->peers, a->channel);
+        table_drop(&s->removed, a->channel);
         s->removed_channels++;
         break;
     case ACTION_CHECK: *table_put(&s->asked, a->channel) = 1; break;
@@ -190,6 +217,12 @@ static void check_books(struct sim *s) {
     for (uint32_t i = 0; i < s->st.chan_capacity; i++)
         if (s->st.chans[i].id) handles -= s->st.chans[i].handles;
     ck_assert_msg(handles == 0, "handles granted and counted differ");
+    for (uint32_t i = 0; i < s->st.chan_capacity; i++) {
+        const struct chan *ch = &s->st.chans[i];
+        const uint64_t *told = ch->id ? table_find(&s->peers, ch->id) : NULL;
+        ck_assert_msg(!ch->id || (told && *told == ((uint64_t)ch->told_producers << 32 | ch->told_consumers)),
+                      "members were not told what the core believes them to know");
+    }
 }
 
 static int64_t id_of(struct sim *s, uint64_t conn) {
@@ -270,7 +303,7 @@ static void random_request(struct sim *s, uint64_t conn) {
                                        XI_OP_CLOSE, XI_OP_CLOSE, XI_OP_ARENA, XI_OP_DROP,  XI_OP_BORROWS, XI_OP_SEGMENT,
                                        XI_OP_REF,   XI_OP_REF,   XI_OP_UNREF, XI_OP_UNREF, XI_OP_STATS, XI_OP_ACKS,
                                        XI_OP_ACKS,  XI_OP_ACKS,  XI_OP_ACKS,
-                                       XI_OP_ACKS};
+                                       XI_OP_ACKS,  XI_OP_REMOVE};
     struct xi_request q = request(s, often[draw(s, sizeof often / sizeof often[0])]);
     int64_t me = id_of(s, conn);
     switch (q.op) {
@@ -294,8 +327,15 @@ static void random_request(struct sim *s, uint64_t conn) {
         q.a = draw(s, 3);
         q.b = draw(s, 3) * 5000;
         q.c = draw(s, 6) == 0 ? XI_OPEN_EXISTING : draw(s, 6) == 0 ? XI_WIRE_ADOPT : 0;
+        q.c |= draw(s, 3); /* to do both, to send, to receive */
+        if (q.c & XI_WIRE_ADOPT) q.b = draw(s, 2) ? any_key(s, &s->st.chan_ids) : 0;
         break;
-    case XI_OP_CLOSE: q.a = any_key(s, &s->handles) & 0xffffffff; break;
+    case XI_OP_REMOVE: snprintf(q.name, sizeof q.name, "channel %u", (unsigned)draw(s, NAMES)); break;
+    case XI_OP_CLOSE:
+        q.a = any_key(s, &s->handles) & 0xffffffff;
+        q.c = q.a & 3;
+        q.a >>= 2;
+        break;
     case XI_OP_ARENA: q.a = draw(s, 3) ? draw(s, 1 << 20) : draw(s, UINT64_MAX); break;
     case XI_OP_DROP: q.a = any_key(s, &s->made); break;
     case XI_OP_BORROWS: q.a = draw(s, 40000); break;
@@ -360,6 +400,13 @@ static void change_contents(struct sim *s) {
     if (!table_drop(&s->holds, id)) *table_put(&s->holds, id) = 1;
 }
 
+static void end_one(struct sim *s) {
+    uint64_t id = any_key(s, &s->ending);
+    if (!id) return;
+    table_drop(&s->ending, id);
+    feed(s, &(struct event){.kind = EVENT_ENDED, .channel = id});
+}
+
 static void settle_one(struct sim *s) {
     uint32_t slot = (uint32_t)any_key(s, &s->settle);
     if (!slot) return;
@@ -385,6 +432,7 @@ static void play(struct sim *s) {
     case 8:
     case 9: settle_one(s); break;
     case 10: drop_part(s); break;
+    case 11: end_one(s); break;
     default:
         if (!table_find(&s->open, conn))
             connect_one(s, k);
@@ -407,6 +455,7 @@ static void sim_end(struct sim *s) {
     while (any_slot(s, INTERP_ORPHAN)) about_slot(s, EVENT_UNNAMED, INTERP_ORPHAN);
     table_clear(&s->holds);
     feed(s, &(struct event){.kind = EVENT_ADOPTED});
+    while (s->ending.count) end_one(s);
     while (s->asked.count) answer_check(s);
     check_books(s);
     ck_assert_uint_eq(s->made.count, 0);
@@ -415,7 +464,8 @@ static void sim_end(struct sim *s) {
     ck_assert_uint_eq(s->st.conns.count, 0);
     for (uint32_t i = 0; i < s->st.user_count; i++)
         ck_assert_uint_eq(s->st.users[i].used.interps + s->st.users[i].used.segments + s->st.users[i].used.channels, 0);
-    struct table *all[] = {&s->open, &s->made, &s->refs, &s->handles, &s->holds, &s->asked, &s->parts, &s->settle, &s->ended};
+    struct table *all[] = {&s->open,  &s->made,   &s->refs,  &s->handles, &s->holds,  &s->asked,
+                           &s->parts, &s->settle, &s->ended, &s->peers,   &s->ending, &s->removed};
     for (unsigned i = 0; i < sizeof all / sizeof all[0]; i++) table_clear(all[i]);
     state_deinit(&s->st);
 }
@@ -430,6 +480,7 @@ static void replay(uint64_t seed, struct sim *total) {
         if (i % 8 == 0) check_books(&s);
     }
     total->removed_channels += s.removed_channels;
+    total->removed_by_name += s.removed_by_name;
     total->failures += s.failures;
     total->collected += s.collected;
     total->rejoined += s.rejoined;
@@ -449,6 +500,7 @@ START_TEST(test_random_orders) {
     for (uint64_t seed = 1; seed <= 60; seed++) replay(seed, &total);
     /* The players did play: each rare path was taken. */
     ck_assert_uint_gt(total.removed_channels, 100);
+    ck_assert_uint_gt(total.removed_by_name, 100);
     ck_assert_uint_gt(total.failures, 100);
     ck_assert_uint_gt(total.parts_asked, 50);
     ck_assert_uint_gt(total.parts_dropped, 50);
@@ -538,6 +590,98 @@ START_TEST(test_death_drops_references) {
     plain(&(struct event){.kind = EVENT_DEATH, .slot = 1, .id = 1});
     ck_assert(has(ACTION_TELL_END));
     ck_assert(has(ACTION_REPAIR));
+}
+END_TEST
+
+static int close_one(uint64_t conn, uint64_t id, uint64_t flags) {
+    struct xi_request q = request(&one, XI_OP_CLOSE);
+    q.a = id;
+    q.c = flags;
+    return say(conn, q);
+}
+
+static const struct chan *chan_of(uint64_t id) { return &one.st.chans[state_channel_index(&one.st, id)]; }
+
+START_TEST(test_producers_and_consumers_are_counted) {
+    join(1, 0);
+    join(2, 0);
+    uint64_t id = open_one(1, "jobs", 0, XI_OPEN_SEND, 0);
+    ck_assert(!has(ACTION_TELL_PEERS)); /* it was made with the right numbers */
+    ck_assert_uint_eq(chan_of(id)->told_producers, 1);
+    ck_assert_uint_eq(chan_of(id)->told_consumers, 0);
+    open_one(2, "jobs", 0, 0, 0);
+    ck_assert(has(ACTION_TELL_PEERS));
+    ck_assert_uint_eq(chan_of(id)->told_producers, 2);
+    ck_assert_uint_eq(chan_of(id)->told_consumers, 1);
+    ck_assert_int_eq(close_one(2, id, XI_OPEN_RECV), XI_E_NOENT); /* it has none of that kind */
+    ck_assert_int_eq(close_one(2, id, 0), 0);
+    ck_assert(has(ACTION_TELL_PEERS));
+    ck_assert_uint_eq(chan_of(id)->told_producers, 1);
+    ck_assert_uint_eq(chan_of(id)->told_consumers, 0);
+    open_one(2, "jobs", 0, XI_OPEN_RECV, 0);
+    plain(&(struct event){.kind = EVENT_DEATH, .slot = 1, .id = 1});
+    ck_assert_uint_eq(chan_of(id)->told_producers, 1); /* what it sent may not all be seen before it is repaired */
+    plain(&(struct event){.kind = EVENT_REPAIRED, .slot = 1, .id = 1});
+    ck_assert(has(ACTION_TELL_PEERS));
+    ck_assert_uint_eq(chan_of(id)->told_producers, 0);
+    ck_assert_uint_eq(chan_of(id)->told_consumers, 1);
+}
+END_TEST
+
+START_TEST(test_nobody_is_missed_while_somebody_declares) {
+    state_adopt_counters(&one.st, 10, 100, 10);
+    for (uint32_t slot = 1; slot <= 2; slot++)
+        state_adopt_interp(&one.st, &(struct adopted_interp){
+                                        .slot = slot, .id = slot, .pid = (int)slot, .uid = 1000, .start = slot, .used = true});
+    struct chan found = {.id = 3, .segment = 8, .mode = XI_QUEUE, .capacity = XI_CAPACITY_MIN, .uid = 1000, .name = "jobs",
+                         .told_producers = 1, .told_consumers = 1};
+    state_adopt_channel(&one.st, 0, &found);
+    state_adopt_done(&one.st);
+    plain(&(struct event){.kind = EVENT_ADOPTED});
+    ck_assert(!has(ACTION_TELL_PEERS));
+    for (uint64_t conn = 1; conn <= 2; conn++) {
+        struct xi_request q = request(&one, XI_OP_JOIN);
+        plain(&(struct event){.kind = EVENT_CONNECT, .conn = conn, .uid = 1000, .pid = (int)conn, .start = conn});
+        snprintf(q.name, sizeof q.name, "one");
+        snprintf(q.text, sizeof q.text, "c");
+        q.b = conn;
+        ck_assert_int_eq(say(conn, q), 0);
+    }
+    ck_assert_uint_eq(open_one(2, "jobs", 0, XI_WIRE_ADOPT | XI_OPEN_RECV, 0), 3);
+    ck_assert(!has(ACTION_TELL_PEERS)); /* known already, and the other may have the channel open as well */
+    ck_assert_uint_eq(chan_of(3)->told_producers, 1);
+    plain(&(struct event){.kind = EVENT_SETTLED, .slot = 1, .id = 1});
+    ck_assert(!has(ACTION_TELL_PEERS));
+    plain(&(struct event){.kind = EVENT_SETTLED, .slot = 2, .id = 2});
+    ck_assert(has(ACTION_TELL_PEERS)); /* all have said what they hold: nobody sends */
+    ck_assert_uint_eq(chan_of(3)->told_producers, 0);
+    ck_assert_uint_eq(chan_of(3)->told_consumers, 1);
+}
+END_TEST
+
+START_TEST(test_removed_by_name) {
+    join(1, 0);
+    join(2, 0);
+    uint64_t id = open_one(1, "jobs", 0, 0, 0);
+    struct xi_request q = request(&one, XI_OP_REMOVE);
+    snprintf(q.name, sizeof q.name, "none");
+    ck_assert_int_eq(say(2, q), XI_E_NOENT);
+    snprintf(q.name, sizeof q.name, "jobs");
+    ck_assert_int_eq(say(2, q), 0);
+    ck_assert(has(ACTION_END_CHANNEL));
+    ck_assert_int_eq(say(2, q), XI_E_NOENT);
+    open_one(2, "jobs", 0, XI_OPEN_EXISTING, XI_E_NOENT);
+    uint64_t other = open_one(2, "jobs", XI_BROADCAST, 0, 0); /* the name is free */
+    ck_assert_uint_ne(other, id);
+    ck_assert_int_eq(close_one(1, id, 0), 0);
+    ck_assert_msg(!has(ACTION_CHECK), "it goes before its groups have ended");
+    plain(&(struct event){.kind = EVENT_ENDED, .channel = id});
+    ck_assert(has(ACTION_CHECK));
+    plain(&(struct event){.kind = EVENT_EMPTY, .channel = id});
+    ck_assert(has(ACTION_CLEAR_CHANNEL));
+    ck_assert_uint_eq(one.st.chan_count, 1);
+    ck_assert_int_eq(state_channel_index(&one.st, id), -1);
+    ck_assert_uint_eq(open_one(1, "jobs", 0, XI_OPEN_EXISTING, 0), other);
 }
 END_TEST
 
@@ -758,6 +902,9 @@ int main(void) {
     tcase_add_test(tc, test_end_after_first_reference);
     tcase_add_test(tc, test_death_drops_references);
     tcase_add_test(tc, test_channel_lives_until_empty_and_repaired);
+    tcase_add_test(tc, test_producers_and_consumers_are_counted);
+    tcase_add_test(tc, test_nobody_is_missed_while_somebody_declares);
+    tcase_add_test(tc, test_removed_by_name);
     tcase_add_test(tc, test_leave_answers_when_repaired);
     tcase_add_test(tc, test_disconnected_keeps_what_it_holds);
     tcase_add_test(tc, test_unused_join_is_forgotten);
