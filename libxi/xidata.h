@@ -444,7 +444,7 @@ enum xi_mode { XI_QUEUE = 1, XI_BROADCAST = 2 };
 #define XI_OPEN_RECV 2u     /* this handle receives only */
 #define XI_OPEN_EXISTING 4u /* XI_E_NOENT rather than make it */
 #define XI_OPEN_NEED_PEER 8u /* an empty channel without producers ends a receive (NO_PRODUCER), one without consumers a
-                               send (NO_CONSUMER), rather than wait for one to come */
+                               send (NO_CONSUMER), rather than wait for one to come. A handle that does both counts itself. */
 
 #define XI_CAPACITY_DEFAULT ((uint64_t)65536)
 #define XI_CAPACITY_MIN ((uint64_t)4096)

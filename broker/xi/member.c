@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Joining a namespace and opening one channel of it, for send, recv and close. */
+/* Joining a namespace and opening one channel of it, for those subcommands that need it. */
 #include <stdio.h>
 
 #include "xi.h"
@@ -23,7 +23,7 @@ static int refuse(int rc, const char *what, const char *name) {
     return XI_EXIT_FAILED;
 }
 
-int member_open(struct member *s, const struct member_opts *opts) {
+int member_join(struct member *s, const struct member_opts *opts) {
     *s = (struct member){NULL, NULL, opts->channel};
     const char *ns = namespace_or_default(opts->ns);
     if (!ns) return XI_EXIT_USAGE;
@@ -31,11 +31,16 @@ int member_open(struct member *s, const struct member_opts *opts) {
     int rc;
     do rc = xi_join(&join, &s->me);
     while (rc == XI_E_INTR && !stop_signal());
-    if (rc) return refuse(rc, "join namespace", ns);
+    return rc ? refuse(rc, "join namespace", ns) : XI_EXIT_OK;
+}
+
+int member_open(struct member *s, const struct member_opts *opts) {
+    int rc, status = member_join(s, opts);
+    if (status) return status;
     do rc = xi_open(s->me, opts->channel, &opts->open, &s->channel);
     while (rc == XI_E_INTR && !stop_signal());
     if (rc == 0) return XI_EXIT_OK;
-    int status = refuse(rc, "open channel", opts->channel);
+    status = refuse(rc, "open channel", opts->channel);
     member_close(s);
     return status;
 }

@@ -24,8 +24,8 @@ struct command {
     const char *usage; /* all of --help */
     int (*run)(int argc, char **argv);
 };
-extern const struct command command_broker, command_ls, command_send, command_recv, command_close, command_run,
-    command_doctor;
+extern const struct command command_broker, command_ls, command_send, command_recv, command_close, command_rm,
+    command_group, command_run, command_doctor;
 
 /* ---- messages (main.c) ---- */
 
@@ -41,7 +41,7 @@ int print_help(void);
 /* ---- options (options.c) ---- */
 
 enum { OPTION_NS = 1000, OPTION_HELP, OPTION_JSON, OPTION_WATCH, OPTION_RATE, OPTION_MODE, OPTION_TEXT, OPTION_BYTES,
-       OPTION_GROUP, OPTION_RAW, OPTION_KEEP_GOING, OPTION_GRACE, OPTION_FIX, OPTION_FORCE };
+       OPTION_GROUP, OPTION_RAW, OPTION_KEEP_GOING, OPTION_GRACE, OPTION_FIX, OPTION_FORCE, OPTION_REMOVE };
 
 /* "2", "0.5", "200ms", "3s", "1m", "forever" to nanoseconds (XI_FOREVER). */
 bool parse_duration(const char *text, int64_t *ns);
@@ -83,7 +83,8 @@ struct member_opts {
     uint32_t join_flags;
     xi_open_opts open;
 };
-/* XI_EXIT_OK, or an exit status after a message. */
+/* Both: XI_EXIT_OK, or an exit status after a message. */
+int member_join(struct member *s, const struct member_opts *opts); /* opens no channel */
 int member_open(struct member *s, const struct member_opts *opts);
 void member_close(struct member *s);
 

@@ -62,7 +62,7 @@ has "--version names the version" "$out" "xi 0."
 status "without command: usage" 2 "$xi"
 has "usage lists the commands" "$err" "xi doctor"
 status "help" 0 "$xi" help
-for c in ls send recv close run doctor broker; do
+for c in ls send recv close rm group run doctor broker; do
     status "help $c" 0 "$xi" help $c
     has "help $c has an example" "$out" "example"
 done
@@ -146,6 +146,30 @@ status "receivers get the rest and the end" 0 "$xi" recv closing
 is "the rest" "$out" '1
 2'
 status "close what is not there" 1 "$xi" close nothing-like-this
+
+# ---- removing
+
+status "send what is removed" 0 "$xi" send removed 1 2 3
+status "rm" 0 "$xi" rm removed
+status "recv after rm finds a new channel" 1 "$xi" recv -t 0 removed
+status "rm what is not there" 1 "$xi" rm removed nothing-like-this
+has "rm: names it" "$err" "nothing-like-this"
+status "rm without a name" 2 "$xi" rm
+"$xi" recv --mode broadcast --group slow grouped >/dev/null 2>"$dir/slow" &
+slow=$!
+until_true "'$xi' group grouped | grep -q slow"
+status "send to a group" 0 "$xi" send grouped 1
+until_true "'$xi' group grouped | grep -q 'slow *- *0 *1 '"
+status "group" 0 "$xi" group grouped
+has "group: a line a group" "$out" "slow"
+status "group --json" 0 "$xi" group --json grouped
+has "group --json: its counters" "$out" '{"name":"slow","index":0,"owner":0,"acknowledges":false,"depth":0,"received":1,'
+status "group --remove what is not there" 1 "$xi" group --remove none grouped
+status "group --remove" 0 "$xi" group --remove slow grouped
+wait $slow
+is "group --remove: its receiver ends" $? 1
+has "group --remove: and says why" "$(cat "$dir/slow")" "has ended"
+status "rm a broadcast" 0 "$xi" rm grouped
 
 timeout 20 "$xi" recv --mode broadcast -c 3 news >"$dir/b1" & p1=$!
 timeout 20 "$xi" recv --mode broadcast -c 3 news >"$dir/b2" & p2=$!
