@@ -146,6 +146,8 @@ int xi_group_remove(xi_channel *ch, const char *text) {
     char name[32];
     uint32_t index = 0;
     int rc = xi_channel_check(ch);
+    if (rc == 0 && !(ch->rights & XI_ACCESS_WRITE))
+        return xi_fail(XI_E_ACCESS, "channel \"%s\" is another user's: who may only receive from it cannot remove a group", ch->name);
     if (rc == 0 && !text) rc = xi_fail(XI_E_INVAL, "only a named group can be removed; the default one is the channel's own");
     if (rc == 0) rc = group_name(text, name);
     if (rc == 0) rc = lock_producers(ch);
