@@ -61,6 +61,13 @@ static int ask_about(uint64_t conn, enum xi_op op, uint64_t a) {
     return ask(conn, q);
 }
 
+static int close_as(uint64_t conn, uint64_t id, uint64_t flags) {
+    struct xi_request q = request(XI_OP_CLOSE);
+    q.a = id;
+    q.c = flags;
+    return ask(conn, q);
+}
+
 static void connect_as(uint64_t conn, uint32_t uid) {
     static const uint32_t groups[] = {40, 50, 60};
     feed(&(struct event){.kind = EVENT_CONNECT,
@@ -143,9 +150,9 @@ START_TEST(test_lists) {
                 if (rc) continue;
                 ck_assert_uint_eq(XI_OPENED_RIGHTS(reply_c()), cases[i].may[u]);
                 ck_assert(XI_OPENED_SHARED(reply_c()) || u == 1);
-                ck_assert_int_eq(ask_about(1 + u, XI_OP_CLOSE, id), 0);
+                ck_assert_int_eq(close_as(1 + u, id, flags[want - 1]), 0);
             }
-        ck_assert_int_eq(ask_about(2, XI_OP_CLOSE, id), 0);
+        ck_assert_int_eq(close_as(2, id, XI_OPEN_SEND), 0);
         feed(&(struct event){.kind = EVENT_EMPTY, .channel = id});
         ck_assert_uint_eq(st.chan_count, 0);
     }
@@ -201,7 +208,7 @@ START_TEST(test_segments) {
     ck_assert_int_eq(ask_about(1, XI_OP_SEGMENT, back), XI_E_ACCESS); /* 2 may not send there */
     ck_assert_int_eq(ask_about(2, XI_OP_SEGMENT, arena_of(3)), XI_E_ACCESS);
     /* Handles closed, the sender gone: what was received may still be read. */
-    ck_assert_int_eq(ask_about(2, XI_OP_CLOSE, id), 0);
+    ck_assert_int_eq(close_as(2, id, XI_OPEN_RECV), 0);
     uint32_t slot = st.interps[1].id == 1 ? 1 : 2;
     feed(&(struct event){.kind = EVENT_DEATH, .slot = slot, .id = st.interps[slot].id});
     feed(&(struct event){.kind = EVENT_REPAIRED, .slot = slot, .id = st.interps[slot].id});
@@ -250,6 +257,11 @@ START_TEST(test_lives) {
     ck_assert_int_eq(ask_about(2, XI_OP_UNREF, (uint64_t)hers), XI_E_ACCESS);
     ck_assert_int_eq(ask_about(2, XI_OP_REF, (uint64_t)other), 0);
     ck_assert_int_eq(ask_about(1, XI_OP_REF, (uint64_t)his), 0);
+    struct xi_request remove = request(XI_OP_REMOVE);
+    snprintf(remove.name, sizeof remove.name, "hers");
+    ck_assert_int_eq(open_as(1, "hers", "*:rw", XI_OPEN_SEND), 0);
+    ck_assert_int_eq(ask(2, remove), XI_E_ACCESS);
+    ck_assert_int_eq(ask(1, remove), 0);
     ck_assert_int_eq(ask_about(2, XI_OP_SHUTDOWN, 0), XI_E_ACCESS);
     ck_assert_ptr_null(find(ACTION_SHUTDOWN));
     ck_assert_int_eq(ask_about(2, XI_OP_STATS, 0), 0);
@@ -358,7 +370,7 @@ START_TEST(test_what_is_noted_is_what_is_known) {
             snprintf(name, sizeof name, "c%u", draw(12));
             (void)open_as(from, name, lists[draw(4)], draw(4));
             if (draw(4) == 0) (void)ask_about(from, XI_OP_ARENA, 4096);
-            if (draw(3) == 0) (void)ask_about(from, XI_OP_CLOSE, 1 + draw((uint32_t)st.next_channel));
+            if (draw(3) == 0) (void)close_as(from, 1 + draw((uint32_t)st.next_channel), draw(3));
             if (draw(3) == 0) end_slot(1 + draw(20));
             uint32_t index = draw(16);
             if (index < st.chan_capacity) feed(&(struct event){.kind = EVENT_EMPTY, .channel = st.chans[index].id});
