@@ -343,7 +343,7 @@ static void random_request(struct sim *s, uint64_t conn) {
     case XI_OP_ACKS: {
         uint64_t some = any_key(s, &s->handles);
         for (int i = 0; i < 8 && (int64_t)(some >> 32) != me; i++) some = any_key(s, &s->handles);
-        q.a = draw(s, 8) ? some & 0xffffffff : any_key(s, &s->st.chan_ids);
+        q.a = draw(s, 8) ? (some & 0xffffffff) >> 2 : any_key(s, &s->st.chan_ids);
         q.b = draw(s, XI_MAX_GROUPS + 2);
         q.c = draw(s, 8) ? (uint64_t)1 << draw(s, 18) : draw(s, 100);
         break;
@@ -418,7 +418,7 @@ static void settle_one(struct sim *s) {
 static void play(struct sim *s) {
     unsigned k = (unsigned)draw(s, CONNS);
     uint64_t conn = s->conns[k];
-    switch (draw(s, 25)) {
+    switch (draw(s, 26)) {
     case 0:
         if (table_find(&s->open, conn)) dropped(s, conn);
         break;
