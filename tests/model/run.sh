@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# Explores every model here exhaustively within its bounds, then its mutants,
+# each of which must fail.
+#
+#   tests/model/run.sh [MODEL...]
+#
+# Needs spin and a C compiler. A line for each exploration: what, states, verdict.
+set -u
+cd "$(dirname "$0")" || exit 1
+command -v spin >/dev/null || { echo "spin is not installed: apt-get install spin" >&2; exit 2; }
+work=$(mktemp -d "${TMPDIR:-/tmp}/xi-model.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+bad=0
+
+# explore MODEL OPTION...: the number of errors in `errors`, of states in `states`
+explore() {
+    local model=$1
+    shift
+    rm -rf "$work/run" && mkdir "$work/run"
+    cp "$model.pml" "$work/run/model.pml"
+    errors=none states=0
+    (cd "$work/run" && spin "$@" -a model.pml >log 2>&1 && cc -O2 -DSAFETY -DNOFAIR -DCOLLAPSE -DMEMLIM=3000 -o pan pan.c >>log 2>&1 &&
+        ./pan -m1000000 -E >result 2>&1)
+    if ! grep -q 'errors:' "$work/run/result" 2>/dev/null || grep -q 'max search depth too small\|out of memory' "$work/run/result"; then
+        cat "$work/run/log" "$work/run/result" 2>/dev/null
+        return
+    fi
+    errors=$(sed -n 's/.*errors: \([0-9]*\).*/\1/p' "$work/run/result")
+    states=$(sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' "$work/run/result")
+}
+
+holds() { # MODEL OPTION...: every interleaving keeps the promise
+    explore "$@"
+    local verdict=holds
+    [ "$errors" = 0 ] || { verdict="FAILS"; bad=$((bad + 1)); }
+    printf '%-8s %12s states  %s\n' "$verdict" "$states" "$*"
+}
+
+caught() { # MODEL OPTION...: a mutant; exploring it must find an error
+    explore "$@"
+    local verdict=caught
+    case "$errors" in 0 | none) verdict="SURVIVES"; bad=$((bad + 1)) ;; esac
+    printf '%-8s %12s states  %s\n' "$verdict" "$states" "$*"
+}
+
+park() {
+    holds park -DSENDERS=1 -DRECEIVERS=1 -DVALUES=3 -DLEAVERS=1
+    holds park -DSENDERS=1 -DRECEIVERS=2 -DVALUES=2 -DLEAVERS=0
+    holds park -DSENDERS=1 -DRECEIVERS=2 -DVALUES=1 -DLEAVERS=1
+    holds park -DSENDERS=2 -DRECEIVERS=1 -DVALUES=1 -DLEAVERS=1
+    local mutant
+    for mutant in NO_PASS NO_LOOK NO_RELOOK LOOK_FIRST; do
+        caught park -DSENDERS=1 -DRECEIVERS=1 -DVALUES=2 -DLEAVERS=1 -D$mutant
+    done
+    caught park -DSENDERS=1 -DRECEIVERS=2 -DVALUES=1 -DLEAVERS=1 -DNO_PASS_ON
+}
+
+for model in "${@:-park}"; do
+    case "$model" in
+        park) "$model" ;;
+        *) echo "there is no model $model here" >&2; exit 2 ;;
+    esac
+done
+[ $bad -eq 0 ]
