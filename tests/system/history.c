@@ -106,7 +106,7 @@ uint32_t h_begin(struct history *h, uint32_t actor, struct h_event about) {
 }
 
 /* The stores of the call have left the store buffer before the clock is read, which waits for all before it. */
-static int64_t end_time(struct history *h, uint32_t actor) {
+int64_t h_ended(struct history *h, uint32_t actor) {
     (void)atomic_fetch_add_explicit(&h->actor[actor].fence, 1, memory_order_seq_cst);
     return h_now();
 }
@@ -118,13 +118,12 @@ static void finish(struct h_event *e, int64_t end) {
 void h_end(struct history *h, uint32_t actor, uint32_t event, int result) {
     struct h_event *e = &h_events(h, actor)[event];
     e->result = result;
-    finish(e, end_time(h, actor));
+    finish(e, h_ended(h, actor));
 }
 
-void h_took(struct history *h, uint32_t actor, uint32_t event, const uint64_t *values, const uint32_t *counts,
-            size_t n) {
+void h_took(struct history *h, uint32_t actor, uint32_t event, int64_t end, const uint64_t *values,
+            const uint32_t *counts, size_t n) {
     struct h_event *first = &h_events(h, actor)[event];
-    int64_t end = end_time(h, actor);
     for (size_t i = 1; i < n; i++) {
         struct h_event *e = next(h, actor, (uint32_t)i - 1);
         *e = *first;

@@ -117,9 +117,11 @@ bool h_has_room(struct history *h, uint32_t actor, uint32_t more);
 uint32_t h_begin(struct history *h, uint32_t actor, struct h_event about);
 /* Its outcome. */
 void h_end(struct history *h, uint32_t actor, uint32_t event, int result);
-/* Of a receive: it took n values, n > 0. */
-void h_took(struct history *h, uint32_t actor, uint32_t event, const uint64_t *values, const uint32_t *counts,
-            size_t n);
+/* The time at which a call has ended: for those that look at what it returned before they write that down. */
+int64_t h_ended(struct history *h, uint32_t actor);
+/* Of a receive that ended then: it took n values, n > 0. */
+void h_took(struct history *h, uint32_t actor, uint32_t event, int64_t end, const uint64_t *values,
+            const uint32_t *counts, size_t n);
 /* By who kills: around the kill. */
 void h_kill_begin(struct history *h, uint32_t actor);
 void h_kill_end(struct history *h, uint32_t actor);

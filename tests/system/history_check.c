@@ -448,6 +448,7 @@ uint64_t h_check(const struct history *h, struct h_report *report) {
     check_sends(c);
     check_outcomes(c);
     for (uint32_t i = 0; i < c->take_count; i++) check_take(c, i);
+    h_check_blocked(c);
     for (uint32_t g = 0; g < h->groups; g++) {
         check_lost(c, g);
         h_check_presence(c, g);

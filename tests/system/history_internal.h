@@ -87,6 +87,7 @@ static inline bool h_is_first(const struct check *c, uint32_t take) {
 void h_check_order(struct check *c, uint32_t channel);
 /* history_presence.c */
 void h_check_presence(struct check *c, uint32_t group);
+void h_check_blocked(struct check *c);
 void h_check_bound(struct check *c, uint32_t channel);
 void h_check_expiry(struct check *c, uint32_t group);
 /* history_acks.c */

@@ -9,9 +9,9 @@
  *   not empty  a call that says there is nothing has to have found a moment at
  *              which no value was surely there. (Calls that may have waited for a
  *              lock are not judged: they say the same when its holder is stopped.)
- *   slept      no call may wait for long while there is something to receive all
- *              the time: a wake was lost, and the look that sleepers take by
- *              themselves found it
+ *   slept      no receive may wait for long while there is something to receive all
+ *              the time, and no send while receives for every group wait: a wake was
+ *              lost, and the look that sleepers take by themselves found it
  *   bound      a channel bounded to n values never surely holds more, counting a
  *              value until the last group has begun to receive it
  *   expired    nothing is received once its time is surely over, and nothing
@@ -112,16 +112,64 @@ static void check_sleep(struct check *c, uint32_t actor, const struct h_event *e
     }
 }
 
+/* A value that a call returned was there for it to take from the end of the send on. */
+static void check_delays(struct check *c, uint32_t group) {
+    for (uint32_t i = c->first_take[group]; i < c->first_take[group + 1]; i++) {
+        const struct take *t = &c->takes[i];
+        const struct value *v = &c->values[t->value];
+        int64_t there = v->end > c->span[group].joined_end ? v->end : c->span[group].joined_end;
+        if (there < t->begin) there = t->begin;
+        if (!h_is_first(c, i) || t->end - there < c->h->patience) continue;
+        h_say(c, H_SLEPT, "%s: %s was there for %.1f ms before it was received, although the call waited: %s",
+              h_group_text(c, group), h_value_text(c, v), (double)(t->end - there) / 1e6, h_take_text(c, t));
+    }
+}
+
 void h_check_presence(struct check *c, uint32_t group) {
     if (c->h->group[group].acknowledges) return;
     struct stretch *s = h_array((size_t)c->value_count + c->first_take[group + 1] - c->first_take[group], sizeof *s);
     uint32_t n = collect_stretches(c, group, s);
+    if (c->h->patience) check_delays(c, group);
     for_each_event(c->h, a, e) {
         if (e->kind != H_RECEIVE || e->group != group || e->end == H_OPEN) continue;
         check_empty(c, a, e, s, n);
         if (c->h->patience && e->end - e->begin >= c->h->patience) check_sleep(c, a, e, s, n);
     }
     free(s);
+}
+
+/* --------------------------------------------------------------- senders' sleep */
+
+/* A receive for the group that waited for long within this stretch: then the stretch is cut to that. */
+static bool cut_to_wait(const struct check *c, uint32_t group, struct stretch *s) {
+    for_each_event(c->h, a, e) {
+        if (e->kind != H_RECEIVE || e->group != group || e->end == H_OPEN) continue;
+        int64_t begin = e->begin > s->begin ? e->begin : s->begin, end = e->end < s->end ? e->end : s->end;
+        if (end - begin < c->h->patience) continue;
+        *s = (struct stretch){begin, end};
+        return true;
+    }
+    return false;
+}
+
+static void check_blocked(struct check *c, uint32_t actor, const struct h_event *e) {
+    struct stretch s = {e->begin, e->end};
+    uint32_t groups = 0;
+    for (uint32_t g = 0; g < c->h->groups; g++) {
+        if (c->h->group[g].channel != e->channel || c->span[g].joined_begin > e->end) continue;
+        if (!cut_to_wait(c, g, &s)) return;
+        groups++;
+    }
+    if (groups == 0) return;
+    h_say(c, H_SLEPT, "actor %u's send (%s) slept although receives for every group waited from %s to %s ms", actor,
+          h_span_text(c, e->begin, e->end), h_time_text(c, s.begin), h_time_text(c, s.end));
+}
+
+void h_check_blocked(struct check *c) {
+    if (c->h->patience == 0) return;
+    for_each_event(c->h, a, e) {
+        if (e->kind == H_SEND && e->end != H_OPEN && e->end - e->begin >= c->h->patience) check_blocked(c, a, e);
+    }
 }
 
 /* ----------------------------------------------------------------------- bound */

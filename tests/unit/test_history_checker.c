@@ -295,6 +295,31 @@ START_TEST(test_slept) {
 }
 END_TEST
 
+START_TEST(test_slept_on_its_value) {
+    for (int wrong = 0; wrong < 2; wrong++) {
+        begin_history();
+        h->patience = 100;
+        sent(P, 1, 10, 20);
+        got(C, P1, 5, wrong ? 120 : 119);
+        judge(wrong ? BIT(H_SLEPT) : 0);
+    }
+}
+END_TEST
+
+START_TEST(test_send_slept) {
+    for (int wrong = 0; wrong < 3; wrong++) {
+        begin_history();
+        uint32_t other = h_add_group(h, channel, "others");
+        h->group[other].from_start = true;
+        h->patience = 100;
+        sent(P, 1, 10, 300); /* too long for this value to have been there: it says nothing */
+        told(C, group, XI_E_AGAIN, 20, wrong ? 290 : 110);
+        told(D, other, XI_E_AGAIN, wrong == 2 ? 200 : 30, 295);
+        judge(wrong == 1 ? BIT(H_SLEPT) : 0);
+    }
+}
+END_TEST
+
 START_TEST(test_bound) {
     for (int wrong = 0; wrong < 2; wrong++) {
         begin_history();
@@ -570,7 +595,7 @@ START_TEST(test_recorder) {
     for (uint32_t i = 0; i < 3; i++) h_end(h, P, events[i], 0);
     uint32_t e = h_begin(h, C, (struct h_event){.kind = H_RECEIVE, .group = (uint16_t)group, .may_take = 3});
     ck_assert_int_eq(h_events(h, C)[e].end, H_OPEN);
-    h_took(h, C, e, values, counts, 3);
+    h_took(h, C, e, h_ended(h, C), values, counts, 3);
     ck_assert_uint_eq(h->actor[C].count, 3);
     for (uint32_t i = 0; i < 3; i++) {
         const struct h_event *x = &h_events(h, C)[i];
@@ -632,6 +657,8 @@ int main(void) {
     tcase_add_test(all, test_not_empty);
     tcase_add_test(all, test_timed_out_early);
     tcase_add_test(all, test_slept);
+    tcase_add_test(all, test_slept_on_its_value);
+    tcase_add_test(all, test_send_slept);
     tcase_add_test(all, test_bound);
     tcase_add_test(all, test_dropped);
     tcase_add_test(all, test_expired);
