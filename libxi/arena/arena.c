@@ -229,20 +229,15 @@ static void release_words_reset(struct xi_block *b) {
     struct xi_asegment *s = b->segment;
     b->generation = s->generation = s->generation % XI_GENERATION_MAX + 1;
     struct xi_release *r = &s->release[b->granule];
-    /* Relaxed: readers learn of the generation through the record, whose header is the release. */
     for (int i = 0; i < 4; i++) xi_store_relaxed(&r->word[i], b->generation << 16);
 }
 
 static bool released_by_all(const struct xi_block *b) {
     if (atomic_load_explicit(&b->state, memory_order_acquire) != XI_BLOCK_SENT) return false;
     const struct xi_release *r = &b->segment->release[b->granule];
-    for (int i = 0; i < 4; i++) {
-        uint64_t want = b->expected >> (16 * i) & 0xffff;
-        if (!want) continue;
-        /* Pairs with the compare-and-swap of the reader's release: its reads of the block are over. */
-        uint64_t word = xi_load_acquire(&r->word[i]);
-        if (word >> 16 != b->generation || (word & want) != want) return false;
-    }
+    /* Pairs with the compare-and-swap of the reader's release: its reads of the block are over. */
+    for (int i = 0; i < 4; i++)
+        if (xi_load_acquire(&r->word[i]) != (b->generation << 16 | 0xffff)) return false;
     return true;
 }
 
@@ -351,7 +346,6 @@ static struct xi_block *take(struct xi_interp *me, size_t size, int *error) {
     struct xi_block *b = size <= SMALL_MAX ? take_small(a, class_of(size), error) : take_large(a, size, error);
     if (!b) return NULL;
     b->children = b->sibling = NULL;
-    b->expected = 0;
     b->free_index = 0;
     release_words_reset(b);
     atomic_store_explicit(&b->state, XI_BLOCK_LOANED, memory_order_relaxed);
@@ -406,16 +400,14 @@ void xi_arena_attach(struct xi_interp *me, struct xi_block *root, struct xi_bloc
     pthread_mutex_unlock(&a->mutex);
 }
 
-void xi_arena_mark_sent(struct xi_block *b, uint64_t expected, uint32_t free_index, uint64_t argument) {
-    b->expected = expected;
+void xi_arena_mark_sent(struct xi_block *b, uint64_t groups, uint32_t free_index, uint64_t argument) {
+    struct xi_release *r = &b->segment->release[b->granule];
     b->free_index = free_index;
     b->free_argument = argument;
+    /* Relaxed: readers learn of the block through the record, whose header is the release; we through `state`. */
+    for (int i = 0; i < 4; i++) xi_store_relaxed(&r->word[i], b->generation << 16 | (~groups >> (16 * i) & 0xffff));
     /* Pairs with the acquire in released_by_all(). */
     atomic_store_explicit(&b->state, XI_BLOCK_SENT, memory_order_release);
-}
-
-void xi_arena_unmark_sent(struct xi_block *b) {
-    atomic_store_explicit(&b->state, XI_BLOCK_LOANED, memory_order_relaxed);
 }
 
 static struct xi_asegment *take_idle(struct xi_arena *a, int64_t before) {

@@ -30,7 +30,7 @@ struct xi_map_entry;
 enum xi_block_state {
     XI_BLOCK_FREE = 0,
     XI_BLOCK_LOANED = 1, /* the caller's, writable */
-    XI_BLOCK_SENT = 2,   /* in a channel or borrowed: free again when all expected groups have released it */
+    XI_BLOCK_SENT = 2,   /* in a channel or borrowed: free again when every bit of its release words is set */
     XI_BLOCK_CHILD = 3   /* freed together with the block that refers to it */
 };
 
@@ -42,7 +42,6 @@ struct xi_block {
     uint32_t granule;
     uint32_t page;                /* index in the segment */
     uint64_t generation;
-    uint64_t expected;            /* groups present at the send: a bit each */
     _Atomic uint32_t state;
     uint32_t free_index;          /* free function and its argument */
     uint64_t free_argument;
@@ -91,10 +90,11 @@ void xi_arena_deinit(struct xi_interp *me);
 int xi_arena_alloc(struct xi_interp *me, size_t size, struct xi_block **out);
 void xi_arena_free(struct xi_interp *me, struct xi_block *b);
 void xi_arena_attach(struct xi_interp *me, struct xi_block *root, struct xi_block *child);
-/* The last step before the record is published: from then on release words decide. Any lock may be held. */
-void xi_arena_mark_sent(struct xi_block *b, uint64_t expected, uint32_t free_index, uint64_t argument);
-/* The record was not published after all. */
-void xi_arena_unmark_sent(struct xi_block *b);
+/*
+ * The last step before the record is published: from then on release words decide, in which only the bits of `groups`,
+ * those that are there, are not set. Any lock may be held.
+ */
+void xi_arena_mark_sent(struct xi_block *b, uint64_t groups, uint32_t free_index, uint64_t argument);
 static inline void *xi_block_data(const struct xi_block *b) { return b->segment->data + (size_t)b->granule * XI_GRANULE; }
 /*
  * Takes back up to about `budget` blocks that all groups have released; queues

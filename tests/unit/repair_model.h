@@ -287,7 +287,8 @@ static inline void m_payload(uint64_t w, uint64_t number) {
         payload[0] = ARENA | (uint64_t)m_granule(number) << 32;
         payload[1] = m_generation(number);
         payload[3] = PRODUCER;
-        for (int i = 0; i < 4; i++) M.release[m_granule(number)].word[i] = m_generation(number) << 16;
+        for (int i = 0; i < 4; i++)
+            M.release[m_granule(number)].word[i] = m_generation(number) << 16 | (~M.chan->active >> (16 * i) & 0xffff);
     }
     for (uint32_t i = 0; i < words; i++) {
         m_step();
