@@ -45,7 +45,8 @@ enum h_kind {
     H_CLOSE,    /* channel */
     H_DEAD,     /* group, value, count: found among the dead letters, as coming from that group */
     H_CALL,     /* value: asked with it; argument: the id that the reply bore */
-    H_SERVE     /* group, value: replied to the request that it was */
+    H_SERVE,    /* group, value: replied to the request that it was */
+    H_WAIT      /* group: waited, by a set, for something to receive, without receiving it; timeout */
 };
 
 struct h_event {
@@ -76,6 +77,7 @@ struct h_group {
     bool dead_letters;       /* values delivered too often go there; else they vanish, counted */
     bool from_start;         /* it was there before anything happened (a queue's own) */
     bool drained;            /* it was found empty when all was over (a receive that said CLOSED tells as well) */
+    bool lossy;              /* values go other ways, and how many did is not known */
     bool counted;            /* the next three are known, and exact */
     uint64_t dropped, expired, vanished;
 };

@@ -282,7 +282,7 @@ static void check_sends(struct check *c) {
 /* ------------------------------------------------------- what one call was told */
 
 static void check_outcome(struct check *c, uint32_t actor, const struct h_event *e) {
-    const char *what = e->kind == H_SEND ? "send" : "receive";
+    const char *what = e->kind == H_SEND ? "send" : e->kind == H_WAIT ? "wait" : "receive";
     if (e->result == XI_E_CLOSED && e->end < c->close_begin[e->channel % H_CHANNELS])
         h_say(c, H_CLOSED_EARLY, "actor %u's %s (%s) was told that \"%s\" is closed, which nobody had begun to do",
               actor, what, h_span_text(c, e->begin, e->end), c->h->channel[e->channel % H_CHANNELS].name);
@@ -294,7 +294,8 @@ static void check_outcome(struct check *c, uint32_t actor, const struct h_event 
 
 static void check_outcomes(struct check *c) {
     for_each_event(c->h, a, e) {
-        if ((e->kind == H_SEND || e->kind == H_RECEIVE) && e->end != H_OPEN && e->result) check_outcome(c, a, e);
+        bool call = e->kind == H_SEND || e->kind == H_RECEIVE || e->kind == H_WAIT;
+        if (call && e->end != H_OPEN && e->result) check_outcome(c, a, e);
     }
 }
 
@@ -419,7 +420,7 @@ static void check_lost(struct check *c, uint32_t group) {
     collect_missing(c, &l);
     uint64_t explained = explained_by_kills(c, &l), counted = g->dropped + g->expired;
     if (g->acknowledges) counted += g->vanished;
-    if (l.missing_count > explained + counted) say_lost(c, &l, explained, counted);
+    if (l.missing_count > explained + counted && !g->lossy) say_lost(c, &l, explained, counted);
     if (g->counted && counted > l.missing_count + l.maybe)
         h_say(c, H_COUNTERS, "%s counted %llu values as dropped and %llu as expired, but received all but %llu",
               h_group_text(c, group), (unsigned long long)g->dropped, (unsigned long long)g->expired,

@@ -11,7 +11,9 @@
  *              lock are not judged: they say the same when its holder is stopped.)
  *   slept      no receive may wait for long while there is something to receive all
  *              the time, and no send while receives for every group wait: a wake was
- *              lost, and the look that sleepers take by themselves found it
+ *              lost, and the look that sleepers take by themselves found it. (A wait by a
+ *              set is judged for this alone: whoever claimed the set's mark may not have
+ *              come to set it.)
  *   bound      a channel bounded to n values never surely holds more, counting a
  *              value until the last group has begun to receive it
  *   expired    nothing is received once its time is surely over, and nothing
@@ -37,7 +39,7 @@ static int by_begin(const void *a, const void *b) {
 /* Can a value that the group did not receive have gone another way? */
 static bool goes_other_ways(const struct check *c, uint32_t group) {
     const struct h_group *g = &c->h->group[group];
-    if (g->dropped || g->expired) return true;
+    if (g->dropped || g->expired || g->lossy) return true;
     for_each_event(c->h, a, e) {
         if (e->kind == H_RECEIVE && e->end == H_OPEN && e->group == group) return true;
     }
@@ -131,8 +133,8 @@ void h_check_presence(struct check *c, uint32_t group) {
     uint32_t n = collect_stretches(c, group, s);
     if (c->h->patience) check_delays(c, group);
     for_each_event(c->h, a, e) {
-        if (e->kind != H_RECEIVE || e->group != group || e->end == H_OPEN) continue;
-        check_empty(c, a, e, s, n);
+        if ((e->kind != H_RECEIVE && e->kind != H_WAIT) || e->group != group || e->end == H_OPEN) continue;
+        if (e->kind == H_RECEIVE) check_empty(c, a, e, s, n);
         if (c->h->patience && e->end - e->begin >= c->h->patience) check_sleep(c, a, e, s, n);
     }
     free(s);
@@ -143,7 +145,7 @@ void h_check_presence(struct check *c, uint32_t group) {
 /* A receive for the group that waited for long within this stretch: then the stretch is cut to that. */
 static bool cut_to_wait(const struct check *c, uint32_t group, struct stretch *s) {
     for_each_event(c->h, a, e) {
-        if (e->kind != H_RECEIVE || e->group != group || e->end == H_OPEN) continue;
+        if ((e->kind != H_RECEIVE && e->kind != H_WAIT) || e->group != group || e->end == H_OPEN) continue;
         int64_t begin = e->begin > s->begin ? e->begin : s->begin, end = e->end < s->end ? e->end : s->end;
         if (end - begin < c->h->patience) continue;
         *s = (struct stretch){begin, end};

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Workers of the randomized runs: producers and consumers that do what the plan
+ * says and write down every call, and the keeper. An outcome that is neither
+ * recorded nor expected ends the run.
+ */
+#include <pthread.h>
+#include <sched.h>
+
+#include "channel/channel.h"
+#include "history_run.h"
+
+/* ------------------------------------------------------------------------ values */
+
+static void fill_padding(uint8_t *p, size_t n, uint64_t id) { memset(p, (int)(id * 37 + 11) & 0xff, n); }
+
+static size_t encode(void *buffer, size_t capacity, uint64_t id, size_t padding) {
+    xi_builder b;
+    void *where = NULL;
+    xi_builder_init(&b, buffer, capacity, 0);
+    xi_begin(&b, XI_TUPLE, 2);
+    xi_put_int(&b, (int64_t)id);
+    xi_put_bytes_space(&b, 0, padding, &where);
+    if (where) fill_padding(where, padding, id);
+    xi_end(&b);
+    int64_t size = xi_builder_finish(&b);
+    must(size);
+    return (size_t)size;
+}
+
+/* The id of a value, each byte of which has been looked at. */
+static uint64_t decode(const void *data, size_t size) {
+    xi_cursor c, children;
+    xi_value v;
+    int64_t id = 0;
+    xi_cursor_init(&c, data, size);
+    expect(xi_next(&c, &v) == 1 && v.tag == XI_TUPLE, "what came is no tuple");
+    must(xi_enter(&v, &children));
+    expect(xi_next(&children, &v) == 1, "an empty tuple");
+    must(xi_get_int(&v, &id));
+    expect(xi_next(&children, &v) == 1 && v.tag == XI_BYTES, "no padding");
+    const uint8_t *p = v.data;
+    uint8_t should = (uint8_t)((uint64_t)id * 37 + 11);
+    for (size_t i = 0; i < v.length; i++)
+        expect(p[i] == should, "byte %zu of %zu of value %u:%llu is %02x, not %02x", i, v.length, H_ACTOR(id),
+               (unsigned long long)H_NUMBER(id), p[i], should);
+    return (uint64_t)id;
+}
+
+static size_t draw_padding(uint64_t *r) {
+    if (below(r, 256) < plan.blocks)
+        return below(r, 256) < plan.large ? LARGE / 2 + below(r, LARGE / 2) : 4200 + below(r, 9000);
+    return below(r, one_in(r, 8) ? 400 : 48);
+}
+
+/* ----------------------------------------------------------------------- workers */
+
+/* What a thread has while it works. */
+struct work {
+    struct worker *w;
+    uint32_t number, actor;
+    uint64_t random, values;
+    xi_interp *me;
+    xi_channel *handle[SERVED];
+    uint32_t group[SERVED]; /* in the history */
+    uint32_t handles;
+    xi_msg held[HOLD][BATCH];
+    uint64_t held_id[HOLD][BATCH];
+    uint32_t held_count[HOLD], turn;
+    uint8_t *buffer[BATCH];
+};
+
+static xi_interp *join(const char *name) {
+    xi_interp *me = NULL;
+    xi_join_opts opts = {.name = name, .spin_ns = plan.spin_ns};
+    must(xi_join(&opts, &me));
+    return me;
+}
+
+static xi_channel *open_handle(xi_interp *me, uint32_t flags, const char *group) {
+    xi_open_opts opts = {
+        .mode = plan.mode, .flags = flags, .capacity = plan.capacity, .group = group, .ttl_ns = plan.ttl_ns};
+    if (plan.need_peer && flags & XI_OPEN_RECV) opts.flags |= XI_OPEN_NEED_PEER;
+    return open_with(me, "history", &opts);
+}
+
+/* Opens a handle that receives for the group of the history. */
+static xi_channel *open_for(xi_interp *me, uint32_t actor, uint32_t group, const char *name) {
+    uint32_t e =
+        h_begin(H, actor, (struct h_event){.kind = H_JOIN, .channel = (uint8_t)channel, .group = (uint16_t)group});
+    xi_channel *ch = open_handle(me, XI_OPEN_RECV, name);
+    h_end(H, actor, e, 0);
+    return ch;
+}
+
+static int64_t draw_timeout(uint64_t *r) {
+    if (plan.patient) return XI_FOREVER;
+    switch (below(r, 4)) {
+    case 0: return XI_TRY;
+    case 1: return 1 + below(r, 3000000);
+    default: return XI_FOREVER;
+    }
+}
+
+static void maybe_rest(struct work *k) {
+    if (below(&k->random, 256) >= plan.rests) return;
+    if (one_in(&k->random, 2))
+        sched_yield();
+    else
+        rest(1000 + below(&k->random, 400000));
+}
+
+/* ---- producers */
+
+static uint32_t begin_send(struct work *k, uint64_t id, int64_t timeout, int64_t ttl) {
+    if (ttl == 0) ttl = plan.ttl_ns;
+    return h_begin(H, k->actor,
+                   (struct h_event){.kind = H_SEND,
+                                    .channel = (uint8_t)channel,
+                                    .value = id,
+                                    .argument = ttl > 0 ? ttl : 0,
+                                    .timeout = timeout,
+                                    .group = H_NO_GROUP});
+}
+
+/* A value's own time to live, as xi_send_opts has it. */
+static int64_t draw_ttl(uint64_t *r) {
+    if (!plan.own_ttl || one_in(r, 2)) return 0;
+    return one_in(r, 3) ? -1 : 50000 + (int64_t)below(r, 10000000);
+}
+
+/* Anything but these is a failure of the run. */
+static bool sending_goes_on(int64_t rc) {
+    if (rc < 0 && rc != XI_E_AGAIN && rc != XI_E_TIMEOUT && rc != XI_E_CLOSED)
+        fail("a send returned %s: %s", xi_error_name((int)rc), xi_error_text((int)rc));
+    return rc != XI_E_CLOSED;
+}
+
+static bool send_one(struct work *k, int64_t timeout) {
+    uint64_t id = H_ID(k->actor, ++k->values);
+    size_t padding = draw_padding(&k->random);
+    xi_send_opts opts = {.timeout = timeout, .ttl_ns = draw_ttl(&k->random)};
+    int rc;
+    if (one_in(&k->random, 8)) {
+        xi_loan loan;
+        must(xi_loan_get(k->me, padding + 128, &loan));
+        size_t size = encode(loan.data, loan.size, id, padding);
+        uint32_t e = begin_send(k, id, timeout, opts.ttl_ns);
+        rc = xi_send_loan(k->handle[0], &loan, size, &opts);
+        h_end(H, k->actor, e, rc);
+        xi_loan_drop(&loan);
+    } else {
+        size_t size = encode(k->buffer[0], LARGE + 256, id, padding);
+        uint32_t e = begin_send(k, id, timeout, opts.ttl_ns);
+        rc = opts.ttl_ns ? xi_send_ex(k->handle[0], k->buffer[0], size, &opts)
+                         : xi_send(k->handle[0], k->buffer[0], size, timeout);
+        h_end(H, k->actor, e, rc);
+    }
+    if (rc == 0) atomic_fetch_add(&S->accepted, 1);
+    return sending_goes_on(rc);
+}
+
+static bool send_batch(struct work *k, uint32_t n, int64_t timeout) {
+    const void *values[BATCH];
+    size_t sizes[BATCH];
+    uint32_t events[BATCH];
+    for (uint32_t i = 0; i < n; i++) {
+        sizes[i] = encode(k->buffer[i], LARGE + 256, H_ID(k->actor, k->values + i + 1), draw_padding(&k->random));
+        values[i] = k->buffer[i];
+    }
+    for (uint32_t i = 0; i < n; i++) events[i] = begin_send(k, H_ID(k->actor, ++k->values), timeout, 0);
+    int64_t rc = xi_send_many(k->handle[0], values, sizes, n, timeout);
+    for (uint32_t i = 0; i < n; i++) h_end(H, k->actor, events[i], i < rc ? 0 : rc < 0 ? (int)rc : XI_E_AGAIN);
+    if (rc > 0) atomic_fetch_add(&S->accepted, (uint64_t)rc);
+    return sending_goes_on(rc);
+}
+
+/* Waits until all that was sent is received. Producers who see that at once go on together. */
+static void wait_for_received(void) {
+    while (atomic_load(&S->received) < atomic_load(&S->accepted) && !atomic_load(&S->close)) sched_yield();
+}
+
+static void produce(struct work *k) {
+    k->handle[k->handles++] = open_handle(k->me, XI_OPEN_SEND, NULL);
+    for (uint32_t i = 0; i < plan.batch; i++) expect((k->buffer[i] = malloc(LARGE + 256)) != NULL, "no memory");
+    while (!atomic_load(&S->go)) rest(MS / 10);
+    bool goes_on = true;
+    while (goes_on && atomic_load(&S->sent) < plan.values && h_has_room(H, k->actor, BATCH)) {
+        uint32_t n = 1 + below(&k->random, plan.batch);
+        int64_t timeout = draw_timeout(&k->random);
+        goes_on = n == 1 ? send_one(k, timeout) : send_batch(k, n, timeout);
+        atomic_fetch_add(&S->sent, n);
+        maybe_rest(k);
+        if (plan.lockstep) wait_for_received();
+    }
+    for (uint32_t i = 0; i < plan.batch; i++) free(k->buffer[i]);
+}
+
+/* ---- consumers */
+
+static void let_go(struct work *k, uint32_t turn) {
+    for (uint32_t i = 0; i < k->held_count[turn]; i++) {
+        xi_msg *m = &k->held[turn][i];
+        expect(!xi_msg_borrowed(m) || decode(m->data, m->size) == k->held_id[turn][i], "a borrowed value changed");
+        xi_msg_release(m);
+    }
+    k->held_count[turn] = 0;
+}
+
+/* Receives once through handle h. False: it is closed and drained. */
+static bool receive(struct work *k, uint32_t h, uint32_t most, int64_t timeout) {
+    uint32_t turn = k->turn++ % HOLD, counts[BATCH] = {0};
+    let_go(k, turn);
+    uint32_t e = h_begin(H, k->actor,
+                         (struct h_event){.kind = H_RECEIVE,
+                                          .channel = (uint8_t)channel,
+                                          .may_take = most,
+                                          .group = (uint16_t)k->group[h],
+                                          .timeout = timeout});
+    int64_t n = most == 1 ? xi_recv(k->handle[h], k->held[turn], timeout)
+                          : xi_recv_many(k->handle[h], k->held[turn], most, timeout);
+    int64_t end = h_ended(H, k->actor);
+    if (n < 0) {
+        h_end(H, k->actor, e, (int)n);
+        if (n != XI_E_AGAIN && n != XI_E_TIMEOUT && n != XI_E_CLOSED)
+            fail("a receive returned %s: %s", xi_error_name((int)n), xi_error_text((int)n));
+        return n != XI_E_CLOSED;
+    }
+    k->held_count[turn] = most == 1 ? 1 : (uint32_t)n;
+    for (uint32_t i = 0; i < k->held_count[turn]; i++)
+        k->held_id[turn][i] = decode(k->held[turn][i].data, k->held[turn][i].size);
+    h_took(H, k->actor, e, end, k->held_id[turn], counts, k->held_count[turn]);
+    atomic_fetch_add(&S->received, k->held_count[turn]);
+    return true;
+}
+
+static void open_groups(struct work *k) {
+    char name[16];
+    for (uint32_t i = 0; i < k->w->served; i++) {
+        uint32_t named = k->w->first + i;
+        k->group[k->handles] = named_group[named];
+        k->handle[k->handles++] = open_for(k->me, k->actor, named_group[named], group_name(name, named));
+    }
+    if (k->handles) return;
+    k->group[0] = k->w->group;
+    k->handle[k->handles++] = open_for(k->me, k->actor, k->w->group, NULL);
+}
+
+/* Receives for all its groups until each is drained. One that has several never waits long for one of them. */
+static void receive_in_turn(struct work *k) {
+    bool over[SERVED] = {false};
+    for (uint32_t left = k->handles; left;) {
+        uint32_t h = below(&k->random, k->handles);
+        if (over[h]) continue;
+        int64_t timeout = left > 1 ? below(&k->random, 200000) : draw_timeout(&k->random);
+        if (timeout == XI_TRY && !h_has_room(H, k->actor, EVENTS / 2)) timeout = 10 * MS;
+        over[h] = !receive(k, h, 1 + below(&k->random, plan.batch), timeout);
+        left -= over[h];
+        maybe_rest(k);
+    }
+}
+
+/* One wait: how many events. Written down as a wait for each of the groups that are not over. */
+static int64_t wait_by_set(struct work *k, xi_set *set, const bool *over, xi_event *events, size_t n, int64_t timeout) {
+    struct h_event about[SERVED];
+    uint32_t waits = 0;
+    int64_t begin = h_now();
+    for (uint32_t h = 0; h < k->handles; h++)
+        if (!over[h])
+            about[waits++] = (struct h_event){.kind = H_WAIT,
+                                              .channel = (uint8_t)channel,
+                                              .begin = begin,
+                                              .group = (uint16_t)k->group[h],
+                                              .timeout = timeout};
+    int64_t got = xi_set_wait(set, events, n, timeout);
+    int64_t end = h_ended(H, k->actor);
+    /* Short ones tell nothing. */
+    for (uint32_t i = 0; i < waits && (got == XI_E_TIMEOUT || end - begin > PATIENCE); i++) {
+        about[i].end = end;
+        about[i].result = got < 0 ? (int)got : 0;
+        h_add(H, k->actor, about[i]);
+    }
+    if (got < 0 && got != XI_E_TIMEOUT && got != XI_E_AGAIN)
+        fail("a set's wait returned %s: %s", xi_error_name((int)got), xi_error_text((int)got));
+    return got;
+}
+
+/* The same by a set. Each that is reported is tried once; closed and drained, it must say so. */
+static void receive_by_set(struct work *k) {
+    bool over[SERVED] = {false};
+    xi_event events[4];
+    xi_set *set = NULL;
+    must(xi_set_new(k->me, &set));
+    for (uint32_t h = 0; h < k->handles; h++)
+        must(xi_set_add(set, k->handle[h], XI_READY_RECV, h, (int32_t)below(&k->random, 2)));
+    for (uint32_t left = k->handles; left;) {
+        int64_t timeout = h_has_room(H, k->actor, EVENTS / 2) ? draw_timeout(&k->random) : XI_FOREVER;
+        int64_t n = wait_by_set(k, set, over, events, 1 + below(&k->random, 4), timeout);
+        for (int64_t i = 0; i < n; i++) {
+            uint32_t h = (uint32_t)events[i].key;
+            expect(h < k->handles && !over[h] && events[i].channel == k->handle[h],
+                   "the set reports what is not in it");
+            expect(events[i].ready & (XI_READY_RECV | XI_READY_CLOSED), "the set reports %#x", events[i].ready);
+            over[h] = !receive(k, h, 1 + below(&k->random, plan.batch), XI_TRY);
+            if (!over[h]) continue;
+            must(xi_set_remove(set, k->handle[h]));
+            left--;
+        }
+        maybe_rest(k);
+    }
+    xi_set_free(set);
+}
+
+/* What the library itself counted, before the group goes. */
+static void read_counters(xi_channel *ch, uint32_t group) {
+    struct h_group *g = &H->group[group];
+    g->dropped = xi_load_relaxed(&ch->group->dropped);
+    g->expired = xi_load_relaxed(&ch->group->expired);
+    g->counted = true;
+    g->lossy = false;
+}
+
+static void consume(struct work *k) {
+    for (int i = 0; i < HOLD; i++)
+        for (int j = 0; j < BATCH; j++) k->held[i][j] = (xi_msg)XI_MSG_INIT;
+    if (!plan.groups_first) rest(below(&k->random, 5000000));
+    open_groups(k);
+    atomic_store(&S->joined[k->number], true);
+    if (plan.sets)
+        receive_by_set(k);
+    else
+        receive_in_turn(k);
+    for (uint32_t i = 0; i < HOLD; i++) let_go(k, i);
+    if (!k->w->served && plan.mode == XI_BROADCAST) read_counters(k->handle[0], k->group[0]);
+}
+
+static xi_interp *shared_interp;
+
+static void *work(void *argument) {
+    struct work *k = calloc(1, sizeof *k);
+    expect(k != NULL, "no memory");
+    k->number = *(uint32_t *)argument;
+    k->w = &plan.worker[k->number];
+    k->actor = k->w->actor;
+    k->random = plan.seed ^ (k->actor + 1) * 0x9e3779b97f4a7c15u;
+    k->me = plan.one_interp ? shared_interp : join(k->w->producer ? "producer" : "consumer");
+    if (k->w->producer)
+        produce(k);
+    else
+        consume(k);
+    atomic_store(&S->finished[k->number], true);
+    for (uint32_t i = 0; i < k->handles; i++) must(xi_channel_free(k->handle[i]));
+    if (!plan.one_interp) must(xi_leave(k->me));
+    free(k);
+    return NULL;
+}
+
+/* One process: those of its workers that have not finished in an earlier life. */
+void run_process(uint32_t process) {
+    pthread_t threads[WORKERS];
+    uint32_t numbers[WORKERS], n = 0;
+    if (plan.one_interp) shared_interp = join("workers");
+    for (uint32_t i = 0; i < plan.workers; i++) {
+        if (plan.worker[i].process != process || atomic_load(&S->finished[i])) continue;
+        numbers[n] = i;
+        int err = pthread_create(&threads[n], NULL, work, &numbers[n]);
+        expect(err == 0, "pthread_create: %s", strerror(err));
+        n++;
+    }
+    for (uint32_t i = 0; i < n; i++) pthread_join(threads[i], NULL);
+    if (plan.one_interp) must(xi_leave(shared_interp));
+    exit(0);
+}
+
+/* -------------------------------------------------------------------- the keeper */
+
+static void read_group(xi_interp *me, uint32_t group, const char *name) {
+    xi_channel *ch = open_handle(me, XI_OPEN_RECV, name);
+    read_counters(ch, group);
+    must(xi_channel_free(ch));
+}
+
+void keep(uint32_t actor) {
+    char name[16];
+    xi_interp *me = join("keeper");
+    xi_channel *ch = open_handle(me, XI_OPEN_SEND, NULL);
+    for (uint32_t i = 0; plan.groups_first && i < plan.named; i++)
+        must(xi_channel_free(open_for(me, actor, named_group[i], group_name(name, i))));
+    atomic_store(&S->kept, true);
+    await(atomic_load(&S->close), "the parent has gone");
+    uint32_t e = h_begin(H, actor, (struct h_event){.kind = H_CLOSE, .channel = (uint8_t)channel, .group = H_NO_GROUP});
+    must(xi_close(ch));
+    h_end(H, actor, e, 0);
+    atomic_store(&S->closed, true);
+    await(atomic_load(&S->finish), "the parent has gone");
+    if (plan.mode == XI_QUEUE) read_group(me, default_group, NULL);
+    for (uint32_t i = 0; i < plan.named; i++) read_group(me, named_group[i], group_name(name, i));
+    must(xi_channel_free(ch));
+    must(xi_leave(me));
+    exit(0);
+}
