@@ -69,11 +69,15 @@ static void learn(struct world *w, const struct file *file) {
     ours = ours && fstat(fd, &st) == 0 && pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head;
     ours = ours && head.magic == XI_LAYOUT_MAGIC && head.version == XI_LAYOUT_VERSION && head.epoch == w->epoch &&
            head.number == file->number && head.size == (uint64_t)st.st_size && head.size >= XI_PAGE &&
-           !xi_load_relaxed(&head.gone) && head.kind > XI_SEG_REGISTRY && head.kind <= XI_SEG_ACKS &&
-           head.owner < XI_MAX_INTERPS;
+           head.kind > XI_SEG_REGISTRY && head.kind <= XI_SEG_ACKS && head.owner < XI_MAX_INTERPS;
+    /* Of a ring `gone` may have been said in doubt: see world_ring_idle(). */
+    ours = ours && (head.kind == XI_SEG_RING || !xi_load_relaxed(&head.gone));
+    uint64_t channel = 0;
+    if (ours && head.kind == XI_SEG_RING)
+        ours = pread(fd, &channel, sizeof channel, offsetof(struct xi_ring_head, chan_id)) == (ssize_t)sizeof channel;
     if (fd >= 0) close(fd);
     if (ours)
-        world_know(w, file->number, head.kind, head.owner, head.size, -1);
+        world_know(w, file->number, head.kind, head.owner, head.size, -1)->channel = channel;
     else
         remove_file(file->name);
 }
@@ -189,7 +193,9 @@ static bool head_names(struct world *w, const struct state *st, const struct seg
 }
 
 /* Segments that belong to channels are looked at with those. */
-static bool is_channels(const struct seg *s) { return s->kind == XI_SEG_CHANNEL || s->kind == XI_SEG_ACKS; }
+static bool is_channels(const struct seg *s) {
+    return s->kind == XI_SEG_CHANNEL || s->kind == XI_SEG_ACKS || s->kind == XI_SEG_RING;
+}
 
 static void adopt_owned(struct world *w, struct state *st, const uint64_t *numbers, uint32_t count) {
     for (int pass = 0; pass < 2; pass++) /* removing an arena makes its release words nobody's */
@@ -273,7 +279,16 @@ static int64_t channel_in(const struct state *st, uint32_t segment) {
     return -1;
 }
 
-static void adopt_part(struct world *w, struct state *st, const struct seg *s) {
+/* Whether it is in use is found out when all is adopted. */
+static void adopt_ring(struct world *w, struct state *st, const struct seg *s) {
+    struct part p = {.number = s->number, .kind = s->kind, .size = s->size, .uid = w->uid};
+    int64_t index = state_channel_index(st, s->channel);
+    uint64_t capacity = s->size - XI_PAGE;
+    if (index >= 0 && xi_is_pow2(capacity) && capacity <= st->chans[index].grow_max)
+        state_adopt_part(st, (uint32_t)index, &p);
+}
+
+static void adopt_acks(struct world *w, struct state *st, const struct seg *s) {
     struct part p = {.number = s->number, .kind = s->kind, .size = s->size, .uid = w->uid};
     struct xi_acks head;
     char name[XI_SHM_NAME_MAX];
@@ -291,8 +306,10 @@ static void adopt_part(struct world *w, struct state *st, const struct seg *s) {
 
 static void adopt_parts(struct world *w, struct state *st, const uint64_t *numbers, uint32_t count) {
     for (uint32_t i = 0; i < count; i++) {
-        struct seg *s = known(w, (uint32_t)numbers[i], XI_SEG_ACKS);
-        if (s) adopt_part(w, st, s);
+        const struct seg *acks = known(w, (uint32_t)numbers[i], XI_SEG_ACKS);
+        const struct seg *ring = known(w, (uint32_t)numbers[i], XI_SEG_RING);
+        if (acks) adopt_acks(w, st, acks);
+        if (ring) adopt_ring(w, st, ring);
         world_trim(w);
     }
 }

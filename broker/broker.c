@@ -251,7 +251,8 @@ static int gather(struct broker *b, const struct action *a, int fds[XI_WIRE_FDS]
 /* Their consequences come later in the same step or after it; whoever reads the answer is to see them. */
 static bool is_late(const struct action *a) {
     return a->reply.status == 0 &&
-           (a->reply.op == XI_OP_CLOSE || a->reply.op == XI_OP_LEAVE || a->reply.op == XI_OP_UNREF);
+           (a->reply.op == XI_OP_CLOSE || a->reply.op == XI_OP_LEAVE || a->reply.op == XI_OP_UNREF ||
+            a->reply.op == XI_OP_RING_DROP);
 }
 
 static void send_later(struct broker *b, uint64_t conn, const struct xi_reply *reply) {
@@ -362,7 +363,9 @@ static void check_parts(struct broker *b, uint64_t id) {
         const struct part *p = &ch->parts[i];
         uint64_t window;
         struct xi_acks *acks = p->kind == XI_SEG_ACKS ? world_acks(&b->world, p->number, ch->segment, &window) : NULL;
-        if (acks && xi_acks_unused(&view, acks, p->number, window, may_use(b, p->maker)))
+        bool unused = acks && xi_acks_unused(&view, acks, p->number, window, may_use(b, p->maker));
+        if (p->kind == XI_SEG_RING) unused = !p->filling && world_ring_idle(&b->world, ch, p->number);
+        if (unused)
             handle(b, &(struct event){.kind = EVENT_PART_UNUSED, .channel = id, .number = p->number});
     }
 }

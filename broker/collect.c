@@ -17,6 +17,9 @@
  * that head. Every run thus begins further on than the one before. A segment
  * that such a run named wrongly is kept a little longer, no more.
  *
+ * The ring may move meanwhile (layout.h, "Growing"). What was due when a view of
+ * it was made lies where it lay then, in what the ring has left behind as well.
+ *
  * A ring that makes no sense (somebody wrote garbage) is read as words: at every
  * eighth byte that looks like the header of a descriptor, the descriptor is
  * taken for one.
@@ -24,6 +27,7 @@
 #include "repair_internal.h"
 
 #define RUN_RECORDS 64 /* between two looks at the heads */
+#define PART_RUNS 256   /* some 16,000 records: fractions of a millisecond */
 
 struct marker {
     xi_mark_fn mark;
@@ -61,16 +65,23 @@ static bool mark_run(const struct xi_chan_view *view, uint64_t *position, uint64
     return true;
 }
 
-/* False if the ring makes no sense; some of it has been marked then. */
-static bool mark_records(const struct xi_chan_view *view, const struct marker *m) {
-    uint64_t tail = xi_load_acquire(&view->chan->tail), position, now;
-    if (!xi_position_plausible(tail) || !smallest_head(view, tail, &position)) return false;
-    while (position < tail) {
-        uint64_t next = position;
-        bool valid = mark_run(view, &next, tail, m);
-        if (!smallest_head(view, tail, &now)) return false;
+/*
+ * Marks what the records from the cursor on name, or from the smallest head, if that is further on by now; up to the tail
+ * as it was at the beginning: what comes after it is of the living. False if the ring makes no sense.
+ */
+static bool mark_records(const struct xi_chan_view *view, struct xi_mark_cursor *c, const struct marker *m) {
+    uint64_t now;
+    if (!c->begun) {
+        *c = (struct xi_mark_cursor){true, 0, xi_load_acquire(&view->chan->tail)};
+        if (!xi_position_plausible(c->limit)) return false;
+    }
+    for (int runs = 0; runs < PART_RUNS && c->position < c->limit; runs++) {
+        if (!smallest_head(view, c->limit, &now)) return false;
+        uint64_t position = now > c->position ? now : c->position, next = position;
+        bool valid = mark_run(view, &next, c->limit, m);
+        if (!smallest_head(view, c->limit, &now)) return false;
         if (now <= position && !valid) return false;
-        position = now > position ? now : next;
+        c->position = now > position ? now : next;
     }
     return true;
 }
@@ -85,9 +96,17 @@ static void mark_words(const struct xi_chan_view *view, const struct marker *m) 
     }
 }
 
-void xi_mark_channel(const struct xi_chan_view *view, xi_mark_fn mark, void *context) {
+enum xi_marked xi_mark_part(const struct xi_chan_view *view, struct xi_mark_cursor *cursor, xi_mark_fn mark, void *context) {
     const struct marker m = {mark, context};
-    if (!mark_records(view, &m)) mark_words(view, &m);
+    if (!view->lost && mark_records(view, cursor, &m)) return cursor->position < cursor->limit ? XI_MARK_MORE : XI_MARK_DONE;
+    if (xi_load_acquire(&view->chan->ring) != view->word) return XI_MARK_MOVED;
+    mark_words(view, &m);
+    return XI_MARK_DONE;
+}
+
+void xi_mark_channel(const struct xi_chan_view *view, xi_mark_fn mark, void *context) {
+    struct xi_mark_cursor cursor = {.begun = false};
+    while (xi_mark_part(view, &cursor, mark, context) == XI_MARK_MORE) continue;
 }
 
 /*
@@ -122,6 +141,7 @@ bool xi_channel_empty(const struct xi_chan_view *view) {
     uint64_t active = xi_load_full(&chan->active), tail = xi_load_full(&chan->tail);
     /* What is kept for those that join keeps the channel, until it is closed. */
     if (chan->retain && xi_load_full(&chan->closed)) active &= ~XI_RETAIN_BIT;
+    if (view->lost) return true; /* nobody can find what was in it */
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         if (!(active >> g & 1)) continue;
         uint64_t head = xi_load_full(&chan->groups[g].head);

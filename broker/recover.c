@@ -11,6 +11,7 @@
 
 #define SLICE_NS 2000000
 #define MS ((int64_t)1000000)
+#define MOVES_MOST 100 /* of a ring while one channel is repaired: more are garbage written on purpose */
 
 enum phase { MEND_CHANNELS, MEND_GROUPS };
 
@@ -21,6 +22,7 @@ struct mend {
     enum phase phase;
     uint64_t *channels; /* ids; in the second phase those with groups that are to end */
     uint32_t count, at, kept, total, borrows;
+    uint32_t again; /* looks at the same channel, whose ring moved under them */
     int64_t begun, due, backoff;
     bool died;
     char fate[48];
@@ -88,7 +90,11 @@ static void mend_channels(struct recover *r, struct mend *m, int64_t until) {
         uint64_t id = m->channels[m->at++];
         if (view_of(r, id, &view)) {
             struct xi_dead dead = dead_of(r, m); /* anew each time: a trim may have unmapped it */
-            xi_repair_channel(&view, &dead, &r->w->repair);
+            if (!xi_repair_channel(&view, &dead, &r->w->repair) && ++m->again < MOVES_MOST) {
+                m->at--; /* its ring has moved meanwhile */
+                continue;
+            }
+            m->again = 0;
             if (has_group_of(&view, &dead)) m->channels[m->kept++] = id;
             m->total++;
         }
@@ -302,7 +308,11 @@ static void sweep_slice(struct recover *r, int64_t until) {
     struct sweep *s = &r->sweep;
     while (s->at < s->count) {
         struct xi_chan_view view;
-        if (view_of(r, s->channels[s->at++], &view)) xi_mark_channel(&view, mark, r);
+        bool there = view_of(r, s->channels[s->at], &view);
+        if (!there || xi_mark_part(&view, &s->cursor, mark, r) == XI_MARK_DONE) {
+            s->at++;
+            s->cursor = (struct xi_mark_cursor){.begun = false};
+        }
         world_trim(r->w);
         if (s->at < s->count && loop_now() > until) {
             r->sweep_timer.at = until; /* due already: after what else waits */
@@ -346,8 +356,8 @@ void recover_adopted(struct recover *r) {
         for (uint32_t i = 0; i < r->st->chan_capacity; i++) {
             const struct chan *ch = &r->st->chans[i];
             if (!ch->id || !world_view(r->w, ch, &view)) continue;
-            if (pass == 0)
-                xi_repair_channel(&view, &broker, &r->w->repair);
+            if (pass == 0) /* what its ring's moving on leaves undone is judged at the next death */
+                (void)xi_repair_channel(&view, &broker, &r->w->repair);
             else
                 xi_ring_channel(&view, &r->w->repair);
             world_trim(r->w);

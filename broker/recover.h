@@ -31,6 +31,7 @@ struct sweep {
     bool active, again;
     uint64_t *channels; /* ids */
     uint32_t count, at;
+    struct xi_mark_cursor cursor; /* in the channel at `at` */
     int64_t id[XI_MAX_INTERPS]; /* of the orphans judged in this sweep, by slot; 0: none */
     bool named[XI_MAX_INTERPS];
     uint32_t orphans;

@@ -26,8 +26,13 @@
  * read that was not sent whole. A tail that contradicts every head is found
  * again by following the records from a head. A head that contradicts the tail
  * moves to the tail, and group.corrupt counts it; blocks that were named in
- * between stay with their owner until it ends. Every loop is bounded by the
+ * between stay with their owner until it ends. A `ring` that names none of the
+ * channel's rings is such a state too: where the records are cannot be known, so
+ * the channel begins anew in its own ring, empty. Every loop is bounded by the
  * ring's size or a constant.
+ *
+ * Moving the ring needs no repair of its own: `ring` says where it is, before
+ * and after the one store that moves it, and the mover's locks are freed as any.
  */
 #include "repair_internal.h"
 #include "xidata.h"
@@ -37,7 +42,18 @@ struct repair {
     struct xi_chan *chan;
     const struct xi_dead *dead;
     const struct xi_world *world;
+    bool stale; /* the ring has been seen elsewhere than in the view */
 };
+
+/*
+ * Under any lock that keeps the ring where it is: is it where the view has it? A lock that the dead one held did so since
+ * before the view was made. One that was free when it was seized did not: the living may have moved meanwhile.
+ */
+static bool moved(struct repair *r) {
+    bool elsewhere = xi_load_acquire(&r->chan->ring) != r->view->word;
+    r->stale = r->stale || elsewhere;
+    return elsewhere;
+}
 
 /* ------------------------------------------------------------------ locks */
 
@@ -291,16 +307,72 @@ static void judge_borrows(const struct repair *r, uint32_t g) {
     }
 }
 
-static void repair_group(const struct repair *r, uint32_t g, bool producers_ours) {
+static void repair_group(struct repair *r, uint32_t g, bool producers_ours) {
     struct xi_group *group = &r->chan->groups[g];
     struct tail_view t = look_at_tail(r, producers_ours);
     bool active = xi_load_acquire(&r->chan->active) >> g & 1;
-    bool wrong = active && !head_explained(r->view, xi_load_acquire(&group->head), t.tail, t.exact);
+    bool wrong = active && !r->view->lost && !head_explained(r->view, xi_load_acquire(&group->head), t.tail, t.exact);
     if (!seize(r, &group->lock, wrong)) return;
     t = look_at_tail(r, producers_ours); /* again: until now the head may have moved, and the tail before it */
-    if (active || xi_load_acquire(&group->state) != XI_GROUP_FREE) repair_head(r, group, &t);
+    bool known = !moved(r) && !r->view->lost;
+    if (known && (active || xi_load_acquire(&group->state) != XI_GROUP_FREE)) repair_head(r, group, &t);
     judge_borrows(r, g);
     unlock(r->world, &group->lock, &group->lock_sleep);
+}
+
+/* --------------------------------------- a `ring` that names none, under the producers' lock */
+
+/* The locks of the active groups; false, and none of them taken, when a living process holds one. */
+static bool seize_groups(const struct repair *r, uint64_t *taken) {
+    uint64_t active = xi_load_acquire(&r->chan->active);
+    bool all = true;
+    *taken = 0;
+    for (uint32_t g = 0; all && g < XI_MAX_GROUPS; g++) {
+        xi_a32 *lock = &r->chan->groups[g].lock;
+        if (!(active >> g & 1) || (xi_load_full(lock) != 0 && holder_is_gone(r, xi_load_full(lock)))) continue;
+        all = xi_do_cas32(lock, 0, XI_LOCK_OF(0));
+        if (all) *taken |= (uint64_t)1 << g;
+    }
+    return all;
+}
+
+static void free_groups(const struct repair *r, uint64_t taken) {
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
+        if (taken >> g & 1) unlock(r->world, &r->chan->groups[g].lock, &r->chan->groups[g].lock_sleep);
+}
+
+/* Where to go on: at the tail, or where somebody has come to. */
+static uint64_t plausible_tail(const struct repair *r) {
+    uint64_t tail = xi_load_acquire(&r->chan->tail), active = xi_load_acquire(&r->chan->active), most = 0;
+    if (xi_position_plausible(tail)) return tail;
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
+        uint64_t head = xi_load_acquire(&r->chan->groups[g].head);
+        if ((active >> g & 1) && xi_position_plausible(head) && head > most) most = head;
+    }
+    return most;
+}
+
+/*
+ * Nobody can tell where the channel's records are, nor can they be in its own ring, where what lies there is old. It
+ * begins anew there, empty: every group goes on at the tail, and group.corrupt counts it. True if that could be done.
+ */
+static bool bring_home(const struct repair *r) {
+    uint64_t taken, tail = plausible_tail(r);
+    bool all = seize_groups(r, &taken);
+    for (uint32_t g = 0; all && g < XI_MAX_GROUPS; g++) {
+        struct xi_group *group = &r->chan->groups[g];
+        if (!(xi_load_acquire(&r->chan->active) >> g & 1)) continue;
+        xi_put64(&group->head_seq, xi_load_acquire(&r->chan->tail_seq));
+        xi_put64(&group->head, tail);
+        xi_put64(&group->corrupt, xi_load_relaxed(&group->corrupt) + 1);
+    }
+    if (all) {
+        xi_put64(xi_ring_at(r->view, tail), 0);
+        xi_put64(&r->chan->tail, tail);
+        xi_put64(&r->chan->ring, 0);
+    }
+    free_groups(r, taken);
+    return all;
 }
 
 /* ------------------------------------- joins and ends, under the producers' lock */
@@ -310,7 +382,8 @@ static void drain(const struct xi_chan_view *view, uint32_t g, const struct xi_w
     uint64_t tail = xi_load_acquire(&view->chan->tail);
     uint64_t position = xi_load_acquire(&view->chan->groups[g].head);
     struct xi_record record;
-    if (!xi_position_plausible(tail) || !xi_position_plausible(position) || position < xi_lowest_head(view, tail))
+    if (view->lost || !xi_position_plausible(tail) || !xi_position_plausible(position) ||
+        position < xi_lowest_head(view, tail))
         return;
     for (; position < tail && xi_record_read(view, position, tail, &record); position = record.next) {
         if (XI_REC_KIND(record.header) != XI_REC_BLOCK) continue;
@@ -383,23 +456,34 @@ static bool producers_wrong(const struct xi_chan_view *view) {
     return queue_lost_its_group(view);
 }
 
-void xi_repair_channel(const struct xi_chan_view *view, const struct xi_dead *dead, const struct xi_world *world) {
-    const struct repair r = {view, view->chan, dead, world};
-    bool producers = seize(&r, &view->chan->lock, producers_wrong(view));
-    if (producers) {
-        restore_queue(&r);
-        repair_tail(&r);
-    }
-    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) repair_group(&r, g, producers);
-    if (producers) {
-        for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
-            if (!group_settled(view->chan, g)) settle_group(&r, g);
-        repair_min_head(&r);
+/* The producers' lock is ours: all but the groups' heads. */
+static void repair_producers(struct repair *r) {
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
+        if (!group_settled(r->chan, g)) settle_group(r, g);
+    repair_min_head(r);
+    unlock(r->world, &r->chan->lock, &r->chan->lock_sleep);
+}
+
+bool xi_repair_channel(const struct xi_chan_view *view, const struct xi_dead *dead, const struct xi_world *world) {
+    struct xi_chan_view here = *view;
+    struct repair r = {&here, view->chan, dead, world, false};
+    bool producers = seize(&r, &view->chan->lock, view->lost || producers_wrong(view));
+    if (producers && moved(&r)) {
         unlock(world, &view->chan->lock, &view->chan->lock_sleep);
+        producers = false;
     }
-    xi_forget_waiters(view, dead);
+    if (producers) restore_queue(&r);
+    if (producers && here.lost && bring_home(&r)) {
+        here.lost = false;
+        here.word = 0;
+    }
+    if (producers && !here.lost) repair_tail(&r);
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) repair_group(&r, g, producers);
+    if (producers) repair_producers(&r);
+    xi_forget_waiters(&here, dead);
     wake_locks(&r);
-    xi_ring_channel(view, world);
+    xi_ring_channel(&here, world);
+    return !r.stale;
 }
 
 /* ------------------------------------------------------- groups that end with it */
@@ -422,11 +506,13 @@ static bool end_owned(const struct xi_chan_view *view, uint32_t g, const struct 
 bool xi_repair_groups(const struct xi_chan_view *view, const struct xi_dead *dead, const struct xi_world *world) {
     struct xi_chan *chan = view->chan;
     uint64_t due = 0;
-    bool done = true;
+    bool done;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
         if (ends_with(chan, g, dead)) due |= (uint64_t)1 << g;
     if (due == 0) return true;
     if (!xi_do_cas32(&chan->lock, 0, XI_LOCK_OF(0))) return false;
+    if (xi_load_acquire(&chan->ring) != view->word) due = 0; /* moved since the view was made */
+    done = due != 0;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
         if ((due >> g & 1) && ends_with(chan, g, dead) && !end_owned(view, g, world)) done = false;
     unlock(world, &chan->lock, &chan->lock_sleep);

@@ -33,12 +33,17 @@ struct xi_world {
     void (*futex_wake)(void *context, xi_a32 *word, int count);
 };
 
-/* A channel as the broker has it mapped; the numbers are its own checked copies. */
+/*
+ * A channel as the broker has it mapped; the numbers are its own checked copies. `word` says where the ring was when the
+ * view was made: members may move it as long as nobody holds a lock of the channel.
+ */
 struct xi_chan_view {
     struct xi_chan *chan;
     uint8_t *ring; /* mapped twice in a row */
     uint64_t capacity;
     uint32_t segment;
+    bool lost;     /* `word` names no ring of this channel; the view is at the channel's own, which holds nothing */
+    uint64_t word;
 };
 
 /* The dead one's borrow entries, in any number of chunks. */
@@ -59,8 +64,10 @@ struct xi_dead {
  * entries; then rings for whatever has something to do and wakes lock waiters.
  * Never waits. Works on hostile contents: a state that no order of stores
  * explains is brought to a consistent one, and counted in group.corrupt.
+ * False: the living have moved the ring since the view was made; what only the
+ * new place can tell is left for a call with a new view.
  */
-void xi_repair_channel(const struct xi_chan_view *view, const struct xi_dead *dead, const struct xi_world *world);
+bool xi_repair_channel(const struct xi_chan_view *view, const struct xi_dead *dead, const struct xi_world *world);
 
 /* After every channel is repaired: releases every borrow of the dead, telling owners where a free function waits. */
 void xi_repair_borrows(const struct xi_dead *dead, const struct xi_world *world);
@@ -106,6 +113,17 @@ bool xi_channel_empty(const struct xi_chan_view *view);
  */
 typedef void (*xi_mark_fn)(void *context, uint32_t segment, uint32_t granule);
 void xi_mark_channel(const struct xi_chan_view *view, xi_mark_fn mark, void *context);
+/*
+ * The same in parts, since a ring that has grown may hold millions of records:
+ * call it with a cursor that is all zero at first, and a new view each time,
+ * until it is done. MOVED: the ring is elsewhere by now; likewise call again.
+ */
+struct xi_mark_cursor {
+    bool begun;
+    uint64_t position, limit;
+};
+enum xi_marked { XI_MARK_DONE, XI_MARK_MORE, XI_MARK_MOVED };
+enum xi_marked xi_mark_part(const struct xi_chan_view *view, struct xi_mark_cursor *cursor, xi_mark_fn mark, void *context);
 void xi_mark_borrows(const struct xi_borrow_view *borrows, size_t chunks, xi_mark_fn mark, void *context);
 
 #endif

@@ -122,7 +122,7 @@ static uint32_t consumers_due(const struct xi_chan_view *view, uint32_t g) {
     struct xi_group *group = &chan->groups[g];
     bool active = xi_load_full(&chan->active) >> g & 1;
     uint64_t head = xi_load_full(&group->head);
-    if (!active || xi_load_full(&chan->closed) != 0 || !xi_position_plausible(head)) return XI_MAX_WAITERS;
+    if (!active || xi_load_full(&chan->closed) != 0 || !xi_position_plausible(head) || view->lost) return XI_MAX_WAITERS;
     if (xi_load_full(&chan->producers) == 0) return XI_MAX_WAITERS; /* those who need one are told that there is none */
     if (xi_load_full(xi_ring_at(view, head)) == 0) return 0;
     uint64_t values = xi_load_full(&chan->tail_seq) - xi_load_full(&group->head_seq);
@@ -130,12 +130,13 @@ static uint32_t consumers_due(const struct xi_chan_view *view, uint32_t g) {
     return values < XI_MAX_WAITERS ? (uint32_t)values : XI_MAX_WAITERS;
 }
 
-/* True if a producer might find space, or must find out that the channel is closed. */
+/* True if a producer might find space or make some by growing, or must find out that the channel is closed. */
 static bool producers_due(const struct xi_chan_view *view) {
     struct xi_chan *chan = view->chan;
     uint64_t tail = xi_load_full(&chan->tail);
-    if (xi_load_full(&chan->closed) != 0 || !xi_position_plausible(tail)) return true;
+    if (xi_load_full(&chan->closed) != 0 || !xi_position_plausible(tail) || view->lost) return true;
     if (xi_load_full(&chan->consumers) == 0) return true;
+    if (view->capacity < chan->grow_max) return true; /* the dead one may have been at it */
     uint64_t active = xi_load_full(&chan->active), smallest_record = 8 + 8 + 8;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         uint64_t head = xi_load_full(&chan->groups[g].head);

@@ -174,6 +174,8 @@ static void request_joined(struct state *st, struct interp *me, const struct xi_
     case XI_OP_BORROWS: request_borrows(st, me, q); break;
     case XI_OP_SEGMENT: request_segment(st, me, q); break;
     case XI_OP_ACKS: request_acks(st, me, q); break;
+    case XI_OP_RING: request_ring(st, me, q); break;
+    case XI_OP_RING_DROP: request_ring_drop(st, me, q); break;
     case XI_OP_REF: request_ref(st, me, q); break;
     case XI_OP_UNREF: request_unref(st, me, q); break;
     default: refuse(st, XI_E_INVAL, "this broker knows no request %u; is it of an older version?", q->op);
@@ -224,7 +226,7 @@ static void on_failed(struct state *st, const struct event *event) {
             interp_undo_join(st);
         else if (st->current.op == XI_OP_OPEN)
             channel_undo_open(st);
-        else if (st->current.op == XI_OP_ACKS)
+        else if (st->current.op == XI_OP_ACKS || st->current.op == XI_OP_RING)
             part_undo(st);
         else
             segment_undo(st);
@@ -263,6 +265,7 @@ void state_step(struct state *st, const struct event *event) {
         break;
     case EVENT_ADOPTED:
         channels_end(st);
+        parts_ask_all(st);
         if (!st->declaring) channels_check(st);
         break;
     case EVENT_SHUTDOWN:

@@ -100,6 +100,7 @@ struct part {
     uint64_t size;
     uint32_t uid;
     int64_t maker; /* id of the interpreter that asked for it */
+    bool filling;  /* a ring: its maker is about to move the channel into it */
 };
 
 struct chan {

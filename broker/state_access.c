@@ -91,7 +91,8 @@ bool access_to_segment(const struct state *st, const struct interp *me, uint32_t
     const uint64_t *found = table_find(&st->segments, number);
     if (!st->open || !found) return found != NULL;
     uint32_t kind = SEGMENT_KIND(*found), place = SEGMENT_PLACE(*found);
-    if (kind == XI_SEG_CHANNEL || kind == XI_SEG_ACKS) return table_find(&me->opened, st->chans[place].id) != NULL;
+    if (kind == XI_SEG_CHANNEL || kind == XI_SEG_ACKS || kind == XI_SEG_RING)
+        return table_find(&me->opened, st->chans[place].id) != NULL;
     if (place >= XI_MAX_INTERPS) return false;
     const struct interp *owner = &st->interps[place];
     if (owner->uid == me->uid) return true;

@@ -93,6 +93,13 @@ static bool opened_is_valid(const struct state *st, const char **why) {
     return true;
 }
 
+/* Is here, or is being repaired. */
+static bool lives(const struct state *st, int64_t id) {
+    for (uint32_t i = 1; i < XI_MAX_INTERPS; i++)
+        if (st->interps[i].id == id) return st->interps[i].life == INTERP_LIVE || st->interps[i].life == INTERP_DYING;
+    return false;
+}
+
 static bool parts_are_valid(const struct state *st, uint32_t index, struct sums *sums, const char **why) {
     const struct chan *ch = &st->chans[index];
     for (uint32_t i = 0; i < ch->part_count; i++) {
@@ -100,6 +107,8 @@ static bool parts_are_valid(const struct state *st, uint32_t index, struct sums 
         uint64_t *found = table_find(&st->segments, p->number);
         REQUIRE(found && *found == SEGMENT_VALUE(p->kind, index), "a part of a channel is not in the table");
         REQUIRE(p->number < st->next_segment, "a segment number from the future");
+        REQUIRE(p->kind != XI_SEG_RING || p->size <= XI_PAGE + ch->grow_max, "a ring larger than its channel may grow");
+        REQUIRE(!p->filling || lives(st, p->maker), "a ring is being filled by nobody");
         sums->segments++;
         sums->bytes += p->size;
     }

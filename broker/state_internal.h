@@ -90,6 +90,12 @@ void parts_ask(struct state *st, uint32_t index);
 void part_unused(struct state *st, uint64_t channel, uint32_t number);
 void part_undo(struct state *st);
 void request_acks(struct state *st, struct interp *me, const struct xi_request *q);
+void request_ring(struct state *st, struct interp *me, const struct xi_request *q);
+void request_ring_drop(struct state *st, struct interp *me, const struct xi_request *q);
+/* Whatever moves this interpreter had begun are nobody's any more. */
+void rings_give_up(struct state *st, int64_t maker);
+/* Asks about the parts of all channels. */
+void parts_ask_all(struct state *st);
 
 /* state_channel.c */
 void request_open(struct state *st, struct interp *me, const struct xi_request *q);

@@ -151,6 +151,7 @@ static void rejoin(struct state *st, struct conn *conn, const struct xi_request 
         st->declaring++;
     }
     forget_declared(st, in);
+    rings_give_up(st, in->id);
     in->conn = st->current.conn;
     conn->slot = (uint32_t)*slot;
     st->current.made = st->current.rejoined = true;
@@ -301,6 +302,7 @@ void interp_repaired(struct state *st, uint32_t slot) {
     struct interp *in = &st->interps[slot];
     st->dying--;
     bool last = stop_declaring(st, in);
+    rings_give_up(st, in->id);
     drop_handles(st, in);
     struct conn *conn = in->conn ? conn_of(st, in->conn) : NULL;
     if (conn) conn->slot = 0;

@@ -57,6 +57,11 @@ void parts_ask(struct state *st, uint32_t index) {
     a->channel = st->chans[index].id;
 }
 
+void parts_ask_all(struct state *st) {
+    for (uint32_t i = 0; i < st->chan_capacity; i++)
+        if (st->chans[i].id) parts_ask(st, i);
+}
+
 void part_unused(struct state *st, uint64_t channel, uint32_t number) {
     int64_t index = state_channel_index(st, channel);
     if (index >= 0) part_let_go(st, (uint32_t)index, number);
@@ -67,7 +72,7 @@ void part_undo(struct state *st) { part_let_go(st, st->current.index, st->curren
 /* Decides that a part is made for the current request, if the quota allows it. */
 static void part_make(struct state *st, struct interp *me, const struct xi_request *q, uint32_t index, uint32_t kind,
                       uint64_t size) {
-    struct part p = {.kind = kind, .size = size, .uid = me->uid, .maker = me->id};
+    struct part p = {.kind = kind, .size = size, .uid = me->uid, .maker = me->id, .filling = kind == XI_SEG_RING};
     struct state_limits cost = cost_of(&p);
     if (!afford(st, me->uid, &cost) || !(p.number = take_number(st))) return;
     part_hold(st, index, &p);
@@ -108,4 +113,58 @@ void request_acks(struct state *st, struct interp *me, const struct xi_request *
         part_make(st, me, q, (uint32_t)index, XI_SEG_ACKS, XI_ACKS_SIZE(q->c));
         parts_ask(st, (uint32_t)index); /* whatever an earlier group of this channel has left */
     }
+}
+
+/*
+ * Rings that channels have grown into (wire/layout.h, "Growing"). One is being
+ * filled from the request until its maker says that the move is over, or dies, or
+ * begins to declare anew; meanwhile nobody else gets one for the same channel, so
+ * that a hundred senders who find it full at once do not reserve a hundred rings.
+ * One that is not being filled and not in use is removed. Should its maker live
+ * after all and be about to use it, the two settle that between them: see
+ * world_ring_idle().
+ */
+static bool ring_wanted(struct state *st, const struct chan *ch, uint64_t capacity) {
+    if (!xi_is_pow2(capacity) || capacity <= ch->capacity || capacity > ch->grow_max) {
+        refuse(st, XI_E_INVAL, "channel \"%s\" has no use for a ring of %llu bytes: powers of two beyond %llu, up to %llu",
+               ch->name, (unsigned long long)capacity, (unsigned long long)ch->capacity, (unsigned long long)ch->grow_max);
+        return false;
+    }
+    for (uint32_t i = 0; i < ch->part_count; i++)
+        if (ch->parts[i].filling) {
+            refuse(st, XI_E_AGAIN, "another interpreter is about to move channel \"%s\" into another ring", ch->name);
+            return false;
+        }
+    return true;
+}
+
+void request_ring(struct state *st, struct interp *me, const struct xi_request *q) {
+    int64_t index = open_channel(st, me, q->a);
+    if (index >= 0 && ring_wanted(st, &st->chans[index], q->b))
+        part_make(st, me, q, (uint32_t)index, XI_SEG_RING, XI_PAGE + q->b);
+}
+
+/* True if `maker` was filling one. */
+static bool give_up(struct chan *ch, int64_t maker) {
+    bool any = false;
+    for (uint32_t i = 0; i < ch->part_count; i++) {
+        struct part *p = &ch->parts[i];
+        if (!p->filling || p->maker != maker) continue;
+        p->filling = false;
+        any = true;
+    }
+    return any;
+}
+
+void request_ring_drop(struct state *st, struct interp *me, const struct xi_request *q) {
+    int64_t index = open_channel(st, me, q->a);
+    if (index < 0) return;
+    (void)give_up(&st->chans[index], me->id);
+    parts_ask(st, (uint32_t)index);
+    answer(st, 0, 0, 0, 0);
+}
+
+void rings_give_up(struct state *st, int64_t maker) {
+    for (uint32_t i = 0; i < st->chan_capacity; i++)
+        if (st->chans[i].id && give_up(&st->chans[i], maker)) parts_ask(st, i);
 }

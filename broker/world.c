@@ -86,6 +86,7 @@ int world_map(struct world *w, struct seg *s) {
     }
     if (rc == 0)
         rc = s->kind == XI_SEG_CHANNEL ? xi_map_channel(fd, false, &expect, &s->map, NULL)
+             : s->kind == XI_SEG_RING  ? xi_map_ring(fd, s->channel, &expect, &s->map)
                                        : xi_segment_map(fd, true, false, &expect, &s->map);
     if (fd >= 0 && s->fd < 0) close(fd);
     if (rc) return rc;
@@ -214,7 +215,7 @@ void world_remove_all(struct world *w, const struct state *st) {
         if (!table_next(&w->segs, &at, &number, &value)) break;
         struct seg *s = (struct seg *)(uintptr_t)value;
         /* What the living have mapped they may still be reading: it loses its name only, and goes with them. */
-        bool channels = s->kind == XI_SEG_CHANNEL || s->kind == XI_SEG_ACKS;
+        bool channels = s->kind == XI_SEG_CHANNEL || s->kind == XI_SEG_ACKS || s->kind == XI_SEG_RING;
         world_remove(w, s->number, !channels && !owner_lives(st, s->slot));
     }
     if (w->memfd || !w->registry) return;
@@ -254,7 +255,8 @@ static int make_segment(struct world *w, uint32_t number, uint32_t kind, uint32_
                               .owner_id = id};
     char name[XI_SHM_NAME_MAX];
     world_name(w, name, number);
-    int rc = xi_segment_make(w->memfd ? NULL : name, &head, fd);
+    const char *named = w->memfd ? NULL : name;
+    int rc = kind == XI_SEG_RING ? xi_segment_make_sparse(named, &head, fd) : xi_segment_make(named, &head, fd);
     if (rc) return rc;
     int keep = -1;
     if (w->memfd && (keep = fcntl(*fd, F_DUPFD_CLOEXEC, 3)) < 0) {
@@ -405,12 +407,37 @@ static int fill_acks(int fd, const struct chan *ch, const struct xi_request *q, 
 int world_make_part(struct world *w, const struct state *st, uint32_t index, uint32_t number, uint64_t size,
                     const struct xi_request *q, int *made) {
     const struct chan *ch = &st->chans[index];
-    int64_t maker = 0;
+    struct part p = {.number = 0};
     for (uint32_t i = 0; i < ch->part_count; i++)
-        if (ch->parts[i].number == number) maker = ch->parts[i].maker;
+        if (ch->parts[i].number == number) p = ch->parts[i];
     take_numbers(w, st);
-    int rc = make_segment(w, number, XI_SEG_ACKS, 0, 0, size, made);
-    return rc ? rc : fill_acks(*made, ch, q, maker);
+    int rc = make_segment(w, number, p.kind, 0, 0, size, made);
+    if (rc || p.kind == XI_SEG_ACKS) return rc ? rc : fill_acks(*made, ch, q, p.maker);
+    seg_of(w, number)->channel = ch->id;
+    return write_at(*made, &ch->id, sizeof ch->id, offsetof(struct xi_ring_head, chan_id));
+}
+
+/* The one page of a segment that is there whatever else of it is. */
+static struct xi_segment *map_head(struct world *w, const struct seg *s) {
+    int fd;
+    if (world_open(w, s->number, true, &fd) != 0) return NULL;
+    void *base = mmap(NULL, XI_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    return base == MAP_FAILED ? NULL : base;
+}
+
+bool world_ring_idle(struct world *w, const struct chan *ch, uint32_t number) {
+    struct seg *s = seg_of(w, number), *channel = mapped(w, ch->segment, XI_SEG_CHANNEL);
+    if (!s || s->kind != XI_SEG_RING || !channel) return false;
+    xi_a64 *ring = &((struct xi_chan *)channel->map.base)->ring;
+    if (XI_RING_SEGMENT(xi_load_full(ring)) == number) return false;
+    struct xi_segment *head = map_head(w, s);
+    if (!head) return false; /* it may go when the channel goes */
+    (void)xi_exchange_full(&head->gone, 1u);
+    bool idle = XI_RING_SEGMENT(xi_load_full(ring)) != number;
+    if (!idle) xi_store_full(&head->gone, 0u);
+    munmap(head, XI_PAGE);
+    return idle;
 }
 
 /* ---- changing and removing ---- */
@@ -518,11 +545,29 @@ int world_open(struct world *w, uint32_t number, bool writable, int *fd) {
     return xi_segment_open(name, writable, fd);
 }
 
+/* The ring that the channel has grown into, if that is one of its rings; else the view is lost. */
+static void view_ring(struct world *w, const struct chan *ch, struct xi_chan_view *view) {
+    uint32_t number = XI_RING_SEGMENT(view->word), log2 = XI_RING_LOG2(view->word);
+    struct seg *s = seg_of(w, number);
+    view->lost = true;
+    if (view->word != XI_RING(number, log2) || log2 >= 64 || !s || s->kind != XI_SEG_RING || s->channel != ch->id ||
+        s->size != XI_PAGE + ((uint64_t)1 << log2) || world_map(w, s) != 0)
+        return;
+    view->ring = (uint8_t *)s->map.base + XI_PAGE;
+    view->capacity = (uint64_t)1 << log2;
+    view->lost = false;
+}
+
 bool world_view(struct world *w, const struct chan *ch, struct xi_chan_view *view) {
     struct seg *s = mapped(w, ch->segment, XI_SEG_CHANNEL);
     if (!s || s->map.size != XI_RING_OFFSET + ch->capacity) return false;
     uint8_t *base = s->map.base;
-    *view = (struct xi_chan_view){(struct xi_chan *)base, base + XI_RING_OFFSET, ch->capacity, ch->segment};
+    *view = (struct xi_chan_view){.chan = (struct xi_chan *)base,
+                                  .ring = base + XI_RING_OFFSET,
+                                  .capacity = ch->capacity,
+                                  .segment = ch->segment,
+                                  .word = xi_load_acquire(&((struct xi_chan *)base)->ring)};
+    if (view->word) view_ring(w, ch, view);
     return true;
 }
 

@@ -31,6 +31,7 @@
 struct seg {
     uint32_t number, kind, slot;
     uint64_t size;
+    uint64_t channel; /* id of the channel that a ring belongs to */
     int fd; /* of a memfd; else -1 */
     struct xi_map map;
     struct seg *newer, *older; /* mapped ones, by use */
@@ -73,6 +74,12 @@ int world_make_borrows(struct world *w, const struct state *st, uint32_t slot, u
                        int *made);
 int world_make_part(struct world *w, const struct state *st, uint32_t index, uint32_t number, uint64_t size,
                     const struct xi_request *q, int *made);
+/*
+ * True if the channel does not use this ring of it, and never will. Whoever filled it may live and be about to use it: we
+ * say `gone` in its head and then look at the channel; it names the ring in the channel and then looks at `gone`. So one of
+ * the two sees what the other did, and gives way.
+ */
+bool world_ring_idle(struct world *w, const struct chan *ch, uint32_t number);
 void world_remove(struct world *w, uint32_t number, bool empty_it);
 void world_publish_slot(struct world *w, const struct state *st, uint32_t slot);
 void world_publish_channel(struct world *w, const struct state *st, uint32_t index);

@@ -76,7 +76,7 @@ static void use_mapping(struct xi_channel *ch, const struct xi_reply *r) {
     ch->max_values = f->max_values;
     ch->grow_max = f->grow_max;
     ch->ttl_ns = f->ttl_ns;
-    ch->fast_max = f->ttl_ns ? 0 : ch->inline_max;
+    ch->fast_max = f->ttl_ns || f->max_values ? 0 : ch->inline_max;
     ch->retain = f->retain;
     ch->when_full = f->when_full;
     memcpy(ch->dead, f->dead, sizeof ch->dead);
@@ -196,6 +196,7 @@ int xi_channel_free(xi_channel *ch) {
         xi_channel_flush(ch);
         list_remove(me, ch);
         xi_views_drop(ch);
+        xi_ring_tell(ch);
         post_close(me, ch->id, ch->flags);
         xi_maps_put(ch->entry);
     }
@@ -305,6 +306,7 @@ int xi_channel_stat(xi_channel *ch, xi_channel_info *out) {
     out->producers = xi_load_relaxed(&ch->chan->producers);
     out->consumers = xi_load_relaxed(&ch->chan->consumers);
     out->handles = xi_observer_handles(ch->interp->observer, ch->id);
+    out->grow = ch->grow_max;
     xi_channel_read_stat(ch->chan, out);
     out->shared_with_others = ch->shared;
     xi_observer_read_access(ch->interp->observer, ch->id, out);

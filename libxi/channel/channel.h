@@ -74,6 +74,19 @@ struct xi_channel {
     } *flights;
     size_t flight_head, flight_count, flight_capacity, flight_bytes;
     struct xi_member *members; /* of sets: set.c, under interp->sets.mutex */
+    /* Of a channel with max_values, under the producers' lock: a group that stands at this position, or further on, has
+     * received so many values. */
+    uint64_t floor_position, floor_seq;
+    /* Moving the ring (ring.c). */
+    struct xi_moving {
+        _Atomic bool under_way;  /* by some thread of this handle */
+        _Atomic bool untold;     /* the broker has yet to be told that a move is over */
+        _Atomic int64_t not_before; /* ns: when to try again what was refused, or has just been done */
+        _Atomic int refused;     /* why it could not grow: an enum xi_error, or 0 */
+        _Atomic uint64_t small_word; /* the ring that has been almost empty */
+        _Atomic int64_t small_since; /* and since when */
+        _Atomic uint32_t passed; /* values received from a ring that is not the channel's own */
+    } moving;
     struct xi_channel *next;
     char name[80];
 };
@@ -133,9 +146,37 @@ static inline bool xi_has_consumers(const struct xi_channel *ch) {
 /* Why nothing goes through it any more: CLOSED or REMOVED. Why the group that was joined is no more: LEFT or REMOVED. */
 int xi_fail_closed(const struct xi_channel *ch);
 int xi_fail_ended(const struct xi_channel *ch);
+/* What a send waits for that finds no room. */
+enum xi_lack { XI_LACK_NONE, XI_LACK_BYTES, XI_LACK_BLOCKS, XI_LACK_VALUES };
+struct xi_want {
+    uint64_t length; /* of the record to be placed, without its header */
+    uint64_t head;   /* BLOCKS: every group has to have come so far */
+    enum xi_lack lack;
+};
 
 /* ring.c: where the ring is. */
 int xi_follow_ring(struct xi_channel *ch, bool receiving, int64_t timeout);
+/* True if the ring may become larger than it is. A look without a lock. */
+static inline bool xi_ring_may_grow(struct xi_channel *ch);
+/* The same, and that was not refused a moment ago. */
+bool xi_ring_could_grow(struct xi_channel *ch);
+/*
+ * For a send that lacks bytes: moves into a larger ring. 1: done, or somebody else did something: look again. 0: not now;
+ * xi_ring_refusal() says why. Or an error of the call: INTR, LEFT. May ask the broker, for some tenths of a second at most.
+ */
+int xi_ring_grow(struct xi_channel *ch, const struct xi_want *want);
+const char *xi_ring_refusal(struct xi_channel *ch);
+/*
+ * For whoever passes by, without a lock: moves the ring into a smaller one, or home, if it has been almost empty for a
+ * while. Waits for a few milliseconds at most, for the broker for some tenths of a second. 0, or INTR.
+ */
+int xi_ring_look(struct xi_channel *ch);
+/* After `n` values were received from a ring that is not the channel's own: looks now and then. */
+void xi_ring_passed(struct xi_channel *ch, uint32_t n);
+/* A sleeping thread's look, once a second: at all the channels that this interpreter has open. */
+int xi_rings_look(struct xi_interp *me);
+/* Tells the broker that a move is over, should that not have been possible at the time. */
+void xi_ring_tell(struct xi_channel *ch);
 /* Lets go of what the views have mapped; nobody uses the handle any more. */
 void xi_views_drop(struct xi_channel *ch);
 
@@ -164,6 +205,11 @@ static inline int xi_lock_receive(struct xi_channel *ch, int64_t timeout) {
 static inline uint64_t xi_ring_capacity(const struct xi_channel *ch, uint64_t word) {
     return word == 0 ? ch->home.capacity : (uint64_t)1 << (XI_RING_LOG2(word) & 63);
 }
+
+static inline bool xi_ring_may_grow(struct xi_channel *ch) {
+    return ch->grow_max && xi_ring_capacity(ch, xi_load_relaxed(&ch->chan->ring)) < ch->grow_max;
+}
+
 /* log.c: the ring itself. */
 static inline uint8_t *xi_payload_at(const struct xi_view *v, uint64_t position) {
     return v->ring + (position & v->mask & ~(uint64_t)7) + 8;
@@ -195,7 +241,7 @@ struct xi_record {
 static inline uint32_t xi_record_length(const struct xi_record *r) { return r->length + r->extra_length; }
 /*
  * Appends up to n records under the producers' lock, which the caller holds.
- * Returns how many, 0 when there is no room for the first, or CORRUPT, CLOSED.
+ * Returns how many, 0 when there is no room for the first and *want says what it lacks, or CORRUPT, CLOSED.
  * `sending`, where not NULL, is the block that the single record names: marked
  * sent just before the header that publishes it.
  */
@@ -203,10 +249,14 @@ struct xi_sending {
     struct xi_block *block;
     uint32_t free_index;
     uint64_t free_argument;
-    uint32_t wait_length; /* out: what to wait for room for, where it is not the record's own length */
 };
-int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, struct xi_sending *sending);
-/* True if a record of `length` would fit now, or never will: a look without the lock. */
+int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, struct xi_sending *sending,
+                      struct xi_want *want);
+/* Under the producers' lock: the smallest head of the active groups, and min_head made that. */
+uint64_t xi_log_floor(struct xi_channel *ch);
+/* True if what is wanted is there now, or never will be: a look without the lock. */
+bool xi_log_has_room_for(struct xi_channel *ch, const struct xi_want *want);
+/* True if a record of `length` could be sent now, be it by growing or by dropping the oldest, or never will. */
 bool xi_log_has_room(struct xi_channel *ch, uint32_t length);
 /* How far the slowest group has come: a look without the lock, for telling whether it goes on. */
 uint64_t xi_log_smallest_head(struct xi_channel *ch);
@@ -219,6 +269,29 @@ bool xi_log_has_value(struct xi_channel *ch);
 static inline bool xi_log_tail_beyond(struct xi_channel *ch, uint64_t head) {
     return (int64_t)(xi_load_full(&ch->chan->tail) - head) > 0;
 }
+
+/*
+ * drop.c: in a channel of XI_FULL_DROP the oldest values make room, each received and released on behalf of the groups that
+ * have yet to receive it. What must be mapped and taken for blocks is prepared without a lock: so a round under the lock may
+ * end in having something to prepare, and another follows.
+ */
+#define XI_DROPS 8
+struct xi_drops {
+    struct xi_drop {
+        struct xi_descriptor d;
+        struct xi_map_entry *entry; /* NULL: names nothing that there is */
+        uint32_t group, flags;
+        uint32_t borrow; /* index + 1 */
+        enum { XI_DROP_WANTED, XI_DROP_READY, XI_DROP_TAKEN } state;
+    } drop[XI_DROPS];
+    unsigned count;
+    const char *kept; /* what keeps the oldest where they are */
+};
+/* Under the producers' lock: 1 there is room for what was wanted, 0 there cannot be (d->kept), XI_E_AGAIN something is to be
+ * prepared first. */
+int xi_drop_oldest(struct xi_channel *ch, const struct xi_want *want, struct xi_drops *d);
+/* Without the lock. Releases what was taken; then forgets, or prepares, the rest. */
+int xi_drops_settle(struct xi_channel *ch, struct xi_drops *d, bool again);
 
 /* park.c: sleepers of the channel's sides. */
 /* Rings up to n of the consumers of every group, after n values were published and the lock was released. */
@@ -242,6 +315,9 @@ static inline void xi_wake_producers(struct xi_channel *ch) {
  * ENDING, BROKER, LIMIT.
  */
 int xi_wait_side(struct xi_channel *ch, uint32_t side, uint32_t length, int64_t deadline);
+/* The same for a producer. In a channel whose ring may grow also 0 whenever somebody rang, or a second has passed: what kept
+ * it from growing may be over. */
+int xi_wait_for_room(struct xi_channel *ch, const struct xi_want *want, int64_t deadline);
 
 /* Around a sleep, so that whoever frees the handle or leaves waits for it. */
 void xi_wait_enter(struct xi_channel *ch);

@@ -33,15 +33,18 @@ static int broken(struct xi_channel *ch) {
 
 /*
  * Values in the arena count against the channel too, or a queue of 64 KiB would
- * hold 1,600 values of any size: each handle may have 64 times the capacity, or
- * 16 values, that not every group has received. Positions tell which those are,
- * so a death of anybody else changes nothing.
+ * hold 1,600 values of any size: each handle may have 64 times the capacity (or
+ * as much as the ring may grow to, if that is more), or 16 values, that not every
+ * group has received. Positions tell which those are, so a death of anybody else
+ * changes nothing.
  */
 #define FLIGHT_VALUES 16u
 #define FLIGHT_TIMES 64u
 
 static bool too_much(const struct xi_channel *ch, size_t size) {
-    return ch->flight_count >= FLIGHT_VALUES && ch->flight_bytes + size > FLIGHT_TIMES * ch->home.capacity;
+    uint64_t most = FLIGHT_TIMES * ch->home.capacity;
+    if (ch->grow_max > most) most = ch->grow_max;
+    return ch->flight_count >= FLIGHT_VALUES && ch->flight_bytes + size > most;
 }
 
 /* Forgets what all groups have received, given how far the slowest has come. */
@@ -53,13 +56,13 @@ static void flights_settle(struct xi_channel *ch, uint64_t head) {
     }
 }
 
-static bool flights_full(struct xi_channel *ch, struct xi_sending *s, uint64_t active, uint64_t tail) {
+static bool flights_full(struct xi_channel *ch, const struct xi_sending *s, struct xi_want *want) {
     flights_settle(ch, xi_load_relaxed(&ch->chan->min_head)); /* so that the list is no longer than the ring */
     if (!too_much(ch, s->block->size)) return false;
-    flights_settle(ch, smallest_head(ch->chan, active, tail, ch->send_view.capacity));
+    flights_settle(ch, xi_log_floor(ch));
     if (!too_much(ch, s->block->size)) return false;
-    /* Room for this much is there as soon as the oldest has been received by all. */
-    s->wait_length = (uint32_t)(ch->send_view.capacity + ch->flights[ch->flight_head].end - tail - 16) & ~7u;
+    want->lack = XI_LACK_BLOCKS;
+    want->head = ch->flights[ch->flight_head].end;
     return true;
 }
 
@@ -82,7 +85,67 @@ static void flights_add(struct xi_channel *ch, size_t size, uint64_t end) {
     ch->flight_bytes += size;
 }
 
-int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, struct xi_sending *sending) {
+/* ------------------------------------------------------------ most values */
+
+/*
+ * Groups that have yet to receive what was sent: all but the one that keeps
+ * values for those who join later, which receives nothing.
+ */
+static uint64_t receiving(uint64_t active) { return active & ~((uint64_t)1 << XI_GROUP_RETAIN); }
+
+/* Of those groups the fewest values that one has received, at most `seq`. */
+static uint64_t fewest_received(struct xi_chan *c, uint64_t active, uint64_t seq) {
+    uint64_t most = 0;
+    for (active = receiving(active); active; active &= active - 1) {
+        uint64_t due = seq - xi_load_relaxed(&c->groups[__builtin_ctzll(active)].head_seq);
+        if ((int64_t)due > (int64_t)most) most = due; /* a receiver may be past the number as stored: nothing is due */
+    }
+    return seq - most;
+}
+
+/*
+ * Under the producers' lock, in a channel with max_values: how many more there may be now. Looks at the groups only when
+ * what is known says that there may be none: a group that stands at floor_position or further on has received floor_seq
+ * values, and none stands before min_head.
+ */
+static uint64_t values_left(struct xi_channel *ch, uint64_t active, uint64_t seq) {
+    if (seq - ch->floor_seq >= ch->max_values || xi_load_relaxed(&ch->chan->min_head) < ch->floor_position) {
+        uint64_t fewest = fewest_received(ch->chan, active, seq); /* before the positions, so at most what they say */
+        ch->floor_position = xi_log_floor(ch);
+        ch->floor_seq = fewest;
+    }
+    uint64_t due = seq - ch->floor_seq;
+    return due < ch->max_values ? ch->max_values - due : 0;
+}
+
+/* A look without the lock: whether one more may be sent. The numbers received first, so that none is past the one sent. */
+static bool values_fit(struct xi_channel *ch, uint64_t active) {
+    uint64_t numbers[XI_MAX_GROUPS];
+    unsigned n = 0;
+    for (active = receiving(active); active; active &= active - 1)
+        numbers[n++] = xi_load_full(&ch->chan->groups[__builtin_ctzll(active)].head_seq);
+    uint64_t sent = xi_load_full(&ch->chan->tail_seq);
+    for (unsigned i = 0; i < n; i++)
+        if ((int64_t)(sent - numbers[i]) >= (int64_t)ch->max_values) return false;
+    return true;
+}
+
+/* ----------------------------------------------------------------- sending */
+
+/* True if the channel may have so many more bytes of blocks, and *n of the records by their number, at least one. */
+static bool within_bounds(struct xi_channel *ch, const struct xi_sending *s, size_t *n, struct xi_want *want) {
+    struct xi_chan *c = ch->chan;
+    if (s && flights_full(ch, s, want)) return false;
+    if (ch->max_values) {
+        uint64_t left = values_left(ch, xi_load_relaxed(&c->active), xi_load_relaxed(&c->tail_seq));
+        if (left < *n) *n = left;
+        if (left == 0) want->lack = XI_LACK_VALUES;
+    }
+    return *n != 0;
+}
+
+int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, struct xi_sending *sending,
+                      struct xi_want *want) {
     struct xi_chan *c = ch->chan;
     const struct xi_view *v = &ch->send_view;
     if (__builtin_expect(xi_load_relaxed(&c->closed), 0)) return xi_fail_closed(ch);
@@ -95,9 +158,11 @@ int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, si
         return (int64_t)n;
     }
     if (n > BATCH_MAX) n = BATCH_MAX;
-    if (sending) {
-        if (!flights_reserve(ch)) return xi_fail(XI_E_NOMEM, "no memory to keep account of values under way");
-        if (flights_full(ch, sending, active, w)) return 0;
+    *want = (struct xi_want){.length = xi_record_length(&records[0]), .lack = XI_LACK_BYTES};
+    if (sending && !flights_reserve(ch)) return xi_fail(XI_E_NOMEM, "no memory to keep account of values under way");
+    if (__builtin_expect(sending || ch->max_values, 0)) {
+        if (!within_bounds(ch, sending, &n, want)) return 0;
+        floor_ = xi_load_relaxed(&c->min_head);
     }
     size_t done = 0;
     for (; done < n; done++) {
@@ -122,27 +187,46 @@ int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, si
     return (int64_t)done;
 }
 
+uint64_t xi_log_floor(struct xi_channel *ch) {
+    struct xi_chan *c = ch->chan;
+    uint64_t floor_ = smallest_head(c, xi_load_relaxed(&c->active), xi_load_relaxed(&c->tail), ch->send_view.capacity);
+    xi_store_relaxed(&c->min_head, floor_);
+    return floor_;
+}
+
 uint64_t xi_log_smallest_head(struct xi_channel *ch) {
     struct xi_chan *c = ch->chan;
     uint64_t capacity = xi_ring_capacity(ch, xi_load_relaxed(&c->ring));
     return smallest_head(c, xi_load_relaxed(&c->active), xi_load_relaxed(&c->tail), capacity);
 }
 
-bool xi_log_has_room(struct xi_channel *ch, uint32_t length) {
+/* What is wanted, where so many bytes behind `tail` are used of so many. */
+static bool fits(struct xi_channel *ch, const struct xi_want *w, uint64_t active, uint64_t tail, uint64_t used, uint64_t capacity) {
+    if (used + 8 + w->length + 8 > capacity) return false;
+    if (w->head && (int64_t)(tail - used - w->head) < 0) return false;
+    return !ch->max_values || values_fit(ch, active);
+}
+
+bool xi_log_has_room_for(struct xi_channel *ch, const struct xi_want *want) {
     struct xi_chan *c = ch->chan;
     if (xi_load_full(&c->closed) || !xi_has_consumers(ch)) return true;
     for (int attempt = 0; attempt < 3; attempt++) {
-        uint64_t active = xi_load_full(&c->active), heads[XI_MAX_GROUPS], most = 0;
+        uint64_t active = xi_load_full(&c->active), rest = active, heads[XI_MAX_GROUPS], most = 0;
         unsigned n = 0;
         if (active == 0) return true;
-        for (; active; active &= active - 1) heads[n++] = xi_load_full(&c->groups[__builtin_ctzll(active)].head);
+        for (; rest; rest &= rest - 1) heads[n++] = xi_load_full(&c->groups[__builtin_ctzll(rest)].head);
         uint64_t tail = xi_load_full(&c->tail); /* after the heads, so that none of them can be past it */
         for (unsigned i = 0; i < n; i++)
             if (tail - heads[i] > most) most = tail - heads[i];
         uint64_t capacity = xi_ring_capacity(ch, xi_load_full(&c->ring));
-        if (most <= capacity) return most + 8 + length + 8 <= capacity;
+        if (most <= capacity) return fits(ch, want, active, tail, most, capacity);
     }
     return false; /* busy, or broken: the sleep that follows looks again after a second at the latest */
+}
+
+bool xi_log_has_room(struct xi_channel *ch, uint32_t length) {
+    if (xi_log_has_room_for(ch, &(struct xi_want){.length = length})) return true;
+    return ch->when_full == XI_FULL_DROP || xi_ring_could_grow(ch);
 }
 
 bool xi_log_has_value(struct xi_channel *ch) {

@@ -11,7 +11,7 @@
  * or found out under the lock. So payload is written in aligned words; only a
  * thread sanitizer must be told that they are atomic.
  */
-static inline void copy_in(void *to, const void *from, size_t n) {
+static inline void xi_copy_in(void *to, const void *from, size_t n) {
 #if defined(__SANITIZE_THREAD__)
     const uint64_t *f = from;
     for (size_t i = 0; i < n / 8; i++) xi_store_relaxed((_Atomic uint64_t *)to + i, f[i]);
@@ -22,8 +22,8 @@ static inline void copy_in(void *to, const void *from, size_t n) {
 
 static inline void xi_log_publish(const struct xi_view *v, uint64_t w, const struct xi_record *r, uint16_t seq) {
     uint32_t length = xi_record_length(r);
-    copy_in(v->ring + (w & v->mask) + 8, r->payload, r->length);
-    if (r->extra_length) copy_in(v->ring + (w & v->mask) + 8 + r->length, r->extra, r->extra_length);
+    xi_copy_in(v->ring + (w & v->mask) + 8, r->payload, r->length);
+    if (r->extra_length) xi_copy_in(v->ring + (w & v->mask) + 8 + r->length, r->extra, r->extra_length);
     xi_store_relaxed(xi_header_at(v, w + 8 + length), 0);
     /* THE SEND. Pairs with the receiver's acquire load of the header: payload and the zero behind it come first. */
     xi_store_release(xi_header_at(v, w), XI_REC(length, r->kind, r->flags, seq));

@@ -121,7 +121,8 @@ void xi_wake_group(struct xi_channel *ch, uint32_t g) { (void)ring_some(ch, &ch-
 
 void xi_pass_on(struct xi_channel *ch, uint32_t side) {
     if (side == XI_SIDE_PRODUCERS) {
-        if (xi_load_full(&ch->chan->parked_producers) && xi_log_has_room(ch, 8)) xi_wake_producers_slow(ch);
+        if (xi_load_full(&ch->chan->parked_producers) && xi_log_has_room_for(ch, &(struct xi_want){.length = 8}))
+            xi_wake_producers_slow(ch);
     } else if (xi_load_full(&ch->chan->parked_groups) >> (side - 1) & 1 && xi_log_has_value(ch)) {
         wake_group(ch, side - 1, 1);
     }
@@ -132,7 +133,8 @@ void xi_pass_on(struct xi_channel *ch, uint32_t side) {
 struct wait {
     struct xi_channel *ch;
     struct xi_bell *bell;
-    uint32_t side, length, bell_index, number;
+    uint32_t side, bell_index, number;
+    const struct xi_want *want; /* of a producer */
     int64_t deadline;
 };
 
@@ -167,7 +169,7 @@ void xi_wait_exit(struct xi_channel *ch) {
 }
 
 static bool ready(const struct wait *w) {
-    return w->side == XI_SIDE_PRODUCERS ? xi_log_has_room(w->ch, w->length) : xi_log_has_value(w->ch);
+    return w->side == XI_SIDE_PRODUCERS ? xi_log_has_room_for(w->ch, w->want) : xi_log_has_value(w->ch);
 }
 
 /*
@@ -243,15 +245,16 @@ static bool spin_for_value(const struct wait *w, struct xi_spin *s, int64_t budg
 /* A sender waits for an eighth of the ring, as long as that grows. */
 static bool spin_for_room(const struct wait *w, int64_t budget) {
     uint64_t before = UINT64_MAX, head;
-    uint32_t plenty = (uint32_t)(w->ch->home.capacity / 8);
+    struct xi_want plenty = *w->want;
     int64_t start = 0;
+    if (plenty.length < w->ch->home.capacity / 8) plenty.length = w->ch->home.capacity / 8;
     for (;;) {
-        if (xi_log_has_room(w->ch, plenty > w->length ? plenty : w->length)) return true;
+        if (xi_log_has_room_for(w->ch, &plenty)) return true;
         head = xi_log_smallest_head(w->ch);
-        if (head == before && xi_log_has_room(w->ch, w->length)) return true;
+        if (head == before && xi_log_has_room_for(w->ch, w->want)) return true;
         before = head;
         for (int i = 0; i < 16; i++) xi_pause();
-        if (over(w, &start, budget)) return xi_log_has_room(w->ch, w->length);
+        if (over(w, &start, budget)) return xi_log_has_room_for(w->ch, w->want);
     }
 }
 
@@ -329,14 +332,16 @@ int xi_sleep_refused(struct xi_interp *me) {
 
 int xi_sleep_ended(struct xi_interp *me, enum xi_wake_reason why) {
     if (why == XI_WAKE_CONTROL || why == XI_WAKE_LOOK) xi_control_drain(me);
-    if (why == XI_WAKE_LOOK) { /* idle: what readers gave back goes on to the system */
+    int rc = 0;
+    if (why == XI_WAKE_LOOK) { /* idle: what readers gave back goes on to the system, as do rings that are too large by now */
         xi_arena_reclaim(me, SIZE_MAX);
         xi_arena_trim(me, xi_now());
+        rc = xi_rings_look(me);
     }
     enum xi_backend used = xi_backend_used();
     if (used != XI_BACKEND_NONE) xi_store_relaxed(&me->own->counters.wait_backend, (uint32_t)used);
     if (why == XI_WAKE_TIME) return XI_E_TIMEOUT;
-    return why == XI_WAKE_SIGNAL ? XI_E_INTR : 0;
+    return why == XI_WAKE_SIGNAL ? XI_E_INTR : rc;
 }
 
 /* --------------------------------------------------------- one thread's wait */
@@ -368,17 +373,19 @@ static int sleep_once(const struct wait *w) {
 }
 
 static int park(struct wait *w) {
+    /* What keeps the ring from growing may be over, whatever a ring or a second's look were meant for. */
+    bool once = w->side == XI_SIDE_PRODUCERS && w->want->lack == XI_LACK_BYTES && xi_ring_may_grow(w->ch);
     int rc;
     xi_add_relaxed(&w->ch->interp->own->counters.parks, 1);
     do {
         rc = sleep_once(w);
         xi_free_poll(w->ch->interp);
-    } while (rc == 0);
+    } while (rc == 0 && !once);
     return rc > 0 ? 0 : rc;
 }
 
-int xi_wait_side(struct xi_channel *ch, uint32_t side, uint32_t length, int64_t deadline) {
-    struct wait w = {.ch = ch, .side = side, .length = length, .deadline = deadline};
+static int wait_side(struct xi_channel *ch, uint32_t side, const struct xi_want *want, int64_t deadline) {
+    struct wait w = {.ch = ch, .side = side, .want = want, .deadline = deadline};
     if (spin(&w, side == XI_SIDE_PRODUCERS ? &ch->send_spin : &ch->receive_spin)) {
         xi_bump(&ch->interp->own->counters.spins, 1); /* threads may lose one among them: it is an estimate */
         return 0;
@@ -397,4 +404,12 @@ int xi_wait_side(struct xi_channel *ch, uint32_t side, uint32_t length, int64_t 
     xi_bell_give(&ch->interp->bells, w.bell_index);
     xi_wait_exit(ch);
     return rc;
+}
+
+int xi_wait_side(struct xi_channel *ch, uint32_t side, uint32_t length, int64_t deadline) {
+    return wait_side(ch, side, &(struct xi_want){.length = length}, deadline);
+}
+
+int xi_wait_for_room(struct xi_channel *ch, const struct xi_want *want, int64_t deadline) {
+    return wait_side(ch, XI_SIDE_PRODUCERS, want, deadline);
 }

@@ -206,8 +206,10 @@ static int64_t receive_inline(struct xi_channel *ch, xi_msg *msgs, size_t n, int
         commit(ch, seq + done, head);
         xi_bump(late ? &g->expired : &ch->received, done);
     }
+    bool elsewhere = v->word != 0;
     xi_unlock(g);
     if (done || rc == XI_E_CORRUPT) xi_wake_producers(ch);
+    if (__builtin_expect(elsewhere && done, 0)) xi_ring_passed(ch, (uint32_t)done);
     if (__builtin_expect(late && done, 0)) {
         xi_bury_expired(ch, &msgs[0]);
         return 0;
@@ -265,6 +267,7 @@ static inline bool receive_one(struct xi_channel *ch, xi_msg *m) {
     else taken = take_far(ch, m);
     xi_unlock(g);
     if (taken) xi_wake_producers(ch);
+    if (__builtin_expect(taken && !home, 0)) xi_ring_passed(ch, 1);
     return taken;
 }
 
@@ -325,6 +328,7 @@ static int64_t receive_now(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_
 static int64_t receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
     int64_t done = receive_now(ch, msgs, n, timeout);
     if (__builtin_expect(done != XI_E_AGAIN, 1)) return done;
+    if (__builtin_expect(far(ch), 0) && xi_ring_look(ch) == XI_E_INTR) return XI_E_INTR;
     if (timeout == XI_TRY) return xi_fail(XI_E_AGAIN, "channel \"%s\" has nothing to receive", ch->name);
     int64_t deadline = xi_deadline(timeout);
     for (;;) {

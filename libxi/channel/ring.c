@@ -11,7 +11,9 @@
  * again and swaps: mapping is system calls, and nobody waits for those. The ring
  * may move on meanwhile; then it is done again.
  */
-#include "channel.h"
+#include <unistd.h>
+
+#include "log.h"
 
 #define FOLLOW_TRIES 100 /* moves of the ring while it is being followed: more cannot be, each copies what is in it */
 
@@ -106,4 +108,293 @@ int xi_follow_ring(struct xi_channel *ch, bool receiving, int64_t timeout) {
     xi_unlock_words(s.lock, s.lock_sleep);
     view_drop(&spare);
     return xi_fail(XI_E_CORRUPT, "the ring of channel \"%s\" moves all the time: some member overwrites it", ch->name);
+}
+
+/* ---------------------------------------------------------------- moving */
+
+#define RING_FIRST ((uint64_t)1 << 20)    /* the smallest ring to grow into, where it may be so large */
+#define PATIENCE_NS 200000000ll           /* for the broker's answer, and for locks that others hold */
+#define SHRINK_PATIENCE_NS 5000000ll      /* for locks, where it is only to save memory */
+#define RESERVE_STEP ((uint64_t)16 << 20) /* bytes, between looks at whether anybody still wants it */
+#define REFUSED_NS 50000000ll             /* until what was refused is tried again */
+#define STUCK_NS 1000000000ll             /* likewise when somebody sat on a lock */
+#define SMALL_FRACTION 8                  /* almost empty: less than one in so many is used */
+#define SMALL_NS 100000000ll              /* for so long, before it is moved */
+#define MOVES_NS 50000000ll               /* between two moves by one handle */
+#define LOOK_EVERY 1024u                  /* values received */
+
+void xi_ring_tell(struct xi_channel *ch) {
+    struct xi_request req;
+    if (!xi_load_relaxed(&ch->moving.untold)) return;
+    xi_request_init(&req, XI_OP_RING_DROP);
+    req.a = ch->id;
+    xi_store_relaxed(&ch->moving.untold, false);
+    if (!xi_control_post(ch->interp, &req)) xi_store_relaxed(&ch->moving.untold, true);
+}
+
+/* The broker may remove what is not in use. */
+static void move_over(struct xi_channel *ch) {
+    xi_store_relaxed(&ch->moving.untold, true);
+    xi_ring_tell(ch);
+}
+
+static bool not_wanted(struct xi_channel *ch) {
+    return atomic_load(&ch->freeing) || atomic_load(&ch->interp->leaving);
+}
+
+/* Makes what the broker gave us real memory, and maps it. */
+static int fill_in(struct xi_channel *ch, uint64_t word, int fd, struct xi_view *out) {
+    uint64_t size = XI_PAGE + xi_ring_capacity(ch, word);
+    for (uint64_t at = 0; at < size; at += RESERVE_STEP) {
+        if (not_wanted(ch)) return xi_fail(XI_E_LEFT, "this handle of channel \"%s\" was closed meanwhile", ch->name);
+        int rc = xi_segment_reserve(fd, at, size - at < RESERVE_STEP ? size - at : RESERVE_STEP);
+        if (rc) return rc;
+    }
+    return view_map(ch, word, fd, out);
+}
+
+/* A ring of so many bytes, reserved and mapped. When it was moved into, or was not, move_over() is due. */
+static int ring_new(struct xi_channel *ch, uint64_t capacity, struct xi_view *out) {
+    struct xi_request req;
+    struct xi_reply r;
+    int fd = -1;
+    xi_request_init(&req, XI_OP_RING);
+    req.a = ch->id;
+    req.b = capacity;
+    int rc = xi_control_ask(ch->interp, &req, &r, &fd, 1, PATIENCE_NS);
+    if (rc == 0 && fd < 0) rc = xi_fail(XI_E_BROKER, "the broker answered without a descriptor");
+    bool made = rc == 0 || rc == XI_E_TIMEOUT; /* or will be, when the broker comes to it */
+    if (rc == 0) rc = fill_in(ch, XI_RING((uint32_t)r.a, (uint32_t)__builtin_ctzll(capacity)), fd, out);
+    if (fd >= 0) close(fd);
+    if (rc && made) move_over(ch);
+    return rc;
+}
+
+/* Locks all active groups, in order, under the producers' lock. On error none is. */
+static int lock_groups(struct xi_channel *ch, uint64_t active, int64_t deadline) {
+    struct xi_chan *c = ch->chan;
+    for (uint64_t rest = active; rest; rest &= rest - 1) {
+        struct xi_group *g = &c->groups[__builtin_ctzll(rest)];
+        int rc = xi_lock(ch, g, xi_left(deadline));
+        if (rc == 0) continue;
+        for (uint64_t mine = active & ~rest; mine; mine &= mine - 1) xi_unlock(&c->groups[__builtin_ctzll(mine)]);
+        return rc;
+    }
+    return 0;
+}
+
+static void unlock_groups(struct xi_channel *ch, uint64_t active) {
+    for (; active; active &= active - 1) xi_unlock(&ch->chan->groups[__builtin_ctzll(active)]);
+}
+
+/*
+ * Under the producers' lock: [floor, tail + 8), which no consumer needs to be kept from meanwhile: what they have received
+ * by the time of the move is copied in vain, and what they have not is as it was.
+ */
+static int copy_over(struct xi_channel *ch, const struct xi_view *to, uint64_t floor_) {
+    const struct xi_view *from = &ch->send_view;
+    uint64_t n = xi_load_relaxed(&ch->chan->tail) + 8 - floor_;
+    if (n > from->capacity || n > to->capacity || n % 8 != 0) return no_such_ring(ch, from->word); /* garbage */
+    xi_copy_in(to->ring + (floor_ & to->mask), from->ring + (floor_ & from->mask), n);
+    return 0;
+}
+
+/* True if the broker has taken it away: it thought that nobody would move into it. See world.c, world_ring_idle(). */
+static bool is_gone(const struct xi_view *v) {
+    return v->entry && xi_load_full(&((struct xi_segment *)v->entry->map.base)->gone) != 0;
+}
+
+/* Under all locks. THE MOVE, unless the ring that we would move into is gone: what of the two came first, both sides know. */
+static bool name_ring(struct xi_channel *ch, const struct xi_view *to) {
+    xi_a64 *ring = &ch->chan->ring;
+    uint64_t from = xi_load_relaxed(ring);
+    (void)xi_exchange_full(ring, to->word);
+    if (!is_gone(to)) return true;
+    (void)xi_exchange_full(ring, from);
+    return false;
+}
+
+/* True if the move from this ring is still worth it. */
+static bool still(struct xi_channel *ch, uint64_t from, const struct xi_view *to, const struct xi_want *want, uint64_t floor_) {
+    uint64_t used = xi_load_relaxed(&ch->chan->tail) - floor_;
+    if (ch->send_view.word != from) return false;
+    return want ? used + 8 + want->length + 8 > ch->send_view.capacity : used + 8 <= to->capacity / 2;
+}
+
+/*
+ * Moves from the ring `from` into *to: for `want`, or with NULL into a smaller one. 1 done, 0 it is not that ring any more or
+ * not needed, or an error. *to becomes the view to be dropped.
+ */
+static int move(struct xi_channel *ch, uint64_t from, struct xi_view *to, const struct xi_want *want) {
+    struct xi_chan *c = ch->chan;
+    int64_t patience = want ? PATIENCE_NS : SHRINK_PATIENCE_NS, deadline = xi_deadline(patience);
+    int rc = xi_lock_send(ch, patience);
+    if (rc) return rc;
+    uint64_t floor_ = xi_log_floor(ch), active = xi_load_relaxed(&c->active);
+    bool moved = false;
+    if (still(ch, from, to, want, floor_)) {
+        rc = copy_over(ch, to, floor_);
+        if (rc == 0) rc = lock_groups(ch, active, deadline);
+        if (rc == 0) {
+            moved = name_ring(ch, to);
+            unlock_groups(ch, active);
+        }
+    }
+    if (moved) {
+        struct xi_view old = ch->send_view;
+        ch->send_view = *to;
+        *to = old;
+        xi_bump(want ? &c->grown : &c->shrunk, 1);
+    }
+    xi_unlock(c);
+    return moved ? 1 : rc;
+}
+
+/* --------------------------------------------------------------- growing */
+
+const char *xi_ring_refusal(struct xi_channel *ch) {
+    if (!xi_ring_may_grow(ch)) return "its ring is as large as it may become";
+    switch (atomic_load(&ch->moving.refused)) {
+    case XI_E_QUOTA: return "its ring cannot grow: the broker's quota is used up (xi-broker --quota-bytes)";
+    case XI_E_NOSPACE: return "its ring cannot grow: shared memory is full (df /dev/shm; xi doctor)";
+    case XI_E_NOMEM: return "its ring cannot grow: this process has no memory, mappings or descriptors left for it";
+    case XI_E_BROKER: return "its ring cannot grow: no broker answers";
+    case XI_E_TIMEOUT: return "its ring cannot grow: the broker, or who holds a lock of the channel, does not answer; is it stopped?";
+    default: return "its ring is about to grow";
+    }
+}
+
+static void refused(struct xi_channel *ch, int error, int64_t wait) {
+    atomic_store(&ch->moving.refused, error);
+    xi_store_relaxed(&ch->moving.not_before, xi_now() + wait);
+}
+
+/* How long not to ask again after such an answer. AGAIN: another is about to move, and rings when it has. */
+static int64_t rest_after(int error) {
+    return error == XI_E_TIMEOUT ? STUCK_NS : error == XI_E_AGAIN ? REFUSED_NS / 10 : REFUSED_NS;
+}
+
+static int grow(struct xi_channel *ch, uint64_t word, const struct xi_want *want) {
+    uint64_t capacity = xi_ring_capacity(ch, word) * 2;
+    struct xi_view to = {0};
+    if (capacity < RING_FIRST) capacity = RING_FIRST;
+    if (capacity > ch->grow_max) capacity = ch->grow_max;
+    int rc = ring_new(ch, capacity, &to);
+    if (rc == 0) {
+        rc = move(ch, word, &to, want);
+        view_drop(&to);
+        move_over(ch);
+    }
+    if (rc >= 0) {
+        refused(ch, 0, 0);
+        xi_wake_producers(ch);
+        return 1;
+    }
+    if (rc == XI_E_LEFT || rc == XI_E_INTR || rc == XI_E_CORRUPT) return rc;
+    refused(ch, rc, rest_after(rc));
+    return 0;
+}
+
+bool xi_ring_could_grow(struct xi_channel *ch) {
+    if (!xi_ring_may_grow(ch)) return false;
+    return !xi_load_relaxed(&ch->moving.refused) || xi_now() >= xi_load_relaxed(&ch->moving.not_before);
+}
+
+int xi_ring_grow(struct xi_channel *ch, const struct xi_want *want) {
+    uint64_t word = xi_load_acquire(&ch->chan->ring);
+    if (!xi_ring_could_grow(ch)) return 0;
+    if (atomic_exchange(&ch->moving.under_way, true)) return 0; /* another thread of ours is at it, and rings when it is done */
+    xi_wait_enter(ch);
+    int rc = grow(ch, word, want);
+    atomic_store(&ch->moving.under_way, false);
+    xi_wait_exit(ch);
+    return rc;
+}
+
+/* ------------------------------------------------------------- shrinking */
+
+/* The smallest that holds what is used with room to spare: home, or else a ring of its own; 0 for none that is worth it. */
+static uint64_t smaller(const struct xi_channel *ch, uint64_t capacity, uint64_t used) {
+    uint64_t fit = RING_FIRST;
+    if ((used + 8) * 2 <= ch->home.capacity) return ch->home.capacity;
+    while (fit < used * 4) fit *= 2;
+    return fit <= capacity / 2 && fit > ch->home.capacity ? fit : 0;
+}
+
+/* 0, or INTR. */
+static int shrink(struct xi_channel *ch, uint64_t word, uint64_t used) {
+    uint64_t capacity = smaller(ch, xi_ring_capacity(ch, word), used);
+    bool home = capacity == ch->home.capacity;
+    struct xi_view to = ch->home;
+    if (capacity == 0 || atomic_exchange(&ch->moving.under_way, true)) return 0;
+    xi_wait_enter(ch);
+    int rc = home ? 0 : ring_new(ch, capacity, &to);
+    if (rc == 0) {
+        rc = move(ch, word, &to, NULL);
+        view_drop(&to);
+        if (rc == 1 || !home) move_over(ch);
+    }
+    xi_store_relaxed(&ch->moving.not_before, xi_now() + (rc < 0 ? STUCK_NS : MOVES_NS));
+    atomic_store(&ch->moving.under_way, false);
+    xi_wait_exit(ch);
+    return rc == XI_E_INTR ? rc : 0;
+}
+
+int xi_ring_look(struct xi_channel *ch) {
+    struct xi_chan *c = ch->chan;
+    struct xi_moving *m = &ch->moving;
+    xi_ring_tell(ch);
+    uint64_t word = xi_load_acquire(&c->ring);
+    if (word == 0 || !ch->grow_max) return 0;
+    uint64_t used = xi_load_relaxed(&c->tail) - xi_log_smallest_head(ch), small = xi_load_relaxed(&m->small_word);
+    if (used >= xi_ring_capacity(ch, word) / SMALL_FRACTION) {
+        if (small) xi_store_relaxed(&m->small_word, 0);
+        return 0;
+    }
+    int64_t now = xi_now();
+    if (small != word) {
+        xi_store_relaxed(&m->small_since, now);
+        xi_store_relaxed(&m->small_word, word);
+    } else if (now - xi_load_relaxed(&m->small_since) >= SMALL_NS && now >= xi_load_relaxed(&m->not_before)) {
+        return shrink(ch, word, used);
+    }
+    return 0;
+}
+
+void xi_ring_passed(struct xi_channel *ch, uint32_t n) {
+    uint32_t before = atomic_fetch_add_explicit(&ch->moving.passed, n, memory_order_relaxed);
+    if (before / LOOK_EVERY != (before + n) / LOOK_EVERY) (void)xi_ring_look(ch); /* the call has its result already */
+}
+
+static bool to_look_at(struct xi_channel *ch) {
+    return (xi_load_relaxed(&ch->chan->ring) != 0 || xi_load_relaxed(&ch->moving.untold)) && !atomic_load(&ch->freeing);
+}
+
+/* The next handle of the interpreter behind `after` (NULL: from the first) that is to be looked at; kept from being freed. */
+static struct xi_channel *next_grown(struct xi_interp *me, const struct xi_channel *after) {
+    struct xi_channel *ch = me->channels;
+    for (; after && ch && ch != after; ch = ch->next) continue;
+    if (after && ch) ch = ch->next;
+    while (ch && !to_look_at(ch)) ch = ch->next;
+    if (ch) {
+        atomic_fetch_add(&me->waiting, 1);
+        atomic_fetch_add(&ch->waiting, 1);
+    }
+    return ch;
+}
+
+int xi_rings_look(struct xi_interp *me) {
+    int rc = 0;
+    pthread_mutex_lock(&me->channels_mutex);
+    for (struct xi_channel *ch = next_grown(me, NULL), *next; ch; ch = next) {
+        pthread_mutex_unlock(&me->channels_mutex);
+        if (rc == 0) rc = xi_ring_look(ch);
+        pthread_mutex_lock(&me->channels_mutex);
+        next = next_grown(me, ch);
+        atomic_fetch_sub(&ch->waiting, 1);
+        atomic_fetch_sub(&me->waiting, 1);
+        pthread_cond_broadcast(&me->idle);
+    }
+    pthread_mutex_unlock(&me->channels_mutex);
+    return rc;
 }

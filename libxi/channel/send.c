@@ -31,15 +31,40 @@ static int check_value(const void *value, size_t size) {
                    value ? "" : ", and is not at NULL");
 }
 
-/* One attempt for up to n records: how many, 0 for no room, or an error. */
-static int64_t append(struct xi_channel *ch, const struct xi_record *r, size_t n, struct xi_sending *s,
+/* One attempt for up to n records: how many, 0 for no room (*want says what it lacks), or an error. */
+static int64_t append(struct xi_channel *ch, const struct xi_record *r, size_t n, struct xi_sending *s, struct xi_want *want,
                       int64_t timeout) {
-    int rc = xi_lock(ch, ch->chan, timeout);
+    int rc = xi_lock_send(ch, timeout);
     if (__builtin_expect(rc != 0, 0)) return rc;
-    int64_t done = xi_log_append(ch, r, n, s);
+    int64_t done = xi_log_append(ch, r, n, s, want);
+    bool far = ch->send_view.word != 0;
     xi_unlock(ch->chan);
     if (done > 0) xi_wake_consumers(ch, (uint64_t)done);
+    if (__builtin_expect(far && done > 0, 0)) (void)xi_ring_look(ch);
     return done;
+}
+
+#define DROP_ROUNDS 1000 /* of preparing what by then others have dropped: more cannot be by chance */
+
+/* The same, and the oldest values make room. 0: they cannot, and *kept says why. */
+static int64_t append_dropping(struct xi_channel *ch, const struct xi_record *r, size_t n, struct xi_sending *s,
+                               struct xi_want *want, int64_t timeout, const char **kept) {
+    struct xi_drops d = {.count = 0};
+    int64_t done = 0;
+    int rc = 1;
+    for (int round = 0; round < DROP_ROUNDS && done == 0 && rc == 1; round++) {
+        rc = xi_lock_send(ch, timeout);
+        if (rc) break;
+        done = xi_log_append(ch, r, n, s, want);
+        if (done == 0) rc = xi_drop_oldest(ch, want, &d);
+        if (done == 0 && rc == 1) done = xi_log_append(ch, r, n, s, want);
+        xi_unlock(ch->chan);
+        if (done == 0 && rc == XI_E_AGAIN && (rc = xi_drops_settle(ch, &d, true)) == 0) rc = 1;
+    }
+    (void)xi_drops_settle(ch, &d, false);
+    if (done > 0) xi_wake_consumers(ch, (uint64_t)done);
+    *kept = d.kept;
+    return done ? done : rc < 0 ? rc : 0;
 }
 
 /* When a value that is sent now expires; 0: never. `ttl`: as in xi_send_opts. */
@@ -56,14 +81,23 @@ static void record_expires(struct xi_record *r, const uint64_t *at) {
     r->extra_length = sizeof *at;
 }
 
+static const char *why_full(struct xi_channel *ch, const struct xi_want *want, const char *kept) {
+    if (kept) return kept;
+    if (want->lack == XI_LACK_VALUES) return "it holds as many values as it may";
+    if (want->lack == XI_LACK_BLOCKS) return "as many large values of this handle are under way as may be";
+    return ch->grow_max ? xi_ring_refusal(ch) : "its slowest group does not keep up";
+}
+
 /* No room: waits for it, until the deadline. */
-static int wait_for_room(struct xi_channel *ch, uint32_t length, int64_t timeout, int64_t *deadline) {
+static int wait_for_room(struct xi_channel *ch, const struct xi_want *want, const char *kept, int64_t timeout,
+                         int64_t *deadline) {
     if (!xi_has_consumers(ch)) return no_consumer(ch);
-    if (timeout == XI_TRY) return xi_fail(XI_E_AGAIN, "channel \"%s\" is full", ch->name);
+    if (timeout == XI_TRY || ch->when_full == XI_FULL_FAIL)
+        return xi_fail(XI_E_AGAIN, "channel \"%s\" is full: %s", ch->name, why_full(ch, want, kept));
     if (*deadline == XI_TRY) *deadline = xi_deadline(timeout);
-    int rc = xi_wait_side(ch, XI_SIDE_PRODUCERS, length, *deadline);
+    int rc = xi_wait_for_room(ch, want, *deadline);
     if (rc == XI_E_TIMEOUT)
-        return xi_fail(rc, "channel \"%s\" was full all the time: its slowest group does not keep up", ch->name);
+        return xi_fail(rc, "channel \"%s\" was full all the time: %s", ch->name, why_full(ch, want, kept));
     return rc;
 }
 
@@ -73,14 +107,20 @@ static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, si
     bool waited = false;
     xi_free_poll(ch->interp);
     for (;;) {
-        int64_t done = append(ch, r, n, s, deadline == XI_TRY ? timeout : xi_left(deadline));
+        struct xi_want want = {.lack = XI_LACK_NONE};
+        const char *kept = NULL;
+        int64_t left = deadline == XI_TRY ? timeout : xi_left(deadline), done = append(ch, r, n, s, &want, left);
+        if (done == 0 && want.lack == XI_LACK_BYTES && ch->grow_max) {
+            int rc = xi_ring_grow(ch, &want);
+            if (rc == 1) continue;
+            if (rc < 0) return rc;
+        }
+        if (done == 0 && ch->when_full == XI_FULL_DROP) done = append_dropping(ch, r, n, s, &want, left, &kept);
         if (__builtin_expect(done != 0, 1)) {
             if (waited && done > 0) xi_pass_on(ch, XI_SIDE_PRODUCERS);
             return done;
         }
-        uint32_t length = xi_record_length(&r[0]);
-        int rc = wait_for_room(ch, s && s->wait_length > length ? s->wait_length : length, timeout, &deadline);
-        if (s) s->wait_length = 0;
+        int rc = wait_for_room(ch, &want, kept, timeout, &deadline);
         if (rc) return rc;
         waited = true;
     }
@@ -89,7 +129,7 @@ static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, si
 static int send_block(struct xi_channel *ch, struct xi_block *b, size_t size, const xi_send_opts *o) {
     struct xi_descriptor d = {b->segment->number, b->granule, b->generation, size, ch->interp->slot, 0};
     struct xi_record r = {&d, sizeof d, XI_REC_BLOCK, o->free_index ? XI_REC_F_FREE : 0, 0, NULL};
-    struct xi_sending s = {b, o->free_index, o->free_argument, 0};
+    struct xi_sending s = {b, o->free_index, o->free_argument};
     uint64_t at = expiry(ch, o->ttl_ns);
     record_expires(&r, &at);
     int64_t done = send_records(ch, &r, 1, &s, o->timeout);

@@ -59,22 +59,37 @@ static int await(struct xi_interp *me, int fd, int64_t *until) {
     }
 }
 
-int xi_control_exchange(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds,
-                        unsigned want) {
+/* Waits for a packet no longer than that, whatever signals come. */
+static int await_briefly(int fd, int64_t until) {
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    for (;;) {
+        int64_t left = until - xi_now();
+        if (left <= 0) return XI_E_TIMEOUT;
+        int n = poll(&p, 1, (int)(left / 1000000) + 1);
+        if (n > 0) return 0;
+        if (n < 0 && errno != EINTR) return xi_fail_errno(errno, "waiting for the broker");
+    }
+}
+
+/* `brief_until`, where not negative: waits no longer than that; the reply is thrown away when it comes. */
+static int exchange(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want,
+                    int64_t brief_until) {
     int fd = atomic_load(&me->control.fd), got[XI_WIRE_FDS];
     int64_t until = -1;
     me->control.serial = me->control.serial % (UINT32_MAX - 1) + 1;
     request->serial = me->control.serial;
+    bool patient = brief_until < 0;
     ssize_t n;
-    do n = send(fd, request, sizeof *request, MSG_NOSIGNAL);
+    do n = send(fd, request, sizeof *request, MSG_NOSIGNAL | (patient ? 0 : MSG_DONTWAIT));
     while (n < 0 && errno == EINTR);
+    if (n < 0 && errno == EAGAIN && !patient) return XI_E_TIMEOUT;
     /* One that closed already may have said why: that is still to be read. */
     if (n != (ssize_t)sizeof *request && errno != EPIPE && errno != ECONNRESET) {
         lost(me);
         return xi_fail(XI_E_BROKER, "the connection to the broker of namespace \"%s\" broke", me->place.text);
     }
     for (;;) {
-        int rc = await(me, fd, &until);
+        int rc = patient ? await(me, fd, &until) : await_briefly(fd, brief_until);
         if (rc) return rc;
         rc = xi_packet_receive(fd, reply, got, MSG_DONTWAIT);
         if (rc == -EAGAIN || rc == -EINTR) continue;
@@ -96,6 +111,11 @@ int xi_control_exchange(struct xi_interp *me, struct xi_request *request, struct
     if (reply->status == 0) return 0;
     if (reply->status > 0 || reply->status < XI_E_STALE) return xi_fail(XI_E_BROKER, "the broker answered nonsense");
     return xi_fail(reply->status, "%s", reply->text[0] ? reply->text : "refused by the broker");
+}
+
+int xi_control_exchange(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds,
+                        unsigned want) {
+    return exchange(me, request, reply, fds, want, -1);
 }
 
 /* ------------------------------------------------- starting a broker */
@@ -283,6 +303,19 @@ int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_
         if (rc != XI_E_BROKER || atomic_load(&me->ending) == XI_E_BROKER) break;
         if (request->op == XI_OP_LEAVE) break;
     }
+    pthread_mutex_unlock(&me->control.mutex);
+    return rc;
+}
+
+int xi_control_ask(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want,
+                   int64_t patience) {
+    if (!xi_alive(me)) return xi_fail_forked();
+    for (unsigned i = 0; i < want; i++) fds[i] = -1;
+    int64_t until = xi_now() + patience;
+    struct timespec t = {until / 1000000000, until % 1000000000};
+    if (pthread_mutex_clocklock(&me->control.mutex, CLOCK_MONOTONIC, &t) != 0) return XI_E_TIMEOUT;
+    int rc = usable(me);
+    if (rc == 0) rc = exchange(me, request, reply, fds, want, until);
     pthread_mutex_unlock(&me->control.mutex);
     return rc;
 }

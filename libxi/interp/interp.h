@@ -126,6 +126,12 @@ int xi_interp_stopped(struct xi_interp *me);
 int xi_control_connect(struct xi_interp *me, bool first);
 /* One request and its reply. Descriptors received beyond `want` are closed; fds[] is -1 where none came. May block. */
 int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want);
+/*
+ * The same on behalf of what can do without: waits for the answer for so long only (then TIMEOUT, without a sentence; it may
+ * be carried out yet, and its reply is thrown away), and is tried once. Starts a broker where there is none.
+ */
+int xi_control_ask(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want,
+                   int64_t patience);
 /* Takes what has arrived without blocking: events, or the broker's death (then it connects anew). */
 void xi_control_drain(struct xi_interp *me);
 /* Sends without waiting, for the answer or for anything else. False: it could not be sent now. */

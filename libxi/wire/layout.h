@@ -566,12 +566,33 @@ static_assert(sizeof(struct xi_call_ref) == 16, "");
 
 /*
  * Growing. `ring` names where the ring is: segment << 8 | log2 of its capacity; 0
- * means the channel's own. Positions mean the same in every ring. Under the
- * producers' lock and every active group's, whoever grows (or shrinks) copies
- * [smallest head, tail + 8) into the new ring at the same positions and then
- * stores `ring` (release): THE MOVE. Killed before: the old ring is untouched.
- * Whoever takes a lock looks at `ring` first. A ring that is not the channel's
- * own is touched only under a lock, so that it may be taken away at once.
+ * means the channel's own. Positions mean the same in every ring.
+ *
+ * Move, under the producers' lock:
+ *   1 [smallest head, tail + 8) is copied into the new ring, to the same
+ *     positions. Consumers go on meanwhile: what they take is copied in vain.
+ *   2 every active group's lock, in order; 3 ring (full barrier): THE MOVE
+ *   4 is the new ring's `gone` set (see below), then ring = what it was
+ *   5 the locks; then producers are rung
+ * Killed before 3: the old ring is untouched. Killed after it: the new one is
+ * whole. So repair has nothing to mend but the locks.
+ *
+ * Any of these locks keeps the ring where it is, for a group as long as it is
+ * active; whoever takes one looks at `ring` first. A ring that is not the
+ * channel's own is touched only under a lock, so that the broker may take it away
+ * at once. There, what was sent is told without a lock by tail alone, which its
+ * sender stores before it unlocks.
+ *
+ * The broker makes a ring for who asks, but reserves its first page alone: who
+ * asked reserves the rest before it moves. It removes a ring that `ring` does not
+ * name and that nobody is about to move into. That it may have got wrong, having
+ * been started anew meanwhile: so it sets `gone` (full barrier), looks at `ring`
+ * once more, and takes `gone` back where it is named; and who moves looks the
+ * other way round (4).
+ *
+ * A `ring` that names no ring of the channel is garbage. Members refuse to go on.
+ * Repair cannot know where the records are, and those in the channel's own ring
+ * are old: it sets all groups' heads to the tail, and `ring` to 0.
  */
 #define XI_RING(segment, log2) ((uint64_t)(segment) << 8 | (log2))
 #define XI_RING_SEGMENT(w) ((uint32_t)((w) >> 8))

@@ -74,9 +74,13 @@ enum xi_op {
      * max_deliveries; e: timeout in ns; other: the channel of dead letters or empty. Reply: a: segment, b: size;
      * descriptor: rw. It goes when no group names it any more (and whoever asked for it has used it, or is gone). */
     XI_OP_ACKS = 13,
-    /* A new ring for channel id a, of b bytes. Reply: a: segment; descriptor: rw. */
+    /*
+     * A new ring for channel id a, of b bytes: a power of two, more than the channel's capacity, at most what it may grow to.
+     * Its first page is made; whoever asked reserves the rest, then moves into it (layout.h, "Growing"). AGAIN: somebody
+     * else is about to move. Reply: a: segment; descriptor: rw.
+     */
     XI_OP_RING = 14,
-    /* Ring segment b of channel id a is not in use (any more). */
+    /* The sender's move of channel id a is over, or given up: rings of it that are not in use are removed. */
     XI_OP_RING_DROP = 15,
     /* Removes the channel `name`, with whatever is in it: whoever has it open gets XI_E_REMOVED. Does not need a JOIN
      * before. Reply: a: values that no group, or not every group, had received. */

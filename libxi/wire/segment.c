@@ -32,13 +32,15 @@ static int make_memfd(void) {
     return -1;
 }
 
-int xi_segment_make(const char *name, const struct xi_segment *head, int *out) {
+/* Of a segment of head->size bytes the first `reserve` are backed by memory. */
+static int make(const char *name, const struct xi_segment *head, uint64_t reserve, int *out) {
     int fd = name ? shm_open(name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600) : make_memfd();
     if (fd < 0) return xi_fail_errno(errno, "cannot make a shared-memory segment");
     /* fallocate, not ftruncate: on a full tmpfs the latter succeeds and a store is SIGBUS later. It also sets the size. */
     int err;
-    do err = posix_fallocate(fd, 0, (off_t)head->size);
+    do err = posix_fallocate(fd, 0, (off_t)reserve);
     while (err == EINTR);
+    if (err == 0 && reserve < head->size && ftruncate(fd, (off_t)head->size) != 0) err = errno;
     if (err == 0 && pwrite(fd, head, sizeof *head, 0) != (ssize_t)sizeof *head) err = errno ? errno : EIO;
     /* Nobody who has it can take pages from under the others. The registry, which the broker alone can write, grows. */
     int seals = F_SEAL_SHRINK | F_SEAL_SEAL | (head->kind == XI_SEG_REGISTRY ? 0 : F_SEAL_GROW);
@@ -50,6 +52,21 @@ int xi_segment_make(const char *name, const struct xi_segment *head, int *out) {
     }
     *out = fd;
     return 0;
+}
+
+int xi_segment_make(const char *name, const struct xi_segment *head, int *fd) {
+    return make(name, head, head->size, fd);
+}
+
+int xi_segment_make_sparse(const char *name, const struct xi_segment *head, int *fd) {
+    return make(name, head, XI_PAGE, fd);
+}
+
+int xi_segment_reserve(int fd, uint64_t from, uint64_t length) {
+    int err;
+    do err = posix_fallocate(fd, (off_t)from, (off_t)length);
+    while (err == EINTR);
+    return err ? xi_fail_errno(err, "cannot reserve a shared-memory segment") : 0;
 }
 
 int xi_segment_open(const char *name, bool writable, int *out) {

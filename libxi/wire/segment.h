@@ -30,6 +30,11 @@ struct xi_expect {
  * Errors: NOSPACE, NOMEM, ACCESS, SYSTEM.
  */
 int xi_segment_make(const char *name, const struct xi_segment *head, int *fd);
+/* As xi_segment_make, but only the first page is reserved; whoever is to use the rest reserves it before. */
+int xi_segment_make_sparse(const char *name, const struct xi_segment *head, int *fd);
+/* Reserves bytes that lie within it. A signal makes it begin anew: so not too many at a time. Errors: NOSPACE, NOMEM,
+ * SYSTEM. */
+int xi_segment_reserve(int fd, uint64_t from, uint64_t length);
 /* Opens a named one. XI_E_NOENT if it is gone. */
 int xi_segment_open(const char *name, bool writable, int *fd);
 /* Maps all of `fd`, after checking its real size and head against each other and `expect`. Does not close fd.

@@ -34,7 +34,8 @@ static inline void m_step(void);
 #include "../../broker/repair_ring.c"
 
 enum { BROKER = 0, PRODUCER = 1, CONSUMER = 2, MEMBER = 3, SLEEPER = 4, LIVING = 5, SLOTS = 6 };
-enum { ENTRIES = 24, GRANULES = 512, ARENA = 2, CHANNEL = 9, SIDES = 65 };
+enum { ENTRIES = 24, GRANULES = 512, ARENA = 2, CHANNEL = 9, RING = 11, SIDES = 65 };
+enum { FAR_TIMES = 2 }; /* the ring that the channel may move into is so many times its own */
 enum values { INLINE_ONLY, BLOCKS_ONLY, MIXED };
 
 /* ck_assert() writes to the runner each time, also when it holds: too slow for millions. */
@@ -61,7 +62,8 @@ struct m_truth {
 };
 
 static struct {
-    struct xi_chan_view view;
+    struct xi_chan_view view; /* where the ring was when somebody last took a lock, or repaired */
+    struct xi_chan_view home, far;
     struct xi_chan *chan;
     struct xi_mailbox mail[SLOTS];
     struct xi_release release[GRANULES];
@@ -127,9 +129,9 @@ static const struct xi_world m_world = {NULL, m_release_word, m_mailbox, m_owner
 
 /* ------------------------------------------------------------- the channel */
 
-/* The ring twice in a row, and a page on either side that nobody may touch. */
-static inline void m_map(uint64_t capacity) {
-    size_t size = XI_RING_OFFSET + capacity;
+/* `offset` bytes and then a ring, which lies there twice in a row; a page on either side that nobody may touch. */
+static inline uint8_t *m_map_ring(uint64_t offset, uint64_t capacity) {
+    size_t size = offset + capacity;
     int fd = memfd_create("channel", MFD_CLOEXEC);
     m_assert(ftruncate(fd, (off_t)size) == 0);
     uint8_t *base = mmap(NULL, size + capacity + 2 * XI_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -137,14 +139,33 @@ static inline void m_map(uint64_t capacity) {
     base += XI_PAGE;
     int access = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_FIXED;
     m_assert(mmap(base, size, access, flags, fd, 0) == base);
-    m_assert(mmap(base + size, capacity, access, flags, fd, XI_RING_OFFSET) == base + size);
+    m_assert(mmap(base + size, capacity, access, flags, fd, (off_t)offset) == base + size);
     close(fd);
+    return base;
+}
+
+static inline void m_map(uint64_t capacity) {
+    uint8_t *base = m_map_ring(XI_RING_OFFSET, capacity), *far = m_map_ring(XI_PAGE, FAR_TIMES * capacity);
     M.chan = (struct xi_chan *)(void *)base;
-    M.view = (struct xi_chan_view){M.chan, base + XI_RING_OFFSET, capacity, CHANNEL};
+    M.home = (struct xi_chan_view){.chan = M.chan, .ring = base + XI_RING_OFFSET, .capacity = capacity, .segment = CHANNEL};
+    M.far = M.home;
+    M.far.ring = far + XI_PAGE;
+    M.far.capacity = FAR_TIMES * capacity;
+    M.far.word = XI_RING(RING, (uint64_t)__builtin_ctzll(M.far.capacity));
+    M.view = M.home;
 }
 
 static inline void m_unmap(void) {
-    munmap((uint8_t *)M.chan - XI_PAGE, XI_RING_OFFSET + 2 * M.view.capacity + 2 * XI_PAGE);
+    munmap((uint8_t *)M.chan - XI_PAGE, XI_RING_OFFSET + 2 * M.home.capacity + 2 * XI_PAGE);
+    munmap(M.far.ring - 2 * XI_PAGE, 2 * M.far.capacity + 3 * XI_PAGE);
+}
+
+/* What the ring's word says now. */
+static inline void m_look(void) {
+    uint64_t word = M.chan->ring;
+    M.view = word == M.far.word ? M.far : M.home;
+    M.view.lost = word != 0 && word != M.far.word;
+    M.view.word = word;
 }
 
 static inline void m_group_at(uint32_t g, uint32_t owner) {
@@ -162,12 +183,14 @@ static inline void m_group_at(uint32_t g, uint32_t owner) {
 
 /* An empty channel with group 0 that has already carried `position` bytes and `number` values. */
 static inline void m_reset(enum values values, uint64_t position, uint64_t number) {
-    struct xi_chan_view view = M.view;
+    struct xi_chan_view view = M.home, far = M.far;
     memset(&M, 0, sizeof M);
-    M.view = view;
+    M.view = M.home = view;
+    M.far = far;
     M.chan = view.chan;
     memset(M.chan, 0, sizeof *M.chan);
     memset(view.ring, 0x5a, view.capacity); /* what earlier laps have left there */
+    memset(far.ring, 0xa5, far.capacity);
     *xi_ring_at(&view, position) = 0;
     M.values = values;
     M.chan->mode = XI_BROADCAST;
@@ -184,6 +207,7 @@ static inline void m_lock(xi_a32 *lock, uint32_t slot) {
     uint32_t free_ = 0;
     m_step();
     m_assert(xi_cas32_full(lock, &free_, XI_LOCK_OF(slot)));
+    m_look();
 }
 static inline void m_unlock(xi_a32 *lock) {
     m_step();
@@ -467,6 +491,29 @@ static inline void m_close(uint32_t slot) {
     }
 }
 
+/* ------------------------------------------------------------------ moving */
+
+/* Into the ring that is not in use. */
+static inline void m_move(uint32_t slot) {
+    m_lock(&M.chan->lock, slot);
+    struct xi_chan_view from = M.view, to = from.word ? M.home : M.far;
+    uint64_t floor_ = m_smallest_head(M.chan->tail), tail = M.chan->tail;
+    m_assert(tail + 8 - floor_ <= to.capacity);
+    for (uint64_t at = floor_; at < tail + 8; at += 8) {
+        m_step();
+        xi_store_relaxed(xi_ring_at(&to, at), xi_load_relaxed(xi_ring_at(&from, at)));
+    }
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
+        if (M.chan->active >> g & 1) m_lock(&M.chan->groups[g].lock, slot);
+    m_step();
+    xi_store_full(&M.chan->ring, to.word);
+    m_look();
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
+        if (M.chan->active >> g & 1) m_unlock(&M.chan->groups[g].lock);
+    m_unlock(&M.chan->lock);
+    m_wake_producers();
+}
+
 /* ------------------------------------------------------------------- repair */
 
 static struct xi_borrow_view m_chunks[2];
@@ -477,19 +524,36 @@ static inline struct xi_dead m_dead(uint32_t slot) {
     return (struct xi_dead){slot, 100 + slot, m_chunks, slot == BROKER ? 0 : 2};
 }
 
+/* Again with a new view, as long as the living move the ring meanwhile. */
+static inline void m_repair_chan(const struct xi_dead *dead) {
+    struct xi_chan_view view;
+    do {
+        m_look();
+        view = M.view;
+    } while (!xi_repair_channel(&view, dead, &m_world));
+}
+
 static inline void m_repair_channel(uint32_t slot) {
     struct xi_dead dead = m_dead(slot);
-    xi_repair_channel(&M.view, &dead, &m_world);
+    m_repair_chan(&dead);
+    m_look();
 }
 
 /* What the broker does after the death of `slot`. */
 static inline void m_repair(uint32_t slot) {
     struct xi_dead dead = m_dead(slot);
-    xi_repair_channel(&M.view, &dead, &m_world);
+    struct xi_chan_view view;
+    int tries = 0;
+    m_repair_chan(&dead);
     xi_repair_borrows(&dead, &m_world);
-    m_assert(xi_repair_groups(&M.view, &dead, &m_world));
+    do {
+        m_assert(tries++ < 2); /* once the living may have moved the ring */
+        m_look();
+        view = M.view;
+    } while (!xi_repair_groups(&view, &dead, &m_world));
     for (uint32_t s = 1; s < SLOTS; s++)
         if (!M.gone[s]) xi_repair_bells(&M.mail[s], &m_world);
+    m_look();
 }
 
 #endif

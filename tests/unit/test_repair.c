@@ -5,7 +5,8 @@
  * again by the next broker. Afterwards nothing may be lost, doubled, locked,
  * held or asleep, and the channel must go on. repair_model.h has the operations.
  *
- * Two deaths at once in both orders, living lock holders, 16-bit numbers that
+ * The ring may move into another and back at any of these. Two deaths at once in
+ * both orders, living lock holders, 16-bit numbers that
  * wrap, full rings, batches of the largest size; and channels that somebody
  * filled with garbage, where repair must end and leave a usable channel.
  */
@@ -98,7 +99,7 @@ static void check_sleepers(void) {
         uint64_t due = M.chan->closed ? asleep[g + 1] : is_active(g) ? M.truth.sent - M.truth.received[g] : 0;
         must(told[g + 1] >= (due < asleep[g + 1] ? due : asleep[g + 1]));
     }
-    bool space = M.chan->tail + 24 <= CAPACITY + m_smallest_head(M.chan->tail);
+    bool space = M.chan->tail + 24 <= M.view.capacity + m_smallest_head(M.chan->tail);
     /* A living receiver rings one, which rings the next; repair rings all. */
     must(told[0] >= (m_between ? asleep[0] > 0 : asleep[0]) || (!space && !M.chan->closed));
 }
@@ -215,6 +216,21 @@ static void two_groups(void) {
     M.mail[PRODUCER].bells[7].state = XI_BELL_PARKED;
 }
 
+/* The same in a ring that the channel has grown into. */
+static void grown_full(void) {
+    full_ring();
+    m_move(LIVING);
+    while (m_send(LIVING, 1) == 1) continue;
+}
+static void grown_groups(void) {
+    m_move(LIVING);
+    two_groups();
+}
+static void grown_little(void) {
+    m_move(LIVING);
+    some_values();
+}
+
 static void send_one(void) { m_send(PRODUCER, 1); }
 static void send_batch(void) { m_send(PRODUCER, 6); }
 static void receive_one(void) { m_receive(CONSUMER, 0, 1, NULL); }
@@ -234,6 +250,8 @@ static void park_producer(void) {
     m_unpark(PRODUCER, 0, XI_SIDE_PRODUCERS, 300);
 }
 static void close_(void) { m_close(PRODUCER); }
+static void move(void) { m_move(PRODUCER); }
+static void move_as_member(void) { m_move(MEMBER); }
 
 static void no_group_left(void) { must(!is_active(1)); }
 static void ended_and_released(void) {
@@ -264,6 +282,13 @@ static const struct scenario scenarios[] = {
     {"receive, being in a set", CONSUMER, members_of_the_dead, receive_one, NULL},
     {"close beside sets", PRODUCER, members_of_the_dead, close_, NULL},
     {"leave a set", MEMBER, members_of_the_dead, leave_set, NULL},
+    {"grow", PRODUCER, full_ring, move, NULL},
+    {"grow with two groups", MEMBER, two_groups, move_as_member, ended_and_released},
+    {"shrink", PRODUCER, grown_little, move, NULL},
+    {"send in a grown ring", PRODUCER, grown_little, send_batch, NULL},
+    {"send into a full grown ring", PRODUCER, grown_full, send_batch, NULL},
+    {"receive from a grown ring", CONSUMER, grown_full, receive_batch, NULL},
+    {"end in a grown ring", MEMBER, grown_groups, end, ended_and_released},
 };
 #define SCENARIOS (int)(sizeof scenarios / sizeof *scenarios)
 
@@ -353,13 +378,19 @@ static void park_another(void) {
         m_unpark(SLEEPER, 5, XI_SIDE_GROUP(0), 13);
 }
 
+static void move_the_ring(void) {
+    bool is_free = M.chan->lock == 0 && M.chan->tail - m_smallest_head(M.chan->tail) + 8 <= CAPACITY;
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) is_free = is_free && (!is_active(g) || M.chan->groups[g].lock == 0);
+    if (is_free) m_move(LIVING);
+}
+
 /* Before each step of repair the living do something, as far as locks let them. */
 START_TEST(test_living_in_between) {
-    static void (*const deeds[])(void) = {send_and_receive, only_send, join_another, park_another};
+    static void (*const deeds[])(void) = {send_and_receive, only_send, join_another, park_another, move_the_ring};
     const struct scenario *s = &scenarios[_i];
     m_map(CAPACITY);
     to_repair = s->dead;
-    for (int deed = 0; deed < 4; deed++) {
+    for (int deed = 0; deed < (int)(sizeof deeds / sizeof *deeds); deed++) {
         bool ended = false;
         for (long k = 0; !ended; k++) {
             bool over = false;
@@ -376,6 +407,43 @@ START_TEST(test_living_in_between) {
         }
     }
     m_between = NULL;
+    m_unmap();
+}
+END_TEST
+
+/*
+ * The living move the ring between the broker's look at it and its judgement: with the old view nothing is to be judged,
+ * and whoever moved goes on with what is in the new one.
+ */
+START_TEST(test_stale_view) {
+    m_map(CAPACITY);
+    for (int values = 0; values < VALUE_KINDS; values++)
+        for (int back = 0; back < 2; back++) {
+            m_reset(values, starts[_i].position, starts[_i].number);
+            first_number = starts[_i].number + 1;
+            now.name = "stale view";
+            now.k = back;
+            two_groups();
+            if (back) m_move(LIVING);
+            struct xi_chan_view stale = M.view;
+            struct xi_dead dead = m_dead(MEMBER);
+            m_move(LIVING);
+            for (int i = 0; i < 40; i++) {
+                m_send(LIVING, 3);
+                m_receive(LIVING, 0, 3, NULL);
+                m_receive(LIVING, 1, 3, NULL);
+                memset(M.borrows[LIVING], 0, sizeof M.borrows[LIVING]);
+                M.truth.taken_count[LIVING] = 0;
+            }
+            uint64_t head = M.chan->groups[0].head;
+            must(!xi_repair_channel(&stale, &dead, &m_world));
+            must(!xi_repair_groups(&stale, &dead, &m_world));
+            must(M.chan->lock == 0 && M.chan->groups[0].lock == 0 && M.chan->groups[1].lock == 0);
+            must(M.chan->groups[0].head == head && M.chan->groups[0].corrupt == 0 && is_active(1));
+            m_repair(MEMBER);
+            check_quiet();
+            must(!is_active(1));
+        }
     m_unmap();
 }
 END_TEST
@@ -587,6 +655,7 @@ int main(void) {
     tcase_add_loop_test(killed, test_two_deaths, 0, (int)STARTS);
     suite_add_tcase(suite, killed);
     tcase_set_timeout(other, 60);
+    tcase_add_loop_test(other, test_stale_view, 0, (int)STARTS);
     tcase_add_test(other, test_summaries);
     tcase_add_test(other, test_living_holders);
     tcase_add_test(other, test_groups_wait_for_the_living);

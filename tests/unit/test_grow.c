@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Channels that grow, that are bounded in values, and that drop their oldest:
+ * what each call returns, what each group finds, what comes back; and that a
+ * word `ring` with garbage in it is an error and no more.
+ */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "channel/channel.h"
+#include "xidata.h"
+
+#define MS ((int64_t)1000000)
+#define ok(call)                                                                                                       \
+    do {                                                                                                               \
+        int64_t rc_ = (call);                                                                                          \
+        if (rc_ < 0) ck_abort_msg("%s: %s: %s", #call, xi_error_name((int)rc_), xi_error_text((int)rc_));              \
+    } while (0)
+#define fails(error, call)                                                                                             \
+    do {                                                                                                               \
+        int64_t rc_ = (call);                                                                                          \
+        if (rc_ != (error))                                                                                            \
+            ck_abort_msg("%s: wanted %s, got %lld %s", #call, xi_error_name(error), (long long)rc_,                    \
+                         rc_ < 0 ? xi_error_text((int)rc_) : "");                                                      \
+    } while (0)
+
+static xi_interp *me, *you;
+
+static void setup(void) {
+    ok(xi_join(&(xi_join_opts){.name = "me"}, &me));
+    ok(xi_join(&(xi_join_opts){.name = "you"}, &you));
+}
+static void teardown(void) {
+    int rc = xi_remove(me, "grow"); /* with what a test has left in it */
+    ck_assert(rc == 0 || rc == XI_E_NOENT);
+    ok(xi_leave(you));
+    ok(xi_leave(me));
+}
+
+static xi_channel *open_as(xi_interp *who, const char *group, xi_open_opts opts) {
+    xi_channel *ch;
+    opts.group = group;
+    ok(xi_open(who, "grow", &opts, &ch));
+    return ch;
+}
+static xi_channel *open_sender(xi_interp *who, xi_open_opts opts) {
+    opts.flags = XI_OPEN_SEND;
+    return open_as(who, NULL, opts);
+}
+
+/* A value of at least `size` bytes that begins with the number, and repeats it. */
+static int try_number(xi_channel *ch, int64_t number, size_t size, const xi_send_opts *opts) {
+    xi_builder b;
+    void *where;
+    size_t capacity = size + 64;
+    uint64_t *value = calloc(1, capacity);
+    xi_builder_init(&b, value, capacity, 0);
+    ok(xi_begin(&b, XI_TUPLE, 2));
+    ok(xi_put_int(&b, number));
+    ok(xi_put_bytes_space(&b, 0, size, &where));
+    memset(where, (int)(number & 0xff), size);
+    ok(xi_end(&b));
+    int64_t total = xi_builder_finish(&b);
+    ok(total);
+    int rc = xi_send_ex(ch, value, (size_t)total, opts);
+    free(value);
+    return rc;
+}
+static void send_number(xi_channel *ch, int64_t number, size_t size) {
+    ok(try_number(ch, number, size, &(xi_send_opts){.timeout = 5000 * MS}));
+}
+
+/* The number, after a look at every byte. */
+static int64_t number_in(const xi_msg *m) {
+    xi_cursor c, children;
+    xi_value v;
+    int64_t n = 0;
+    ok(xi_validate(m->data, m->size));
+    xi_cursor_init(&c, m->data, m->size);
+    ck_assert_int_eq(xi_next(&c, &v), 1);
+    if (v.tag != XI_TUPLE) {
+        ok(xi_get_int(&v, &n));
+        return n;
+    }
+    ok(xi_enter(&v, &children));
+    ck_assert_int_eq(xi_next(&children, &v), 1);
+    ok(xi_get_int(&v, &n));
+    ck_assert_int_eq(xi_next(&children, &v), 1);
+    for (size_t i = 0; i < v.length; i++)
+        if (((const uint8_t *)v.data)[i] != (uint8_t)n) ck_abort_msg("value %lld is not as it was sent", (long long)n);
+    return n;
+}
+static void receive_number(xi_channel *ch, int64_t number) {
+    xi_msg m = XI_MSG_INIT;
+    ok(xi_recv(ch, &m, XI_TRY));
+    int64_t got = number_in(&m);
+    if (got != number) ck_abort_msg("%lld came, not %lld", (long long)got, (long long)number);
+    xi_msg_release(&m);
+}
+static void nothing_left(xi_channel *ch) {
+    xi_msg m = XI_MSG_INIT;
+    fails(XI_E_AGAIN, xi_recv(ch, &m, XI_TRY));
+}
+
+static uint64_t capacity_of(xi_channel *ch) {
+    xi_channel_info info;
+    ok(xi_channel_stat(ch, &info));
+    return info.capacity;
+}
+static uint64_t dropped(xi_channel *ch) { return xi_load_relaxed(&ch->group->dropped); }
+
+/* All blocks have come back to the interpreter. */
+static void nothing_out(xi_interp *who) {
+    xi_stats s;
+    xi_loan loan;
+    ok(xi_loan_get(who, 8, &loan)); /* makes its arena look at those that are out */
+    xi_loan_drop(&loan);
+    xi_arena_reclaim(who, SIZE_MAX);
+    xi_interp_stats(who, &s);
+    ck_assert_uint_eq(s.blocks, 0);
+    ck_assert_uint_eq(s.borrows, 0);
+}
+
+/* Segments of rings that the channel has, in use or not. */
+static void until_home(xi_channel *ch) {
+    int64_t end = xi_now() + 5000 * MS;
+    xi_msg m = XI_MSG_INIT;
+    while (capacity_of(ch) != XI_CAPACITY_MIN) {
+        fails(XI_E_TIMEOUT, xi_recv(ch, &m, 20 * MS));
+        ck_assert_msg(xi_now() < end, "the ring did not come home");
+    }
+}
+
+/* ---------------------------------------------------------------- growing */
+
+#define GROWING {.capacity = XI_CAPACITY_MIN, .grow = (uint64_t)16 << 20}
+
+/* Small and large values, far more than its own ring holds: all come, in order; then the ring comes home. */
+START_TEST(grows_and_comes_home) {
+    size_t sizes[] = {8, 400, 6000};
+    xi_channel *out = open_sender(me, (xi_open_opts)GROWING), *in = open_as(you, NULL, (xi_open_opts)GROWING);
+    int64_t n = _i < 2 ? 20000 : 3000;
+    for (int round = 0; round < 2; round++) {
+        for (int64_t i = 0; i < n; i++) send_number(out, i, sizes[i % (_i + 1)]);
+        ck_assert_uint_gt(capacity_of(out), XI_CAPACITY_MIN);
+        ck_assert_uint_le(capacity_of(in), (uint64_t)16 << 20);
+        for (int64_t i = 0; i < n; i++) receive_number(in, i);
+        nothing_left(in);
+        until_home(in);
+        ck_assert(out->chan->grown > 0 && out->chan->shrunk > 0);
+    }
+    nothing_out(me);
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
+/* Not in its own ring: positions, counts and ends are as ever. */
+START_TEST(a_grown_ring_is_as_any) {
+    xi_channel *out = open_sender(me, (xi_open_opts)GROWING), *in = open_as(you, NULL, (xi_open_opts)GROWING);
+    xi_channel_info info;
+    for (int64_t i = 0; i < 1000; i++) send_number(out, i, 16);
+    ok(xi_channel_stat(out, &info));
+    ck_assert_uint_eq(info.depth, 1000);
+    ck_assert_uint_eq(info.grow, (uint64_t)16 << 20);
+    ck_assert_uint_gt(info.used, XI_CAPACITY_MIN);
+    xi_channel *late = open_as(you, "late", (xi_open_opts)GROWING); /* joins in the far ring */
+    send_number(out, 1000, 5000);
+    receive_number(late, 1000);
+    nothing_left(late);
+    xi_msg some[64];
+    for (int i = 0; i < 64; i++) some[i] = (xi_msg)XI_MSG_INIT;
+    int64_t next = 0;
+    while (next <= 1000) {
+        int64_t got = xi_recv_many(in, some, 64, XI_TRY);
+        ok(got);
+        for (int64_t i = 0; i < got; i++) ck_assert_int_eq(number_in(&some[i]), next++);
+    }
+    for (int i = 0; i < 64; i++) xi_msg_release(&some[i]);
+    ok(xi_close(out));
+    fails(XI_E_CLOSED, xi_recv(in, &some[0], XI_FOREVER));
+    fails(XI_E_CLOSED, xi_send_int(out, 1, XI_TRY));
+    nothing_out(me);
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(late));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
+/* A group that ends with large values before it in a grown ring gives them back. */
+START_TEST(a_group_that_ends_gives_back) {
+    xi_open_opts opts = GROWING;
+    opts.mode = XI_BROADCAST;
+    xi_channel *out = open_sender(me, opts), *in = open_as(you, NULL, opts);
+    for (int64_t i = 0; i < 500; i++) send_number(out, i, 5000);
+    ck_assert_uint_gt(capacity_of(out), XI_CAPACITY_MIN);
+    receive_number(in, 0);
+    ok(xi_channel_free(in));
+    nothing_out(me);
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+/* No further than it may: then as any channel that is full, in words that say why. */
+START_TEST(at_its_most_it_is_full) {
+    xi_open_opts opts = {.capacity = XI_CAPACITY_MIN, .grow = 65536, .when_full = _i == 0 ? XI_FULL_BLOCK : XI_FULL_FAIL};
+    xi_channel *out = open_sender(me, opts), *in = open_as(you, NULL, opts);
+    int64_t n = 0;
+    while (xi_send_int(out, n, XI_TRY) == 0) n++;
+    ck_assert_int_eq(n, (65536 - 8) / 16);
+    ck_assert_uint_eq(capacity_of(in), 65536);
+    fails(XI_E_AGAIN, xi_send_int(out, n, XI_TRY));
+    ck_assert_ptr_nonnull(strstr(xi_error_text(XI_E_AGAIN), "as large as it may become"));
+    int64_t begun = xi_now();
+    fails(_i == 0 ? XI_E_TIMEOUT : XI_E_AGAIN, xi_send_int(out, n, 100 * MS));
+    ck_assert((xi_now() - begun >= 100 * MS) == (_i == 0));
+    receive_number(in, 0);
+    ok(xi_send_int(out, n, XI_TRY));
+    for (int64_t i = 1; i <= n; i++) receive_number(in, i);
+    nothing_left(in);
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
+/* Large values under way: as many bytes as the ring may grow to, where that is more than 64 times its own. */
+START_TEST(large_values_count_against_growth) {
+    xi_open_opts opts = {.capacity = XI_CAPACITY_MIN, .grow = (uint64_t)1 << 20};
+    xi_channel *out = open_sender(me, opts), *in = open_as(you, NULL, opts);
+    const size_t size = 10000;
+    int64_t n = 0;
+    while (try_number(out, n, size, &(xi_send_opts){.timeout = XI_TRY}) == 0) n++;
+    ck_assert_ptr_nonnull(strstr(xi_error_text(XI_E_AGAIN), "large values"));
+    ck_assert_int_ge(n, (1 << 20) / 20000);
+    ck_assert_int_le(n, (1 << 20) / 10000);
+    fails(XI_E_TIMEOUT, try_number(out, n, size, &(xi_send_opts){.timeout = 20 * MS}));
+    receive_number(in, 0);
+    nothing_out(you);
+    send_number(out, n, size);
+    for (int64_t i = 1; i <= n; i++) receive_number(in, i);
+    nothing_out(me);
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
+/* ------------------------------------------------------------- most values */
+
+START_TEST(no_more_values_than_it_may) {
+    xi_open_opts opts = {.values = 5, .mode = XI_BROADCAST};
+    xi_channel *out = open_sender(me, opts), *a = open_as(you, NULL, opts), *b = open_as(you, NULL, opts);
+    size_t size = _i == 0 ? 16 : 9000;
+    for (int64_t i = 0; i < 5; i++) send_number(out, i, size);
+    fails(XI_E_AGAIN, try_number(out, 5, size, &(xi_send_opts){.timeout = XI_TRY}));
+    ck_assert_ptr_nonnull(strstr(xi_error_text(XI_E_AGAIN), "as many values as it may"));
+    fails(XI_E_TIMEOUT, try_number(out, 5, size, &(xi_send_opts){.timeout = 20 * MS}));
+    for (int64_t i = 0; i < 5; i++) receive_number(a, i);
+    fails(XI_E_AGAIN, try_number(out, 5, size, &(xi_send_opts){.timeout = XI_TRY})); /* b has received none */
+    for (int64_t i = 5; i < 100; i++) {
+        receive_number(b, i - 5);
+        send_number(out, i, size);
+        fails(XI_E_AGAIN, try_number(out, i, size, &(xi_send_opts){.timeout = XI_TRY}));
+        receive_number(a, i);
+    }
+    ok(xi_channel_free(b)); /* and with it what it had yet to receive */
+    for (int64_t i = 0; i < 5; i++) send_number(out, i, size);
+    fails(XI_E_AGAIN, try_number(out, 5, size, &(xi_send_opts){.timeout = XI_TRY}));
+    ok(xi_channel_free(a));
+    nothing_out(me);
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+/* Several in one call: as many as may be. */
+START_TEST(batches_end_at_the_most) {
+    xi_open_opts opts = {.values = 7};
+    xi_channel *out = open_sender(me, opts), *in = open_as(you, NULL, opts);
+    uint64_t value = XI_INT32 | (uint64_t)9 << 32;
+    const void *values[10];
+    size_t sizes[10];
+    for (int i = 0; i < 10; i++) values[i] = &value, sizes[i] = 8;
+    ck_assert_int_eq(xi_send_many(out, values, sizes, 10, XI_TRY), 7);
+    receive_number(in, 9);
+    ck_assert_int_eq(xi_send_many(out, values, sizes, 10, 5 * MS), 1);
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
+/* ---------------------------------------------------------- dropping the oldest */
+
+/* Values 1: whoever comes finds the latest, of whatever size. */
+START_TEST(the_latest_alone) {
+    xi_open_opts opts = {.values = 1, .when_full = XI_FULL_DROP, .mode = XI_BROADCAST};
+    xi_channel *out = open_sender(me, opts), *a = open_as(you, NULL, opts), *b = open_as(you, NULL, opts);
+    size_t size = _i == 0 ? 16 : 9000;
+    for (int64_t i = 0; i < 1000; i++) {
+        ok(try_number(out, i, size, &(xi_send_opts){.timeout = XI_TRY}));
+        if (i % 10 == 9) receive_number(a, i);
+        if (i % 100 == 99) {
+            receive_number(b, i);
+            nothing_left(b);
+        }
+    }
+    nothing_left(a);
+    ck_assert_uint_eq(dropped(a), 900);
+    ck_assert_uint_eq(dropped(b), 990);
+    nothing_out(me);
+    nothing_out(you);
+    ok(xi_channel_free(a));
+    ok(xi_channel_free(b));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+/* Bytes: the newest that fit are there, in order, inline and blocks mixed. */
+START_TEST(the_newest_that_fit) {
+    xi_open_opts opts = {.capacity = XI_CAPACITY_MIN, .when_full = XI_FULL_DROP};
+    static const size_t sizes[] = {8, 100, 480, 6000};
+    xi_channel *out = open_sender(me, opts), *in = open_as(you, NULL, opts);
+    const int64_t n = 5000;
+    for (int64_t i = 0; i < n; i++) ok(try_number(out, i, sizes[i % (1 + _i)], &(xi_send_opts){.timeout = XI_TRY}));
+    int64_t first = (int64_t)dropped(in);
+    ck_assert_int_gt(first, 0);
+    ck_assert_int_lt(first, n - 5);
+    for (int64_t i = first; i < n; i++) receive_number(in, i);
+    nothing_left(in);
+    nothing_out(me);
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
+/* What is dropped is consumed: its free function runs, once. */
+static void count_free(void *context, uint64_t argument) { ((uint64_t *)context)[0] += argument; }
+START_TEST(free_functions_of_what_is_dropped) {
+    xi_open_opts opts = {.values = 3, .when_full = XI_FULL_DROP};
+    xi_channel *out = open_sender(me, opts), *in = open_as(you, NULL, opts);
+    uint64_t sum = 0;
+    uint32_t index;
+    ok(xi_free_register(me, "count", count_free, &sum, &index));
+    for (int64_t i = 1; i <= 100; i++)
+        ok(try_number(out, i, 16, &(xi_send_opts){.timeout = XI_TRY, .free_index = index, .free_argument = (uint64_t)i}));
+    ok(xi_free_run(me));
+    ck_assert_uint_eq(sum, 97 * 98 / 2);
+    for (int64_t i = 98; i <= 100; i++) receive_number(in, i);
+    ok(xi_free_run(me));
+    ck_assert_uint_eq(sum, 100 * 101 / 2);
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
+/* Grows as far as it may before it drops anything. */
+START_TEST(grows_before_it_drops) {
+    xi_open_opts opts = {.capacity = XI_CAPACITY_MIN, .grow = 65536, .when_full = XI_FULL_DROP};
+    xi_channel *out = open_sender(me, opts), *in = open_as(you, NULL, opts);
+    const int64_t fit = (65536 - 8) / 16;
+    for (int64_t i = 0; i < fit; i++) ok(xi_send_int(out, i, XI_TRY));
+    ck_assert_uint_eq(dropped(in), 0);
+    for (int64_t i = fit; i < 3 * fit; i++) ok(xi_send_int(out, i, XI_TRY));
+    ck_assert_uint_eq(dropped(in), (uint64_t)(2 * fit));
+    for (int64_t i = 2 * fit; i < 3 * fit; i++) receive_number(in, i);
+    nothing_left(in);
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
+/* Who holds a group's lock keeps its oldest where they are: the send is as in any full channel, and says so. */
+START_TEST(a_held_lock_keeps_the_oldest) {
+    xi_open_opts opts = {.values = 1, .when_full = XI_FULL_DROP};
+    xi_channel *out = open_sender(me, opts), *in = open_as(you, NULL, opts);
+    send_number(out, 1, 16);
+    ok(xi_lock(in, in->group, XI_TRY));
+    fails(XI_E_AGAIN, try_number(out, 2, 16, &(xi_send_opts){.timeout = XI_TRY}));
+    ck_assert_ptr_nonnull(strstr(xi_error_text(XI_E_AGAIN), "holds the lock"));
+    fails(XI_E_TIMEOUT, try_number(out, 2, 16, &(xi_send_opts){.timeout = 50 * MS}));
+    xi_unlock(in->group);
+    send_number(out, 3, 16);
+    receive_number(in, 3);
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
+/* ------------------------------------------------------------------ hostile */
+
+/* A `ring` that names nothing, something else, or another channel's ring: errors, and the channel can be closed and freed. */
+START_TEST(garbage_for_a_ring) {
+    xi_channel *out = open_sender(me, (xi_open_opts)GROWING), *in = open_as(you, NULL, (xi_open_opts)GROWING), *other;
+    ok(xi_open(me, "other", &(xi_open_opts)GROWING, &other));
+    for (int64_t i = 0; i < 1000; i++) send_number(out, i, 16);
+    for (int64_t i = 0; i < 1000; i++) ok(xi_send_int(other, i, XI_TRY));
+    uint64_t right = out->chan->ring;
+    uint64_t wrong[] = {1, 77, XI_RING(XI_RING_SEGMENT(right), 12), XI_RING(XI_RING_SEGMENT(right), 63),
+                        XI_RING(XI_RING_SEGMENT(right) + 2, XI_RING_LOG2(right)), XI_RING(out->segment, XI_RING_LOG2(right)),
+                        other->chan->ring, ~(uint64_t)0, (uint64_t)1 << 63, right | (uint64_t)1 << 50};
+    ck_assert_uint_ne(right, 0);
+    ck_assert_uint_ne(other->chan->ring, 0);
+    xi_msg m = XI_MSG_INIT;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        xi_store_full(&out->chan->ring, wrong[i]);
+        fails(XI_E_CORRUPT, xi_send_int(out, 1, 10 * MS));
+        fails(XI_E_CORRUPT, xi_recv(in, &m, 10 * MS));
+        fails(XI_E_CORRUPT, xi_recv_many(in, &m, 1, XI_TRY));
+    }
+    xi_store_full(&out->chan->ring, right);
+    for (int64_t i = 0; i < 1000; i++) receive_number(in, i); /* nothing was lost by it */
+    for (int64_t i = 0; i < 200; i++) send_number(out, i, 16);
+    xi_store_full(&out->chan->ring, 0); /* says that it is at home, where nothing is as it should be */
+    for (int i = 0; i < 300; i++) {
+        int rc = xi_recv(in, &m, XI_TRY);
+        if (rc == XI_E_AGAIN) break;
+        ck_assert_msg(rc == 0 || rc == XI_E_CORRUPT, "%s", xi_error_name(rc));
+    }
+    xi_msg_release(&m);
+    ok(xi_channel_free(other));
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("growing and bounded channels");
+    TCase *t = tcase_create("all");
+    tcase_set_timeout(t, 60);
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_loop_test(t, grows_and_comes_home, 0, 3);
+    tcase_add_test(t, a_grown_ring_is_as_any);
+    tcase_add_test(t, a_group_that_ends_gives_back);
+    tcase_add_loop_test(t, at_its_most_it_is_full, 0, 2);
+    tcase_add_test(t, large_values_count_against_growth);
+    tcase_add_loop_test(t, no_more_values_than_it_may, 0, 2);
+    tcase_add_test(t, batches_end_at_the_most);
+    tcase_add_loop_test(t, the_latest_alone, 0, 2);
+    tcase_add_loop_test(t, the_newest_that_fit, 0, 4);
+    tcase_add_test(t, free_functions_of_what_is_dropped);
+    tcase_add_test(t, grows_before_it_drops);
+    tcase_add_test(t, a_held_lock_keeps_the_oldest);
+    tcase_add_test(t, garbage_for_a_ring);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
