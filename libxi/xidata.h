@@ -620,8 +620,8 @@ typedef struct xi_set xi_set;
 enum xi_ready {
     XI_READY_RECV = 1,        /* something to receive */
     XI_READY_SEND = 2,        /* room for a small value */
-    XI_READY_CLOSED = 4,      /* closed and drained, or removed */
-    XI_READY_NO_PRODUCER = 8, /* drained, and no handle that may send is left */
+    XI_READY_CLOSED = 4,      /* closed and drained, or removed, or the group was */
+    XI_READY_NO_PRODUCER = 8, /* drained, and no handle that may send is left (XI_OPEN_NEED_PEER) */
     XI_READY_LEFT = 16        /* the handle was freed or shut meanwhile: it is no longer in the set */
 };
 typedef struct xi_event {
@@ -632,7 +632,9 @@ typedef struct xi_event {
 } xi_event;
 /* Errors: NOMEM, LIMIT (16,384 members in all sets of an interpreter, 512 waiters of a channel), FORKED. */
 XI_API XI_NODISCARD int xi_set_new(xi_interp *me, xi_set **out);
-XI_API void xi_set_free(xi_set *set); /* none may wait on it */
+XI_API void xi_set_free(xi_set *set); /* none may wait on it: see xi_set_shut() */
+/* From now on calls on this set return XI_E_LEFT, the one that waits as well. Idempotent; its memory stays. */
+XI_API int xi_set_shut(xi_set *set);
 /* `want`: XI_READY_RECV or XI_READY_SEND; the others are reported as they come. Of several that are ready a higher priority
  * comes first; of equals the one that was reported longest ago. */
 XI_API XI_NODISCARD int xi_set_add(xi_set *set, xi_channel *ch, uint32_t want, uint64_t key, int32_t priority);

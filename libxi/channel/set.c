@@ -154,7 +154,8 @@ int xi_set_add(xi_set *s, xi_channel *ch, uint32_t want, uint64_t key, int32_t p
     if (rc) return rc;
     pthread_mutex_lock(&s->interp->sets.mutex);
     xi_set_lock(s);
-    rc = s->over ? xi_fail(XI_E_LEFT, "the set's interpreter has left the namespace") : xi_channel_check(ch);
+    rc = xi_set_ended(s);
+    if (rc == 0) rc = xi_channel_check(ch);
     bool receives = want & XI_READY_RECV;
     if (rc == 0 && receives) rc = add_side(s, ch, XI_SIDE_GROUP(ch->group_index), key, priority);
     if (rc == 0 && want & XI_READY_SEND) {
@@ -295,6 +296,21 @@ void xi_set_free(xi_set *s) {
     pthread_mutex_destroy(&s->mutex);
     free(s);
     xi_interp_drop(me);
+}
+
+int xi_set_shut(xi_set *s) {
+    if (!s) return xi_fail(XI_E_INVAL, "xi_set_shut needs a set");
+    if (!xi_alive(s->interp)) return xi_fail_forked();
+    xi_set_lock(s);
+    s->shut = true;
+    xi_set_stir(s);
+    xi_set_unlock(s);
+    return 0;
+}
+
+int xi_set_ended(const struct xi_set *s) {
+    if (s->over) return xi_fail(XI_E_LEFT, "the set's interpreter has left the namespace");
+    return s->shut ? xi_fail(XI_E_LEFT, "this set was shut") : 0;
 }
 
 int xi_set_fd(xi_set *s) {

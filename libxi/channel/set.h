@@ -33,6 +33,7 @@ struct xi_set {
     pthread_mutex_t mutex;
     _Atomic uint32_t wanted;  /* threads that want the mutex while another spins with it */
     bool over;                /* the interpreter has left */
+    bool shut;                /* xi_set_shut() */
     bool waiting;             /* somebody is in xi_set_wait() */
     uint32_t bell_index;
     struct xi_bell *bell;
@@ -66,6 +67,8 @@ void xi_set_stir(struct xi_set *s);
 /* Arms all that is due. False: something is ready, or it is not to be slept. */
 void xi_set_settle(struct xi_set *s);
 
+/* set.c, under the set's mutex: 0, or LEFT. */
+int xi_set_ended(const struct xi_set *s);
 /* set.c: a member that has left, once it was reported. */
 void xi_member_free(struct xi_member *m);
 

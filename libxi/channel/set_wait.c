@@ -71,11 +71,13 @@ void xi_due_remove(struct xi_set *s, struct xi_member *m) {
 
 static uint32_t look_to_receive(struct xi_channel *ch) {
     struct xi_chan *c = ch->chan;
-    if (!(xi_load_full(&c->active) >> ch->group_index & 1)) return XI_READY_CLOSED; /* the group was ended */
+    uint32_t closed = xi_load_full(&c->closed);
+    bool producers = xi_has_producers(ch);
+    if (closed == XI_CHAN_REMOVED || !xi_group_lives(ch)) return XI_READY_CLOSED;
     if (!xi_log_has_value(ch)) return 0;
-    /* Once it is closed the tail is where it ends. */
-    bool drained = xi_load_full(&c->closed) && !xi_log_tail_beyond(ch, xi_load_full(&ch->group->head));
-    return drained ? XI_READY_CLOSED : XI_READY_RECV;
+    /* Once it is closed, or nobody is left who sends, the tail is where it ends. */
+    if ((!closed && producers) || xi_log_tail_beyond(ch, xi_load_full(&ch->group->head))) return XI_READY_RECV;
+    return closed ? XI_READY_CLOSED : XI_READY_NO_PRODUCER;
 }
 
 static uint32_t look_to_send(struct xi_channel *ch) {
@@ -312,7 +314,8 @@ static int64_t wait(struct xi_set *s, xi_event *events, size_t n, int64_t timeou
     if (s->poll) unpark(s);
     for (;;) {
         struct list unarmed = {0};
-        if (s->over) return xi_fail(XI_E_LEFT, "the set's interpreter has left the namespace");
+        int ended = xi_set_ended(s);
+        if (ended) return ended;
         collect(s);
         size_t done = report(s, events, n, &unarmed, arm ? 0 : UNARMED_MOST);
         if (done) {

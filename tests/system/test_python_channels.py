@@ -84,7 +84,7 @@ class Waiting(TestCase):
                      lambda: xidata.channel("x", pickle="maybe"), lambda: xidata.channel("x", capacity=-1),
                      lambda: xidata.channel("x", send_only=True, recv_only=True), lambda: xidata.channel(""),
                      lambda: xidata.channel("a\nb"), lambda: xidata.channel("x" * 80), lambda: xidata.buffer(-1),
-                     lambda: xidata.channel("a\0b"), lambda: xidata.join("no/such"), lambda: xidata.join(spin=-1)):
+                     lambda: xidata.channel("a\0b"), lambda: xidata.join("no such"), lambda: xidata.join(spin=-1)):
             with self.assertRaises(ValueError):
                 call()
         self.channel.send(timeout=1, on_free=None, *[7])
@@ -353,7 +353,7 @@ class Modes(TestCase):
         first = xidata.channel(name(), mode="broadcast", group="g")
         second = xidata.channel(first.name, group="g")
         other = xidata.channel(first.name, group="h")
-        self.assertEqual(first.group, "g")
+        self.assertEqual(first.group_name, "g")
         first.send_many(range(4))
         self.assertEqual([first.recv(), second.recv(), first.recv(), second.recv()], [0, 1, 2, 3])
         with self.assertRaises(xidata.Empty):

@@ -461,6 +461,28 @@ START_TEST(leaving_ends_a_wait) {
 }
 END_TEST
 
+START_TEST(shutting_a_set_ends_a_wait) {
+    xi_channel *in = mine(0), *other = mine(1);
+    xi_event e;
+    add(in, 1);
+    for (int polled = 0; polled < 2; polled++) {
+        if (polled) ck_assert_int_ge(xi_set_fd(set), 0);
+        pthread_t t = start_waiting(&e);
+        ok(xi_set_shut(set));
+        ok(xi_set_shut(set));
+        pthread_join(t, NULL);
+        ck_assert_int_eq((int32_t)e.ready, XI_E_LEFT);
+        fails(XI_E_LEFT, xi_set_wait(set, &e, 1, XI_TRY));
+        fails(XI_E_LEFT, xi_set_add(set, other, XI_READY_RECV, 1, 0));
+        xi_set_free(set);
+        ok(xi_set_new(me, &set));
+        add(in, 2);
+    }
+    ok(xi_channel_free(other));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
 static void on_signal(int number) { (void)number; }
 static _Atomic bool interrupted;
 static void *interrupts(void *argument) {
@@ -721,6 +743,7 @@ int main(void) {
     tcase_add_test(t, members_go_while_another_waits);
     tcase_add_test(t, a_close_wakes_a_set);
     tcase_add_test(t, leaving_ends_a_wait);
+    tcase_add_test(t, shutting_a_set_ends_a_wait);
     tcase_add_test(t, a_signal_ends_a_wait);
     tcase_add_test(t, the_descriptor_is_readable_when_something_is_ready);
     tcase_add_test(t, a_member_that_is_ready_makes_the_descriptor_readable);

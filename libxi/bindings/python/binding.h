@@ -6,8 +6,10 @@
  *   errors.c     the exception classes, one per enum xi_error
  *   interp.c     Interpreter: joining, leaving, free functions, counters
  *   reference.c  Reference, and the lists of interpreters and channels
- *   channel.c    Channel: opening, closing, its methods
+ *   open.c       opening a channel: its options    channel.c  Channel: closing, its methods
  *   transfer.c   sending and receiving: the loops around the library's calls
+ *   claim.c      Delivery and Request: received, and something is owed for them; call()
+ *   set.c        Set: many channels waited on together
  *   encode.c     objects to values          decode.c   values to objects
  *   text.c       str, both ways             exact.c    datetime, UUID, ... both ways
  *   array.c      numpy arrays, both ways    buffer.c   Loan, View and the memory under them
@@ -108,22 +110,27 @@ static inline void guard_reset(Guard *g) { atomic_store(&g->word, 0); }
 
 /* ----------------------------------------------------------------- state */
 
-#define XI_ERRORS 23 /* -enum xi_error: 1 to 22 */
+#define XI_ERRORS (-XI_E_STALE + 1) /* -enum xi_error: 1 up to the last */
+#define XI_READY_ALL 31u             /* all of enum xi_ready */
 
 typedef struct Interp Interp;
 typedef struct Channel Channel;
 typedef struct Borrow Borrow;
+typedef struct Set Set;
 
 typedef struct State {
     PyTypeObject *interp_type, *channel_type, *loan_type, *view_type, *reference_type;
-    PyTypeObject *interp_info_type, *channel_info_type;
+    PyTypeObject *delivery_type, *request_type, *set_type;
+    PyTypeObject *interp_info_type, *channel_info_type, *group_info_type;
     PyObject *error;              /* xidata.Error */
     PyObject *errors[XI_ERRORS];  /* by -code; NULL where none is raised */
     PyObject *full;               /* AGAIN of a send; errors[1] is Empty */
     PyObject *decode_error;
-    PyObject *s_timeout, *s_on_free, *s_sent, *s_zero_copy; /* interned */
+    PyObject *s_timeout, *s_on_free, *s_sent, *s_zero_copy, *s_ttl, *s_delay, *s_seconds; /* interned */
     PyObject *pickle_dumps, *pickle_loads;                   /* loaded on first need */
     PyObject *interp_id;          /* xidata.InterpreterId, likewise */
+    PyObject *ready_type;         /* xidata.Ready, likewise, and what it made of each combination of enum xi_ready */
+    PyObject *ready[XI_READY_ALL + 1];
     /* exact.c: types and makers, loaded when the first object of one turns up */
     PyTypeObject *uuid, *decimal, *fraction;
     void *datetime_api; /* PyDateTime_CAPI of this interpreter */
@@ -135,6 +142,7 @@ typedef struct State {
     Interp *current;              /* strong */
     Interp *interps;              /* all that exist, linked; no references */
     uint32_t generation;          /* one more in every forked child */
+    size_t stashed;               /* values on the stashes of all channels */
 } State;
 
 /* In a forked child: everything that came from the parent is forgotten; what is used next joins anew. */
@@ -155,6 +163,7 @@ struct Interp {
     bool left;            /* leave() was called */
     Interp *prev, *next;  /* State.interps */
     Channel *channels;    /* open handles, linked; no references */
+    Set *sets;            /* open sets, likewise */
     char ns[32], name[32];
     uint32_t flags;
     int64_t spin_ns;
@@ -175,6 +184,12 @@ typedef struct {
 
 enum pickle_policy { PICKLE_ALLOW, PICKLE_REFUSE };
 
+/* How a handle was opened: for opening it again in a forked child, and another for a group. Its strings are its own. */
+typedef struct {
+    xi_open_opts open;
+    xi_group_opts group; /* open.group_opts points here, or is NULL */
+} Options;
+
 struct Channel {
     PyObject_HEAD
     State *st;
@@ -191,9 +206,8 @@ struct Channel {
     Channel *prev, *next; /* Interp.channels */
     Stashed *stash;      /* stash_count of them, the next to be delivered last */
     size_t stash_count, stash_size;
-    char *name, *group;
-    uint32_t mode, flags;
-    uint64_t capacity;
+    char *name;
+    Options options;
     PyObject *weakrefs;
 };
 
@@ -264,6 +278,7 @@ int info_init(PyObject *module, State *st);
 PyObject *list_interpreters(State *st, const char *ns);
 PyObject *list_channels(State *st, const char *ns);
 PyObject *channel_info(State *st, const xi_channel_info *c);
+PyObject *group_infos(State *st, const xi_group_info *groups, size_t n); /* a list */
 PyObject *reference_new(Interp *in, int64_t id);
 /* xidata.InterpreterId(id), and the id in one, a Reference, an Interpreter or an int. */
 PyObject *interp_id_new(State *st, int64_t id);
@@ -274,6 +289,12 @@ int interp_id_converter(State *st, PyObject *o, int64_t *id);
 extern PyType_Spec channel_spec;
 PyObject *channel_open(Interp *in, PyObject *args, PyObject *keywords);
 PyObject *channel_open_named(Interp *in, const char *name); /* an existing one, as a decoded channel handle */
+PyObject *channel_open_group(Channel *ch, PyObject *args, PyObject *keywords); /* the same channel, for a group */
+PyObject *channel_remove(Interp *in, PyObject *name); /* by name; None, or NULL with an exception */
+/* Opens the library's handle. The interpreter is entered for as long as it is open. 0, or -1 with an exception. */
+int open_handle(Channel *ch, uint32_t flags);
+void options_free(Options *o);
+void channel_link(Channel *ch);
 /* NULL with an exception: freed, left. */
 int channel_enter_slow(Channel *ch);
 void channel_finish(Channel *ch);
@@ -305,8 +326,51 @@ PyObject *channel_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t na
 PyObject *channel_next(PyObject *self);
 void stash_clear(Channel *ch);
 int stash_traverse(Channel *ch, visitproc visit, void *arg);
+PyObject *channel_call(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+
 /* None: for ever; seconds otherwise. -1 with an exception. */
 int parse_timeout(PyObject *o, int64_t *ns);
+/* None or NULL: 0; infinity: negative; else a positive number of seconds. `what` it is, for the error. */
+int parse_period(const char *what, PyObject *o, int64_t *ns);
+/*
+ * The arguments of a fast call: `required` by position, then one more, `names` (NULL-terminated; the first may be given
+ * by position) by keyword. Fills values[]. -1 with an exception.
+ */
+int parse_arguments(const char *function, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                    Py_ssize_t required, PyObject *const *names, PyObject **values);
+
+/* One call of the library: >= 0, or an enum xi_error. */
+typedef int64_t (*Attempt)(xi_channel *h, void *job, int64_t timeout);
+/*
+ * Runs the attempt until it has succeeded, failed, or run out of time. With `quick` it is tried with the GIL held
+ * first. The channel is entered. Its result, or XI_RAISED.
+ */
+int64_t transfer(Channel *ch, Attempt attempt, void *job, int64_t timeout, bool quick);
+/* Every transfer begins so: enters the channel, and calls the free callbacks that are due. */
+int channel_begin(Channel *ch);
+/*
+ * The longest that one call of the library waits. A signal that arrives between CPython's last look and the moment
+ * when the thread sleeps interrupts nothing: its handler is late by this much, not for ever.
+ */
+#define WAIT_SLICE ((int64_t)500000000)
+/* A wait that is cut into slices: what is left of it. */
+typedef struct {
+    int64_t timeout, end;
+} Deadline;
+Deadline deadline_in(int64_t timeout);
+int64_t deadline_left(const Deadline *d); /* as a timeout */
+
+/* ---------------------------------------------------------------- claims */
+
+extern PyType_Spec delivery_spec, request_spec;
+/* True if something is owed for the message: an acknowledgement, or a reply. */
+static inline bool is_claim(const xi_msg *m) { return (m->delivery_ | m->call_) != 0; }
+
+/* ------------------------------------------------------------------ sets */
+
+extern PyType_Spec set_spec;
+void set_close_handle(Set *s);
+void sets_forget_parent(Interp *in);
 
 /* ---------------------------------------------------------------- encode */
 
@@ -383,6 +447,8 @@ typedef struct {
     Borrow *borrow; /* made on first need: then it holds the message, and this a reference */
     bool zero_copy;
 } Decoder;
+/* The object made of a message for which something is owed: a Delivery or a Request. As deliver() in transfer.c. */
+PyObject *claim_deliver(Decoder *d);
 
 /* A new object, or NULL with an exception: a DecodeError, or one that is no Exception, as it is. */
 PyObject *decode_message(Decoder *d);
@@ -392,7 +458,7 @@ int decode_child(State *st, const xi_value *v, xi_value *child);
 PyObject *decode_str(State *st, const xi_value *v);
 PyObject *decode_ext(Decoder *d, const xi_value *v);
 PyObject *decode_array(Decoder *d, const xi_value *v);
-/* Makes `borrow`; -1 with an exception. Only for a message that is borrowed. */
+/* Makes `borrow`; -1 with an exception. What was found out about an inline message's data does not hold any more. */
 int decoder_borrow(Decoder *d);
 const xi_msg *decoder_message(const Decoder *d);
 /* Where the bytes of an XI_BUFFER lie. -1 with an exception. Makes the borrow. */

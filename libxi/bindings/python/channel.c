@@ -1,22 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Channel: a handle to a named channel. This file opens, closes and describes
- * it; transfer.c sends and receives.
+ * Channel: a handle to a named channel. This file closes and describes it; open.c
+ * opens it, transfer.c sends and receives.
  *
  * free() may come while another thread is inside a call: then the handle is shut
  * and whoever leaves last frees it (the Guard). In a forked child the handle
  * opens itself again on first use, under the same name and options.
  */
 #include "binding.h"
-
-static void link_in(Channel *ch) {
-    Interp *in = ch->interp;
-    ch->prev = NULL;
-    ch->next = in->channels;
-    if (ch->next)
-        ch->next->prev = ch;
-    in->channels = ch;
-}
 
 static void unlink_from(Channel *ch) {
     if (ch->prev)
@@ -26,132 +17,6 @@ static void unlink_from(Channel *ch) {
     if (ch->next)
         ch->next->prev = ch->prev;
     ch->prev = ch->next = NULL;
-}
-
-/* --------------------------------------------------------------- opening */
-
-/* Opens the library's handle. The interpreter is entered for as long as it is open. 0, or -1 with an exception. */
-static int open_handle(Channel *ch, uint32_t flags) {
-    xi_open_opts opts = {.mode = ch->mode, .flags = flags, .capacity = ch->capacity, .group = ch->group};
-    xi_channel *h = NULL;
-    int rc;
-    if (interp_enter(ch->interp) < 0)
-        return -1;
-    do {
-        Py_BEGIN_ALLOW_THREADS
-        rc = xi_open(ch->interp->me, ch->name, &opts, &h);
-        Py_END_ALLOW_THREADS
-    } while (rc == XI_E_INTR && interrupted(ch->interp) == 0);
-    if (rc < 0) {
-        if (!PyErr_Occurred())
-            raise_error(ch->st, rc);
-        interp_exit(ch->interp);
-        return -1;
-    }
-    if (ch->h) { /* another thread was first */
-        (void)xi_channel_free(h);
-        interp_exit(ch->interp);
-        return 0;
-    }
-    ch->h = h;
-    ch->inline_max = xi_inline_max(h);
-    ch->generation = ch->interp->generation;
-    guard_reset(&ch->guard);
-    return 0;
-}
-
-static char *copy_of(const char *text) {
-    size_t n = strlen(text) + 1;
-    char *copy = PyMem_Malloc(n);
-    if (copy)
-        memcpy(copy, text, n);
-    else
-        PyErr_NoMemory();
-    return copy;
-}
-
-typedef struct {
-    const char *name, *group;
-    uint32_t mode, flags;
-    uint64_t capacity;
-    enum pickle_policy pickle;
-    bool zero_copy;
-} Options;
-
-static PyObject *open_channel(Interp *in, const Options *o) {
-    State *st = in->st;
-    Channel *ch = PyObject_GC_New(Channel, st->channel_type);
-    if (!ch)
-        return NULL;
-    memset((char *)ch + sizeof(PyObject), 0, sizeof *ch - sizeof(PyObject));
-    ch->st = st;
-    ch->interp = (Interp *)Py_NewRef((PyObject *)in);
-    ch->mode = o->mode;
-    ch->flags = o->flags;
-    ch->capacity = o->capacity;
-    ch->pickle = o->pickle;
-    ch->zero_copy = o->zero_copy;
-    ch->name = copy_of(o->name);
-    ch->group = o->group ? copy_of(o->group) : NULL;
-    PyObject_GC_Track(ch);
-    if (!ch->name || (o->group && !ch->group) || open_handle(ch, ch->flags) < 0) {
-        Py_DECREF(ch);
-        return NULL;
-    }
-    link_in(ch);
-    return (PyObject *)ch;
-}
-
-static int parse_mode(const char *text, uint32_t *mode) {
-    *mode = 0;
-    if (text && strcmp(text, "queue") == 0)
-        *mode = XI_QUEUE;
-    else if (text && strcmp(text, "broadcast") == 0)
-        *mode = XI_BROADCAST;
-    else if (text) {
-        PyErr_Format(PyExc_ValueError, "mode is 'queue', 'broadcast' or None, not '%s'", text);
-        return -1;
-    }
-    return 0;
-}
-
-static int parse_pickle(const char *text, enum pickle_policy *policy) {
-    *policy = strcmp(text, "refuse") == 0 ? PICKLE_REFUSE : PICKLE_ALLOW;
-    if (*policy == PICKLE_REFUSE || strcmp(text, "allow") == 0)
-        return 0;
-    PyErr_Format(PyExc_ValueError, "pickle is 'allow' or 'refuse', not '%s'", text);
-    return -1;
-}
-
-PyObject *channel_open(Interp *in, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"name",      "mode",     "capacity", "group",     "send_only",
-                            "recv_only", "existing", "pickle",   "zero_copy", NULL};
-    const char *mode = NULL, *pickle = "allow";
-    long long capacity = 0;
-    int send_only = 0, recv_only = 0, existing = 0, zero_copy = 0;
-    Options o = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "s|$zLzpppsp:channel", names, &o.name, &mode, &capacity, &o.group,
-                                     &send_only, &recv_only, &existing, &pickle, &zero_copy))
-        return NULL;
-    if (parse_mode(mode, &o.mode) < 0 || parse_pickle(pickle, &o.pickle) < 0)
-        return NULL;
-    if (capacity < 0) {
-        PyErr_SetString(PyExc_ValueError, "capacity is a number of bytes, or 0 for the default");
-        return NULL;
-    }
-    if (send_only && recv_only) {
-        PyErr_SetString(PyExc_ValueError, "a handle that is send_only and recv_only could do nothing");
-        return NULL;
-    }
-    o.capacity = (uint64_t)capacity;
-    o.zero_copy = zero_copy;
-    o.flags = (send_only ? XI_OPEN_SEND : 0) | (recv_only ? XI_OPEN_RECV : 0) | (existing ? XI_OPEN_EXISTING : 0);
-    return open_channel(in, &o);
-}
-
-PyObject *channel_open_named(Interp *in, const char *name) {
-    Options o = {.name = name, .flags = XI_OPEN_EXISTING};
-    return open_channel(in, &o);
 }
 
 /* ------------------------------------------------- entering and finishing */
@@ -167,10 +32,10 @@ int channel_enter_slow(Channel *ch) {
     if (ch->freed || !ch->name)
         return ch->name ? gone(ch) : (PyErr_BadInternalCall(), -1);
     if (ch->generation != ch->st->generation) {
-        if (open_handle(ch, ch->flags & ~XI_OPEN_EXISTING) < 0)
+        if (open_handle(ch, ch->options.open.flags & ~XI_OPEN_EXISTING) < 0)
             return -1;
         if (!ch->prev && ch->interp->channels != ch)
-            link_in(ch);
+            channel_link(ch);
     }
     if (ch->h && guard_enter(&ch->guard, &must_finish))
         return 0;
@@ -262,6 +127,47 @@ static PyObject *channel_stat(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return rc < 0 ? NULL : channel_info(ch->st, &info);
 }
 
+static PyObject *channel_groups(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    Channel *ch = (Channel *)self;
+    xi_group_info groups[64]; /* as many as a channel has at most */
+    if (channel_enter(ch) < 0)
+        return NULL;
+    int64_t n = xi_channel_groups(ch->h, groups, sizeof groups / sizeof groups[0]);
+    if (n < 0)
+        raise_error(ch->st, n);
+    channel_exit(ch);
+    size_t most = sizeof groups / sizeof groups[0];
+    return n < 0 ? NULL : group_infos(ch->st, groups, (size_t)n < most ? (size_t)n : most);
+}
+
+static PyObject *channel_remove_group(PyObject *self, PyObject *arg) {
+    Channel *ch = (Channel *)self;
+    Py_ssize_t length;
+    const char *name = PyUnicode_AsUTF8AndSize(arg, &length);
+    int rc;
+    if (name && strlen(name) != (size_t)length) {
+        PyErr_SetString(PyExc_ValueError, "a group's name holds no null character");
+        return NULL;
+    }
+    if (!name || channel_enter(ch) < 0)
+        return NULL;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        rc = xi_group_remove(ch->h, name);
+        Py_END_ALLOW_THREADS
+    } while (rc == XI_E_INTR && interrupted(ch->interp) == 0);
+    if (rc < 0 && !PyErr_Occurred())
+        raise_error(ch->st, rc);
+    channel_exit(ch);
+    if (rc < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *channel_group(PyObject *self, PyObject *args, PyObject *keywords) {
+    return channel_open_group((Channel *)self, args, keywords);
+}
+
 static PyObject *channel_reduce(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Channel *ch = (Channel *)self;
     PyObject *open = NULL;
@@ -275,8 +181,8 @@ static PyObject *channel_get_name(PyObject *self, void *Py_UNUSED(closure)) {
 }
 
 static PyObject *channel_get_group(PyObject *self, void *Py_UNUSED(closure)) {
-    Channel *ch = (Channel *)self;
-    return ch->group ? PyUnicode_FromString(ch->group) : Py_NewRef(Py_None);
+    const char *group = ((Channel *)self)->options.open.group;
+    return group ? PyUnicode_FromString(group) : Py_NewRef(Py_None);
 }
 
 static PyObject *channel_get_freed(PyObject *self, void *Py_UNUSED(closure)) {
@@ -318,7 +224,7 @@ static void channel_dealloc(PyObject *self) {
     xi_msg_release(&ch->spare);
     stash_clear(ch);
     PyMem_Free(ch->name);
-    PyMem_Free(ch->group);
+    options_free(&ch->options);
     Py_DECREF(ch->interp);
     PyObject_GC_Del(self);
     Py_DECREF(type);
@@ -327,13 +233,15 @@ static void channel_dealloc(PyObject *self) {
 #define METHOD(name, function, flags, doc) {name, (PyCFunction)(void (*)(void))(function), flags, doc}
 static PyMethodDef channel_methods[] = {
     METHOD("send", channel_send, METH_FASTCALL | METH_KEYWORDS,
-           "send(obj, timeout=None, *, on_free=None)\n--\n\n"
+           "send(obj, timeout=None, *, on_free=None, ttl=None)\n--\n\n"
            "Send one value. Waits while the channel is full: for ever, or `timeout` seconds (0: not at all).\n"
            "When it returns, the value will reach every group, even if this process is killed at once.\n\n"
            "on_free: called without arguments, once, in this process, after the last group has consumed the value;\n"
-           "during a later call of this library, or in run_free().\n\n"
+           "during a later call of this library, or in run_free(). ttl: seconds after which nobody receives it any more\n"
+           "(None: the channel's own; math.inf: none).\n\n"
            "    ch.send({'id': 7, 'payload': b'...'})\n    ch.send(array, timeout=0.5)\n\n"
-           "Raises Full (timeout=0), Timeout, ChannelClosed, ShmFull, Quota, and what pickling the object raises."),
+           "Raises Full (timeout=0, or when_full='fail'), Timeout, ChannelClosed, ChannelRemoved, NoConsumer (need_peer),\n"
+           "ShmFull, Quota, and what pickling the object raises."),
     METHOD("try_send", channel_try_send, METH_O,
            "try_send(obj)\n--\n\nSend without waiting. True, or False if the channel is full."),
     METHOD("send_many", channel_send_many, METH_FASTCALL | METH_KEYWORDS,
@@ -346,7 +254,18 @@ static PyMethodDef channel_methods[] = {
            "Receive the next value of this handle's group. Waits for ever, or `timeout` seconds (0: not at all).\n\n"
            "Loans and numpy arrays arrive as read-only views of the sender's memory. With zero_copy so do bytes, as\n"
            "memoryviews; None means as the channel was opened.\n\n"
-           "Raises Empty (timeout=0), Timeout, ChannelClosed (closed and drained), DecodeError, Corrupt."),
+           "In a group that acknowledges (ack=True) it returns a Delivery, for a call() a Request; `value` is the value.\n\n"
+           "Raises Empty (timeout=0), Timeout, ChannelClosed (closed and drained), ChannelRemoved, NoProducer (need_peer),\n"
+           "DecodeError, Corrupt."),
+    METHOD("group", channel_group, METH_VARARGS | METH_KEYWORDS,
+           "group(name, *, from_='tail', ack=False, max_deliveries=0, window=0, ack_timeout=None, dead_letters=None,\n"
+           "      zero_copy=None)\n--\n\n"
+           "Another handle of this channel, that receives in the named group; the options are those of channel().\n\n"
+           "    audit = ch.group('audit', from_='oldest')"),
+    METHOD("groups", channel_groups, METH_NOARGS, "groups()\n--\n\nGroupInfo of each of the channel's groups."),
+    METHOD("remove_group", channel_remove_group, METH_O,
+           "remove_group(name)\n--\n\nEnd a named group. What it had yet to receive it never will; whoever receives in it "
+           "gets Left."),
     METHOD("try_recv", channel_try_recv, METH_FASTCALL,
            "try_recv(default=<unset>, /)\n--\n\nReceive without waiting. With nothing there: `default`, or Empty."),
     METHOD("recv_many", channel_recv_many, METH_FASTCALL | METH_KEYWORDS,
@@ -366,7 +285,7 @@ static PyMethodDef channel_methods[] = {
 };
 static PyGetSetDef channel_getset[] = {
     {"name", channel_get_name, NULL, "The channel's name.", NULL},
-    {"group", channel_get_group, NULL, "The group given when it was opened, or None.", NULL},
+    {"group_name", channel_get_group, NULL, "The group given when it was opened, or None.", NULL},
     {"freed", channel_get_freed, NULL, "True after free().", NULL},
     {"interpreter", channel_get_interp, NULL, "The Interpreter that it belongs to.", NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -348,8 +348,9 @@ static void lost(Decoder *d) {
     PyErr_NormalizeException(&type, &cause, &traceback);
     if (traceback)
         PyException_SetTraceback(cause, traceback);
-    PyObject *text = PyUnicode_FromFormat("a value received from channel '%s' could not be decoded and is lost: %s: %S",
-                                          d->ch->name, ((PyTypeObject *)type)->tp_name, cause);
+    const char *lost = is_claim(decoder_message(d)) ? "" : " and is lost"; /* a claim is still to be settled */
+    PyObject *text = PyUnicode_FromFormat("a value received from channel '%s' could not be decoded%s: %s: %S",
+                                          d->ch->name, lost, ((PyTypeObject *)type)->tp_name, cause);
     made = text ? PyObject_CallFunctionObjArgs(d->st->decode_error, text, NULL) : NULL;
     if (made) {
         PyException_SetContext(made, Py_NewRef(cause));

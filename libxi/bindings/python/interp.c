@@ -162,6 +162,8 @@ PyObject *interp_leave(Interp *in) {
         Py_DECREF(in);
     }
     if (in->generation == st->generation) {
+        while (in->sets)
+            set_close_handle(in->sets);
         while (in->channels)
             channel_free_handle(in->channels);
         if (guard_close(&in->guard))
@@ -186,6 +188,7 @@ void interp_forget_parent(Interp *in) {
     xi_interp *me = in->me;
     in->me = NULL;
     in->free_index = 0;
+    sets_forget_parent(in);
     for (Channel *ch = in->channels; ch; ch = ch->next)
         channel_forget_parent(ch);
     if (me)
@@ -341,6 +344,8 @@ static PyObject *interp_channel(PyObject *self, PyObject *args, PyObject *keywor
     return channel_open((Interp *)self, args, keywords);
 }
 
+static PyObject *interp_remove(PyObject *self, PyObject *name) { return channel_remove((Interp *)self, name); }
+
 static PyObject *interp_buffer(PyObject *self, PyObject *arg) {
     Py_ssize_t size = PyNumber_AsSsize_t(arg, PyExc_OverflowError);
     return size == -1 && PyErr_Occurred() ? NULL : loan_new((Interp *)self, size);
@@ -426,8 +431,8 @@ static PyMethodDef interp_methods[] = {
            "leave()\n--\n\nLeave the namespace: close its channel handles and give its shared memory back. What was "
            "sent stays\ndeliverable. Views of received values stay valid; the memory goes with the last of them."),
     METHOD("channel", interp_channel, METH_VARARGS | METH_KEYWORDS,
-           "channel(name, *, mode=None, capacity=0, group=None, send_only=False, recv_only=False, existing=False,\n"
-           "        pickle='allow', zero_copy=False)\n--\n\nAs xidata.channel(), of this interpreter."),
+           "channel(name, **options)\n--\n\nAs xidata.channel(), of this interpreter."),
+    METHOD("remove", interp_remove, METH_O, "remove(name)\n--\n\nAs xidata.remove(), of this interpreter."),
     METHOD("buffer", interp_buffer, METH_O, "buffer(size)\n--\n\nAs xidata.buffer(), of this interpreter."),
     METHOD("ref", interp_ref, METH_O,
            "ref(id)\n--\n\nHold a reference to an interpreter: one that joined with requires_ref lives while others "

@@ -63,6 +63,16 @@ static PyObject *module_channel(PyObject *module, PyObject *args, PyObject *keyw
     return ch;
 }
 
+static PyObject *module_remove(PyObject *module, PyObject *name) {
+    Interp *in = interp_current(state_of(module));
+    if (!in)
+        return NULL;
+    Py_INCREF(in);
+    PyObject *removed = channel_remove(in, name);
+    Py_DECREF(in);
+    return removed;
+}
+
 static PyObject *module_buffer(PyObject *module, PyObject *arg) {
     Py_ssize_t size = PyNumber_AsSsize_t(arg, PyExc_OverflowError);
     if (size == -1 && PyErr_Occurred())
@@ -137,15 +147,27 @@ static PyMethodDef methods[] = {
     METHOD("leave", module_leave, METH_NOARGS, "leave()\n--\n\nThe current Interpreter leaves. Nothing if there is none."),
     METHOD("current", module_current, METH_NOARGS, "current()\n--\n\nThe current Interpreter, or None."),
     METHOD("channel", module_channel, METH_VARARGS | METH_KEYWORDS,
-           "channel(name, *, mode=None, capacity=0, group=None, send_only=False, recv_only=False, existing=False,\n"
+           "channel(name, *, mode=None, capacity=0, values=0, grow=0, ttl=None, dead=None, retain=0, when_full='block',\n"
+           "        access=None, group=None, from_='tail', ack=False, max_deliveries=0, window=0, ack_timeout=None,\n"
+           "        dead_letters=None, send_only=False, recv_only=False, existing=False, need_peer=False,\n"
            "        pickle='allow', zero_copy=False)\n--\n\n"
            "Open a channel, making it if need be; joins first if nobody has.\n\n"
-           "mode: 'queue' (each value to one receiver; the default for a new channel) or 'broadcast' (to every handle\n"
-           "that is open when it is sent). capacity: bytes of the ring (64 KiB). group: receivers that name the same\n"
-           "group share its values. send_only, recv_only: what this handle is for. existing: NotFound rather than make\n"
-           "it. pickle: 'refuse' to neither send nor load pickles. zero_copy: received bytes are memoryviews of the\n"
-           "sender's memory.\n\n"
+           "What a new channel is like (of an old one ignored): mode: 'queue' (each value to one receiver; the default) or\n"
+           "'broadcast' (to every handle that is open when it is sent). capacity: bytes of the ring (64 KiB). values: the\n"
+           "most that may wait in it. grow: bytes to which the ring may grow with its backlog. when_full: 'block', 'fail'\n"
+           "(send raises Full) or 'drop' (the oldest make room). ttl: seconds after which values expire; dead: the channel\n"
+           "that they go to then. retain: the last so many are kept for groups that join later. access: who else may open\n"
+           "it, where other users join ('alice:r,@staff:rw').\n\n"
+           "Receiving: group: receivers that name the same group share its values. from_: where a new group begins: 'tail',\n"
+           "'oldest', or a number: the last so many. ack: values are to be acknowledged, recv() returns a Delivery; after\n"
+           "ack_timeout seconds without that a value goes to another, after max_deliveries to the channel dead_letters;\n"
+           "window: how many may be under way.\n\n"
+           "This handle: send_only, recv_only: what it is for. existing: NotFound rather than make it. need_peer: NoProducer\n"
+           "or NoConsumer rather than wait for somebody to come. pickle: 'refuse' to neither send nor load pickles.\n"
+           "zero_copy: received bytes are memoryviews of the sender's memory.\n\n"
            "    ch = xidata.channel('jobs')\n    ch.send((1, 'two', 3.0))\n    job = ch.recv()"),
+    METHOD("remove", module_remove, METH_O,
+           "remove(name)\n--\n\nRemove a channel by name, with whatever is in it: who has it open gets ChannelRemoved."),
     METHOD("buffer", module_buffer, METH_O,
            "buffer(size)\n--\n\n"
            "A Loan: `size` bytes of shared memory to be filled in place and then sent, alone or inside a container,\n"
@@ -173,7 +195,8 @@ static int add_type(PyObject *module, PyTypeObject **where, PyType_Spec *spec) {
         return -1;
     *where = (PyTypeObject *)type;
 #if PY_VERSION_HEX < 0x030a0000
-    (*where)->tp_new = NULL; /* made by this module alone */
+    if ((*where)->tp_new == PyBaseObject_Type.tp_new)
+        (*where)->tp_new = NULL; /* made by this module alone */
 #endif
     const char *dot = strrchr(spec->name, '.');
     return PyModule_AddObjectRef(module, dot ? dot + 1 : spec->name, type);
@@ -214,10 +237,11 @@ static int exec(PyObject *module) {
         return -1;
     if (add_type(module, &st->interp_type, &interp_spec) < 0 || add_type(module, &st->channel_type, &channel_spec) < 0 ||
         add_type(module, &st->loan_type, &loan_spec) < 0 || add_type(module, &st->view_type, &view_spec) < 0 ||
-        add_type(module, &st->reference_type, &reference_spec) < 0)
+        add_type(module, &st->reference_type, &reference_spec) < 0 || add_type(module, &st->set_type, &set_spec) < 0)
         return -1;
     if (intern(&st->s_timeout, "timeout") < 0 || intern(&st->s_on_free, "on_free") < 0 ||
-        intern(&st->s_sent, "sent") < 0 || intern(&st->s_zero_copy, "zero_copy") < 0)
+        intern(&st->s_sent, "sent") < 0 || intern(&st->s_zero_copy, "zero_copy") < 0 || intern(&st->s_ttl, "ttl") < 0 ||
+        intern(&st->s_delay, "delay") < 0 || intern(&st->s_seconds, "seconds") < 0)
         return -1;
     if (PyModule_AddStringConstant(module, "__version__", XI_VERSION) < 0 ||
         PyModule_AddIntConstant(module, "DEPTH_MAX", XI_DEPTH_MAX) < 0)
@@ -227,10 +251,12 @@ static int exec(PyObject *module) {
 
 /* Every object that the state holds; for traverse and clear. `current` apart. */
 #define STATE_OBJECTS(DO)                                                                                              \
-    DO(interp_type) DO(channel_type) DO(loan_type) DO(view_type) DO(reference_type) DO(interp_info_type)               \
-    DO(channel_info_type) DO(error) DO(full) DO(decode_error) DO(s_timeout) DO(s_on_free) DO(s_sent) DO(s_zero_copy)   \
-    DO(pickle_dumps) DO(pickle_loads) DO(interp_id) DO(uuid) DO(decimal) DO(fraction) DO(uuid_unknown) DO(ndarray)     \
-    DO(dtype) DO(descr_to_dtype) DO(dtype_to_descr) DO(literal_eval) DO(dtype_names) DO(dtypes) DO(current)
+    DO(interp_type) DO(channel_type) DO(loan_type) DO(view_type) DO(reference_type) DO(delivery_type)                  \
+    DO(request_type) DO(set_type) DO(interp_info_type) DO(channel_info_type) DO(group_info_type) DO(error) DO(full)    \
+    DO(decode_error) DO(s_timeout) DO(s_on_free) DO(s_sent) DO(s_zero_copy) DO(s_ttl) DO(s_delay) DO(s_seconds)        \
+    DO(pickle_dumps) DO(pickle_loads) DO(interp_id) DO(ready_type) DO(uuid) DO(decimal) DO(fraction)                   \
+    DO(uuid_unknown) DO(ndarray) DO(dtype) DO(descr_to_dtype) DO(dtype_to_descr) DO(literal_eval) DO(dtype_names)      \
+    DO(dtypes) DO(current)
 
 static int traverse(PyObject *module, visitproc visit, void *arg) {
     State *st = state_of(module);
@@ -238,6 +264,8 @@ static int traverse(PyObject *module, visitproc visit, void *arg) {
     STATE_OBJECTS(VISIT)
     for (int i = 0; i < XI_ERRORS; i++)
         Py_VISIT(st->errors[i]);
+    for (uint32_t i = 0; i <= XI_READY_ALL; i++)
+        Py_VISIT(st->ready[i]);
     return 0;
 }
 
@@ -247,6 +275,8 @@ static int clear(PyObject *module) {
     STATE_OBJECTS(CLEAR)
     for (int i = 0; i < XI_ERRORS; i++)
         Py_CLEAR(st->errors[i]);
+    for (uint32_t i = 0; i <= XI_READY_ALL; i++)
+        Py_CLEAR(st->ready[i]);
     return 0;
 }
 

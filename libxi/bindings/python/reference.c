@@ -162,17 +162,44 @@ static PyStructSequence_Field channel_fields[] = {
     {"groups", "groups now"},
     {"waiting", "threads asleep on it"},
     {"handles", "handles open in all interpreters"},
+    {"producers", "handles that may send"},
+    {"consumers", "handles that receive"},
+    {"retain", "values that are kept for groups that join later"},
+    {"grow", "bytes to which its ring may grow; 0: it does not"},
+    {"dropped", "values that made room for newer ones, over all groups"},
+    {"expired", "values whose time to live was over, over all groups"},
+    {"dead", "values that went to the dead letters, over all groups"},
     {NULL, NULL},
 };
-static PyStructSequence_Desc channel_desc = {"xidata.ChannelInfo", "One channel of a namespace.", channel_fields, 12};
+#define CHANNEL_FIELDS ((int)(sizeof channel_fields / sizeof channel_fields[0]) - 1)
+static PyStructSequence_Desc channel_desc = {"xidata.ChannelInfo", "One channel of a namespace.", channel_fields,
+                                             CHANNEL_FIELDS};
+static PyStructSequence_Field group_fields[] = {
+    {"name", "its name; '' is a queue's default group, or one that ends with its handle"},
+    {"ack", "True if its values are to be acknowledged"},
+    {"owner", "id of the interpreter that it ends with, or 0"},
+    {"received", "values received"},
+    {"depth", "values that it has yet to receive"},
+    {"unacked", "deliveries that are not acknowledged"},
+    {"redelivered", "deliveries that were not a value's first"},
+    {"acked", "values acknowledged"},
+    {"dropped", "values that made room for newer ones"},
+    {"expired", "values whose time to live was over"},
+    {"dead", "values that went to the dead letters, or vanished there being none"},
+    {NULL, NULL},
+};
+#define GROUP_FIELDS ((int)(sizeof group_fields / sizeof group_fields[0]) - 1)
+static PyStructSequence_Desc group_desc = {"xidata.GroupInfo", "One group of a channel.", group_fields, GROUP_FIELDS};
 
 int info_init(PyObject *module, State *st) {
     st->interp_info_type = PyStructSequence_NewType(&interp_desc);
     st->channel_info_type = PyStructSequence_NewType(&channel_desc);
-    if (!st->interp_info_type || !st->channel_info_type)
+    st->group_info_type = PyStructSequence_NewType(&group_desc);
+    if (!st->interp_info_type || !st->channel_info_type || !st->group_info_type)
         return -1;
     return PyModule_AddObjectRef(module, "InterpreterInfo", (PyObject *)st->interp_info_type) < 0 ||
-                   PyModule_AddObjectRef(module, "ChannelInfo", (PyObject *)st->channel_info_type) < 0
+                   PyModule_AddObjectRef(module, "ChannelInfo", (PyObject *)st->channel_info_type) < 0 ||
+                   PyModule_AddObjectRef(module, "GroupInfo", (PyObject *)st->group_info_type) < 0
                ? -1
                : 0;
 }
@@ -231,8 +258,43 @@ PyObject *channel_info(State *st, const xi_channel_info *c) {
                          ULL(c->received),
                          ULL(c->groups),
                          ULL(c->waiting),
-                         ULL(c->handles)};
-    return sequence_of(st->channel_info_type, items, 12);
+                         ULL(c->handles),
+                         ULL(c->producers),
+                         ULL(c->consumers),
+                         ULL(c->retain),
+                         ULL(c->grow),
+                         ULL(c->dropped),
+                         ULL(c->expired),
+                         ULL(c->dead)};
+    static_assert(sizeof items / sizeof items[0] == CHANNEL_FIELDS, "");
+    return sequence_of(st->channel_info_type, items, CHANNEL_FIELDS);
+}
+
+static PyObject *group_info(State *st, const xi_group_info *g) {
+    PyObject *items[] = {text_of(g->name, sizeof g->name),
+                         PyBool_FromLong(g->flags & XI_GROUP_ACK),
+                         PyLong_FromLongLong(g->owner),
+                         ULL(g->received),
+                         ULL(g->depth),
+                         ULL(g->unacked),
+                         ULL(g->redelivered),
+                         ULL(g->acked),
+                         ULL(g->dropped),
+                         ULL(g->expired),
+                         ULL(g->dead)};
+    static_assert(sizeof items / sizeof items[0] == GROUP_FIELDS, "");
+    return sequence_of(st->group_info_type, items, GROUP_FIELDS);
+}
+
+PyObject *group_infos(State *st, const xi_group_info *groups, size_t n) {
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; i < n && list; i++) {
+        PyObject *entry = group_info(st, &groups[i]);
+        if (!entry || PyList_Append(list, entry) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(entry);
+    }
+    return list;
 }
 
 static int64_t fill_interps(xi_observer *o, void *to, size_t n) { return xi_list_interps(o, to, n); }

@@ -20,12 +20,6 @@
 #define BATCH 64
 #define BATCH_BYTES 32768
 #define RECV_MOST 256
-/*
- * The longest that one call of the library waits. A signal that arrives between CPython's last look and the moment
- * when the thread sleeps interrupts nothing: its handler is late by this much, not for ever.
- */
-#define SLICE ((int64_t)500000000)
-
 /* --------------------------------------------------------------- waiting */
 
 static int64_t now_ns(void) {
@@ -52,8 +46,19 @@ int parse_timeout(PyObject *o, int64_t *ns) {
     return 0;
 }
 
-/* One call of the library: >= 0, or an enum xi_error. */
-typedef int64_t (*Attempt)(xi_channel *h, void *job, int64_t timeout);
+Deadline deadline_in(int64_t timeout) {
+    Deadline d = {timeout, 0};
+    if (timeout > 0 && __builtin_add_overflow(now_ns(), timeout, &d.end))
+        d.timeout = XI_FOREVER;
+    return d;
+}
+
+int64_t deadline_left(const Deadline *d) {
+    if (d->timeout <= 0)
+        return d->timeout;
+    int64_t left = d->end - now_ns();
+    return left > 0 ? left : XI_TRY;
+}
 
 /* After XI_E_FORKED: a child that CPython did not make (os.fork runs the hook). The channel is entered anew. */
 static int revive(Channel *ch) {
@@ -61,12 +66,8 @@ static int revive(Channel *ch) {
     return channel_enter(ch);
 }
 
-/*
- * Runs the attempt until it has succeeded, failed, or run out of time. With `quick` it is tried with the GIL held
- * first. The channel is entered. Its result, or XI_RAISED.
- */
-static int64_t transfer(Channel *ch, Attempt attempt, void *job, int64_t timeout, bool quick) {
-    int64_t r, left = timeout, deadline = 0;
+int64_t transfer(Channel *ch, Attempt attempt, void *job, int64_t timeout, bool quick) {
+    int64_t r, left = timeout;
     if (quick) {
         r = attempt(ch->h, job, XI_TRY);
         if (XI_UNLIKELY(r == XI_E_FORKED)) {
@@ -76,26 +77,21 @@ static int64_t transfer(Channel *ch, Attempt attempt, void *job, int64_t timeout
             return r;
         }
     }
-    if (timeout > 0)
-        deadline = now_ns() + timeout;
+    Deadline deadline = deadline_in(timeout);
     for (;;) {
         xi_channel *h = ch->h;
-        int64_t slice = left < 0 || left > SLICE ? SLICE : left;
+        int64_t slice = left < 0 || left > WAIT_SLICE ? WAIT_SLICE : left;
         Py_BEGIN_ALLOW_THREADS
         r = attempt(h, job, slice);
         Py_END_ALLOW_THREADS
-        if (r != XI_E_INTR && !(r == XI_E_TIMEOUT && slice != left))
-            return r == XI_E_AGAIN && timeout != XI_TRY ? XI_E_TIMEOUT : r;
+        if (r != XI_E_INTR && !(r == XI_E_TIMEOUT && slice != left)) /* AGAIN in a wait: full, and when_full is "fail" */
+            return r == XI_E_AGAIN && slice == XI_TRY && timeout != XI_TRY ? XI_E_TIMEOUT : r;
         if (interrupted(ch->interp) < 0)
             return XI_RAISED;
-        if (timeout > 0) {
-            left = deadline - now_ns();
-            left = left > 0 ? left : XI_TRY;
-        }
+        left = deadline_left(&deadline);
     }
 }
 
-/* Every transfer begins so: enters the channel, and calls the free callbacks that are due. */
 static inline int begin(Channel *ch) {
     if (XI_UNLIKELY(channel_enter(ch) < 0))
         return -1;
@@ -104,6 +100,8 @@ static inline int begin(Channel *ch) {
     channel_exit(ch);
     return -1;
 }
+
+int channel_begin(Channel *ch) { return begin(ch); }
 
 /* --------------------------------------------------------------- sending */
 
@@ -124,7 +122,8 @@ static int64_t attempt_value(xi_channel *h, void *job, int64_t timeout) {
     j->opts.timeout = timeout;
     if (j->loan)
         return xi_send_loan(h, j->loan, j->size, &j->opts);
-    return j->opts.free_index ? xi_send_ex(h, j->value, j->size, &j->opts) : xi_send(h, j->value, j->size, timeout);
+    return j->opts.free_index || j->opts.ttl_ns ? xi_send_ex(h, j->value, j->size, &j->opts)
+                                                : xi_send(h, j->value, j->size, timeout);
 }
 
 /* What has been encoded. */
@@ -181,13 +180,14 @@ static int64_t send_loan(Channel *ch, PyObject *obj, SendJob *job, int64_t timeo
 }
 
 /* Anything. The channel is entered. */
-static int64_t send_object(Channel *ch, PyObject *obj, int64_t timeout, PyObject *on_free) {
+static int64_t send_object(Channel *ch, PyObject *obj, int64_t timeout, PyObject *on_free, int64_t ttl) {
     SendJob job;
     uint32_t slot = 0;
     job.opts.free_index = 0;
     job.opts.pad_ = 0;
     job.opts.free_argument = 0;
-    if (XI_LIKELY(PyLong_CheckExact(obj) && !on_free)) {
+    job.opts.ttl_ns = ttl;
+    if (XI_LIKELY(PyLong_CheckExact(obj) && !on_free && !ttl)) {
         int overflow;
         job.integer = PyLong_AsLongLongAndOverflow(obj, &overflow);
         if (XI_LIKELY(!overflow)) {
@@ -215,12 +215,8 @@ static bool is_keyword(PyObject *keyword, PyObject *name) {
     return keyword == name || PyUnicode_Compare(keyword, name) == 0;
 }
 
-/*
- * The arguments of a fast call: up to two by position, `names` (NULL-terminated; the first `by_position` may be given
- * by position, after one required) by keyword. Fills values[]. -1 with an exception.
- */
-static int parse(const char *function, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, Py_ssize_t required,
-                 PyObject *const *names, PyObject **values) {
+int parse_arguments(const char *function, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                    Py_ssize_t required, PyObject *const *names, PyObject **values) {
     if (nargs < required || nargs > required + 1) {
         PyErr_Format(PyExc_TypeError, "%s() takes %zd to %zd positional arguments, %zd were given", function, required,
                      required + 1, nargs);
@@ -248,16 +244,17 @@ static int parse(const char *function, PyObject *const *args, Py_ssize_t nargs, 
 
 PyObject *channel_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     Channel *ch = (Channel *)self;
-    PyObject *value[2] = {NULL, NULL};
-    int64_t timeout = XI_FOREVER;
+    PyObject *value[3] = {NULL, NULL, NULL};
+    int64_t timeout = XI_FOREVER, ttl = 0;
     if (XI_UNLIKELY(nargs != 1 || kwnames)) {
-        PyObject *const names[] = {ch->st->s_timeout, ch->st->s_on_free, NULL};
-        if (parse("send", args, nargs, kwnames, 1, names, value) < 0 || parse_timeout(value[0], &timeout) < 0)
+        PyObject *const names[] = {ch->st->s_timeout, ch->st->s_on_free, ch->st->s_ttl, NULL};
+        if (parse_arguments("send", args, nargs, kwnames, 1, names, value) < 0 ||
+            parse_timeout(value[0], &timeout) < 0 || parse_period("ttl", value[2], &ttl) < 0)
             return NULL;
     }
     if (XI_UNLIKELY(begin(ch) < 0))
         return NULL;
-    int64_t r = send_object(ch, args[0], timeout, value[1] == Py_None ? NULL : value[1]);
+    int64_t r = send_object(ch, args[0], timeout, value[1] == Py_None ? NULL : value[1], ttl);
     if (XI_UNLIKELY(r < 0))
         raise_send_error(ch->st, r);
     channel_exit(ch);
@@ -270,7 +267,7 @@ PyObject *channel_try_send(PyObject *self, PyObject *obj) {
     Channel *ch = (Channel *)self;
     if (begin(ch) < 0)
         return NULL;
-    int64_t r = send_object(ch, obj, XI_TRY, NULL);
+    int64_t r = send_object(ch, obj, XI_TRY, NULL, 0);
     if (r < 0 && r != XI_E_AGAIN)
         raise_send_error(ch->st, r);
     channel_exit(ch);
@@ -281,7 +278,7 @@ PyObject *channel_try_send(PyObject *self, PyObject *obj) {
 
 typedef struct {
     Channel *ch;
-    int64_t timeout, deadline; /* of the whole call */
+    Deadline deadline;         /* of the whole call */
     int64_t sent;
     size_t count, used;        /* values gathered, bytes of area */
     const void *values[BATCH];
@@ -300,15 +297,10 @@ static int64_t attempt_many(xi_channel *h, void *job, int64_t timeout) {
     return xi_send_many(h, j->values, j->sizes, j->n, timeout);
 }
 
-static int64_t time_left(const Batch *b) {
-    if (b->timeout <= 0)
-        return b->timeout;
-    int64_t left = b->deadline - now_ns();
-    return left > 0 ? left : XI_TRY;
-}
-
 /* XI_E_AGAIN where the time was used up by earlier values. */
-static int64_t as_timeout(const Batch *b, int64_t r) { return r == XI_E_AGAIN && b->timeout > 0 ? XI_E_TIMEOUT : r; }
+static int64_t as_timeout(const Batch *b, int64_t r) {
+    return r == XI_E_AGAIN && b->deadline.timeout > 0 && deadline_left(&b->deadline) == XI_TRY ? XI_E_TIMEOUT : r;
+}
 
 /* Sends what has been gathered: 0, an enum xi_error or XI_RAISED. What was not sent is dropped. */
 static int64_t flush(Batch *b) {
@@ -316,7 +308,7 @@ static int64_t flush(Batch *b) {
     int64_t r = 0;
     while (done < b->count && r >= 0) {
         ManyJob job = {b->values + done, b->sizes + done, b->count - done};
-        r = transfer(b->ch, attempt_many, &job, time_left(b), true);
+        r = transfer(b->ch, attempt_many, &job, deadline_left(&b->deadline), true);
         if (r > 0)
             done += (size_t)r;
     }
@@ -345,7 +337,7 @@ static int64_t add_encoded(Batch *b, PyObject *obj) {
     } else if (small) {
         gather(b, e.b.buffer, (size_t)size);
     } else {
-        r = as_timeout(b, post(b->ch, &e, size, &job, time_left(b)));
+        r = as_timeout(b, post(b->ch, &e, size, &job, deadline_left(&b->deadline)));
         b->sent += r >= 0;
     }
     encoder_clear(&e);
@@ -368,7 +360,7 @@ static int64_t add(Batch *b, PyObject *obj) {
     if (Py_TYPE(obj) == b->ch->st->loan_type) {
         SendJob job = {0};
         r = flush(b);
-        r = r < 0 ? r : as_timeout(b, send_loan(b->ch, obj, &job, time_left(b)));
+        r = r < 0 ? r : as_timeout(b, send_loan(b->ch, obj, &job, deadline_left(&b->deadline)));
         b->sent += r >= 0;
         return r < 0 ? r : 0;
     }
@@ -392,7 +384,7 @@ static void flush_before_raising(Batch *b) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     if (!PyErr_GivenExceptionMatches(type, PyExc_Exception))
-        b->timeout = XI_TRY; /* KeyboardInterrupt wants out */
+        b->deadline.timeout = XI_TRY; /* KeyboardInterrupt wants out */
     if (flush(b) == XI_RAISED)
         PyErr_Clear();
     PyErr_Restore(type, value, traceback);
@@ -419,7 +411,7 @@ PyObject *channel_send_many(PyObject *self, PyObject *const *args, Py_ssize_t na
     PyObject *const names[] = {ch->st->s_timeout, NULL};
     PyObject *value[1] = {NULL}, *iterator = NULL, *result = NULL;
     int64_t timeout;
-    if (parse("send_many", args, nargs, kwnames, 1, names, value) < 0 || parse_timeout(value[0], &timeout) < 0 ||
+    if (parse_arguments("send_many", args, nargs, kwnames, 1, names, value) < 0 || parse_timeout(value[0], &timeout) < 0 ||
         !(iterator = PyObject_GetIter(args[0])))
         return NULL;
     Batch *b = PyMem_Malloc(sizeof *b);
@@ -431,8 +423,7 @@ PyObject *channel_send_many(PyObject *self, PyObject *const *args, Py_ssize_t na
         return NULL;
     }
     b->ch = ch;
-    b->timeout = timeout;
-    b->deadline = timeout > 0 ? now_ns() + timeout : 0;
+    b->deadline = deadline_in(timeout);
     b->sent = 0;
     b->count = b->used = 0;
     int64_t r = send_all(b, iterator);
@@ -458,9 +449,15 @@ static void drop_stashed(Stashed *s) {
         xi_msg_release(&s->msg);
 }
 
+/* The one to be delivered next, which is taken off. */
+static Stashed *stash_pop(Channel *ch) {
+    ch->st->stashed--;
+    return &ch->stash[--ch->stash_count];
+}
+
 void stash_clear(Channel *ch) {
     while (ch->stash_count)
-        drop_stashed(&ch->stash[--ch->stash_count]);
+        drop_stashed(stash_pop(ch));
     PyMem_Free(ch->stash);
     ch->stash = NULL;
     ch->stash_size = 0;
@@ -490,6 +487,7 @@ static Stashed *stash_push(Channel *ch) {
         ch->stash = s;
         ch->stash_size = grown;
     }
+    ch->st->stashed++;
     Stashed *top = &ch->stash[ch->stash_count++];
     top->object = NULL;
     top->is_error = false;
@@ -547,7 +545,7 @@ static PyObject *deliver(Channel *ch, xi_msg *m, Borrow *borrow, bool zero_copy)
 
 /* The next one of the stash, which is not empty. */
 static PyObject *unstash(Channel *ch, bool zero_copy) {
-    Stashed *s = &ch->stash[--ch->stash_count];
+    Stashed *s = stash_pop(ch);
     PyObject *object = s->object;
     if (object && s->is_error) {
         PyErr_SetObject((PyObject *)Py_TYPE(object), object);
@@ -620,7 +618,7 @@ PyObject *channel_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
     if (XI_UNLIKELY(nargs || kwnames)) {
         PyObject *value[2] = {NULL, NULL};
         PyObject *const names[] = {ch->st->s_timeout, ch->st->s_zero_copy, NULL};
-        if (parse("recv", args, nargs, kwnames, 0, names, value) < 0 || parse_timeout(value[0], &timeout) < 0)
+        if (parse_arguments("recv", args, nargs, kwnames, 0, names, value) < 0 || parse_timeout(value[0], &timeout) < 0)
             return NULL;
         if (value[1] && value[1] != Py_None && (zero_copy = PyObject_IsTrue(value[1])) < 0)
             return NULL;
@@ -692,7 +690,7 @@ static bool deliver_many(Channel *ch, xi_msg *messages, size_t n, PyObject *list
         Stashed again = {NULL, false, NULL, XI_MSG_INIT};
         bool stashed = ch->stash_count > before;
         if (stashed) {
-            Stashed *top = &ch->stash[--ch->stash_count];
+            Stashed *top = stash_pop(ch);
             again.borrow = top->borrow;
             if (!top->borrow)
                 xi_msg_move(&again.msg, &top->msg);
@@ -752,7 +750,7 @@ PyObject *channel_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t na
     PyObject *const names[] = {ch->st->s_timeout, NULL};
     PyObject *value[1] = {NULL};
     int64_t timeout;
-    if (parse("recv_many", args, nargs, kwnames, 1, names, value) < 0 || parse_timeout(value[0], &timeout) < 0)
+    if (parse_arguments("recv_many", args, nargs, kwnames, 1, names, value) < 0 || parse_timeout(value[0], &timeout) < 0)
         return NULL;
     Py_ssize_t n = PyNumber_AsSsize_t(args[0], NULL);
     if (n < 1) {

@@ -18,12 +18,15 @@ pickled (protocol 5, large buffers out of band). Sharing inside a value is not
 kept by the native forms: a list that is contained twice arrives as two lists.
 """
 
+import enum
+
 from ._xidata import (
     AccessDenied,
     Broker,
     Channel,
     ChannelClosed,
     ChannelInfo,
+    ChannelRemoved,
     Corrupt,
     DecodeError,
     DEPTH_MAX,
@@ -32,6 +35,7 @@ from ._xidata import (
     Error,
     Forked,
     Full,
+    GroupInfo,
     Interpreter,
     InterpreterInfo,
     InvalidArgument,
@@ -39,12 +43,17 @@ from ._xidata import (
     Limit,
     Loan,
     Mismatch,
+    NoConsumer,
     NoMemory,
+    NoProducer,
     NotFound,
     OutOfRange,
     Quota,
     Reference,
+    ServerDied,
+    Set,
     ShmFull,
+    Stale,
     SystemFailure,
     Timeout,
     TooBig,
@@ -60,8 +69,19 @@ from ._xidata import (
     interpreters,
     join,
     leave,
+    remove,
     run_free,
 )
+
+
+class Ready(enum.IntFlag):
+    """What Set.wait() reports of a channel."""
+
+    RECV = 1  # something to receive
+    SEND = 2  # room for a small value
+    CLOSED = 4  # closed and drained, or removed
+    NO_PRODUCER = 8  # drained, and nobody has it open to send
+    LEFT = 16  # the handle was freed: it is no longer in the set
 
 
 class InterpreterId(int):
@@ -79,6 +99,7 @@ __all__ = [
     "Channel",
     "ChannelClosed",
     "ChannelInfo",
+    "ChannelRemoved",
     "Corrupt",
     "DEPTH_MAX",
     "DecodeError",
@@ -87,6 +108,7 @@ __all__ = [
     "Error",
     "Forked",
     "Full",
+    "GroupInfo",
     "Interpreter",
     "InterpreterId",
     "InterpreterInfo",
@@ -95,12 +117,18 @@ __all__ = [
     "Limit",
     "Loan",
     "Mismatch",
+    "NoConsumer",
     "NoMemory",
+    "NoProducer",
     "NotFound",
     "OutOfRange",
     "Quota",
+    "Ready",
     "Reference",
+    "ServerDied",
+    "Set",
     "ShmFull",
+    "Stale",
     "SystemFailure",
     "Timeout",
     "TooBig",
@@ -114,5 +142,6 @@ __all__ = [
     "interpreters",
     "join",
     "leave",
+    "remove",
     "run_free",
 ]
