@@ -384,13 +384,17 @@ typedef struct xi_group_info {
 } xi_group_info;
 
 /*
- * An observer reads a namespace's registry without joining it: it takes no id and needs no answer from the broker.
- * XI_E_NOENT: no such namespace.
+ * An observer reads a namespace's registry without joining it: it takes no id and needs no answer from the broker, except
+ * where segments have no names (of open namespaces, and with --memfd): then the broker gives what this user may look at,
+ * and what it does not is 0. XI_E_NOENT: no such namespace. XI_E_ACCESS: not open to this user.
  */
 typedef struct xi_observer xi_observer;
 XI_API XI_NODISCARD int xi_observe(const char *ns, xi_observer **out);
 XI_API void xi_observer_free(xi_observer *o);
 XI_API int32_t xi_observer_broker_pid(const xi_observer *o);
+/* Whose namespace it is, and whom it is open to besides: "1001,@50"; "" if it is that user's alone. */
+XI_API uint32_t xi_observer_uid(const xi_observer *o);
+XI_API const char *xi_observer_open_to(const xi_observer *o);
 /* Fill up to `capacity` entries; return how many there are (which may be more). */
 XI_API int64_t xi_list_interps(xi_observer *o, xi_interp_info *out, size_t capacity);
 XI_API int64_t xi_list_channels(xi_observer *o, xi_channel_info *out, size_t capacity);

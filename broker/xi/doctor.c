@@ -56,6 +56,7 @@ static int run(int argc, char **argv) {
     if (d.force && !d.fix) return say_usage("--force goes with --fix");
     doctor_host(&d);
     doctor_shm(&d);
+    doctor_open(&d);
     if (fflush(stdout) != 0) return XI_EXIT_FAILED;
     return d.bad ? XI_EXIT_FAILED : XI_EXIT_OK;
 }

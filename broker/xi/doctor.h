@@ -26,6 +26,8 @@ void advise(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* doctor_host.c: kernel, limits, CPUs, folders. */
 void doctor_host(struct doctor *d);
+/* doctor_open.c: namespaces that are open to other users. */
+void doctor_open(struct doctor *d);
 /* doctor_shm.c: namespaces, their brokers, and what is left over in /dev/shm. */
 void doctor_shm(struct doctor *d);
 

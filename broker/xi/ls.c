@@ -27,6 +27,7 @@ static const char usage[] =
     "      --watch [SECONDS]  show again and again, with rates; end with Ctrl-C\n"
     "      --help             this text\n\n"
     "interpreters: REFS references that others hold, ARENA its shared memory, BLOCKS values in it not yet given back\n"
+    "of a namespace that is open to other users also: USER, OWNER, and ACCESS, what others may do (r: receive, w: send)\n"
     "channels: DEPTH values not yet received by the slowest group, USED of CAPACITY bytes of the ring, WAITING threads\n"
     "asleep on it\n\n"
     "example:\n  xi ls -n lab --watch 2\n";
@@ -34,6 +35,8 @@ static const char usage[] =
 struct sample {
     int64_t at; /* ns */
     int32_t broker;
+    uint32_t uid;      /* whose it is */
+    char open_to[256]; /* "": nobody else */
     xi_interp_info *interps;
     size_t interp_count;
     xi_channel_info *channels; /* by id */
@@ -100,6 +103,8 @@ static int take_sample(const char *ns, struct sample *s) {
     int rc = xi_observe(ns, &o);
     if (rc) return rc;
     s->broker = xi_observer_broker_pid(o);
+    s->uid = xi_observer_uid(o);
+    snprintf(s->open_to, sizeof s->open_to, "%s", xi_observer_open_to(o));
     rc = list_interps(o, s);
     if (rc == 0) rc = list_channels(o, s);
     s->at = now_ns();
@@ -139,8 +144,9 @@ static const char *mode_name(uint32_t mode) {
 /* ---- for people ---- */
 
 static void show_interps(const struct sample *s, struct json_out *out) {
-    struct table t = {.columns = 8, .align = "rrllrrrl"};
-    static const char *const head[] = {"ID", "PID", "NAME", "LANGUAGE", "REFS", "ARENA", "BLOCKS", "WAIT"};
+    bool open = s->open_to[0];
+    struct table t = {.columns = open ? 9 : 8, .align = "rrllrrrll"};
+    static const char *const head[] = {"ID", "PID", "NAME", "LANGUAGE", "REFS", "ARENA", "BLOCKS", "WAIT", "USER"};
     if (s->interp_count == 0) {
         json_puts(out, "no interpreters\n");
         return;
@@ -148,7 +154,7 @@ static void show_interps(const struct sample *s, struct json_out *out) {
     for (size_t c = 0; c < t.columns; c++) table_add(&t, "%s", head[c]);
     for (size_t i = 0; i < s->interp_count; i++) {
         const xi_interp_info *p = &s->interps[i];
-        char name[64], language[64], wait[32], bytes[24];
+        char name[64], language[64], wait[32], bytes[24], user[40];
         table_add(&t, "%lld", (long long)p->id);
         table_add(&t, "%d", p->pid);
         table_add(&t, "%s", printable(p->name, name, sizeof name));
@@ -157,6 +163,7 @@ static void show_interps(const struct sample *s, struct json_out *out) {
         table_add(&t, "%s", human_bytes(p->arena_bytes, bytes));
         table_add(&t, "%llu", (unsigned long long)p->blocks);
         table_add(&t, "%s", printable(p->wait, wait, sizeof wait));
+        if (open) table_add(&t, "%s", user_name(p->uid, user));
     }
     table_finish(&t, out);
 }
@@ -168,7 +175,13 @@ static void add_rate(struct table *t, bool known, double rate) {
         table_add(t, "-");
 }
 
-static void show_channel(struct table *t, const xi_channel_info *c, const struct view *view, struct rate rate) {
+static void show_access(struct table *t, const xi_channel_info *c) {
+    char user[40], access[1024];
+    table_add(t, "%s", user_name(c->owner, user));
+    table_add(t, "%s", c->access[0] ? access_names(c->access, true, access, sizeof access) : "-");
+}
+
+static void show_channel(struct table *t, const xi_channel_info *c, const struct view *view, bool open, struct rate rate) {
     char name[192], used[24], capacity[24];
     table_add(t, "%s", printable(c->name, name, sizeof name));
     table_add(t, "%s%s", mode_name(c->mode), c->closed ? " closed" : "");
@@ -178,6 +191,7 @@ static void show_channel(struct table *t, const xi_channel_info *c, const struct
     table_add(t, "%u", c->groups);
     table_add(t, "%u", c->waiting);
     table_add(t, "%llu", (unsigned long long)c->sent);
+    if (open) show_access(t, c);
     if (!view->rates) return;
     add_rate(t, rate.known, rate.in);
     add_rate(t, rate.known, rate.out);
@@ -185,9 +199,10 @@ static void show_channel(struct table *t, const xi_channel_info *c, const struct
 
 static void show_channels(const struct view *view, const struct sample *s, const struct sample *before,
                           struct json_out *out) {
-    struct table t = {.columns = view->rates ? 10 : 8, .align = "llrrrrrrrr"};
-    static const char *const head[] = {"CHANNEL", "MODE", "DEPTH", "USED", "CAPACITY", "GROUPS", "WAITING", "SENT",
-                                       "IN/s", "OUT/s"};
+    static const char *const heads[] = {"CHANNEL", "MODE",  "DEPTH", "USED",   "CAPACITY", "GROUPS",
+                                        "WAITING", "SENT", "OWNER", "ACCESS", "IN/s",     "OUT/s"};
+    bool open = s->open_to[0];
+    struct table t = {.columns = 8 + (open ? 2 : 0) + (view->rates ? 2 : 0), .align = open ? "llrrrrrrllrr" : "llrrrrrrrr"};
     if (s->channel_count == 0) {
         json_puts(out, "no channels\n");
         return;
@@ -199,8 +214,8 @@ static void show_channels(const struct view *view, const struct sample *s, const
     }
     memcpy(list, s->channels, s->channel_count * sizeof *list);
     qsort(list, s->channel_count, sizeof *list, by_name);
-    for (size_t c = 0; c < t.columns; c++) table_add(&t, "%s", head[c]);
-    for (size_t i = 0; i < s->channel_count; i++) show_channel(&t, &list[i], view, rate_of(&list[i], s, before));
+    for (size_t c = 0; c < t.columns; c++) table_add(&t, "%s", heads[c < 8 || open ? c : c + 2]);
+    for (size_t i = 0; i < s->channel_count; i++) show_channel(&t, &list[i], view, open, rate_of(&list[i], s, before));
     free(list);
     table_finish(&t, out);
 }
@@ -208,7 +223,11 @@ static void show_channels(const struct view *view, const struct sample *s, const
 static void show_people(const struct view *view, const struct sample *s, const struct sample *before,
                         struct json_out *out) {
     const char *state = process_alive(s->broker, 0) ? "" : ", which is not running: the next to join starts another";
-    json_printf(out, "namespace %s, broker %d%s\n\n", view->ns, s->broker, state);
+    char user[40], who[1024];
+    json_printf(out, "namespace %s", view->ns);
+    if (s->open_to[0])
+        json_printf(out, " of %s, open to %s", user_name(s->uid, user), access_names(s->open_to, false, who, sizeof who));
+    json_printf(out, ", broker %d%s\n\n", s->broker, state);
     show_interps(s, out);
     json_puts(out, "\n");
     show_channels(view, s, before, out);
@@ -226,7 +245,7 @@ static void put_text_member(struct json_out *out, const char *name, const char *
 }
 
 static void put_interp(struct json_out *out, const xi_interp_info *p) {
-    json_printf(out, "{\"id\":%lld,\"pid\":%d", (long long)p->id, p->pid);
+    json_printf(out, "{\"id\":%lld,\"pid\":%d,\"uid\":%u", (long long)p->id, p->pid, p->uid);
     put_text_member(out, "name", p->name);
     put_text_member(out, "language", p->language);
     put_text_member(out, "wait", p->wait);
@@ -255,6 +274,8 @@ static void put_channel(struct json_out *out, const xi_channel_info *c, struct r
     put_member(out, "groups", c->groups);
     put_member(out, "waiting", c->waiting);
     put_member(out, "handles", c->handles);
+    put_member(out, "owner", c->owner);
+    put_text_member(out, "access", c->access);
     put_member(out, "sent", c->sent);
     put_member(out, "received", c->received);
     if (rate.known) {
@@ -270,6 +291,8 @@ static void show_json(const struct view *view, const struct sample *s, const str
                       struct json_out *out) {
     json_puts(out, "{\"namespace\":");
     json_put_string(out, view->ns, strlen(view->ns));
+    json_printf(out, ",\"uid\":%u", s->uid);
+    put_text_member(out, "open_to", s->open_to);
     json_printf(out, ",\"broker_pid\":%d,\"broker_alive\":%s,\"interpreters\":[", s->broker,
                 process_alive(s->broker, 0) ? "true" : "false");
     for (size_t i = 0; i < s->interp_count; i++) {
@@ -308,7 +331,7 @@ static int no_namespace(const char *ns, int rc) {
     struct shm_file *files;
     size_t count, shown = 0;
     char list[400] = "";
-    if (rc != XI_E_NOENT) {
+    if (rc != XI_E_NOENT || strchr(ns, '/')) {
         say("cannot look at namespace \"%s\": %s", ns, xi_error_text(rc));
         return XI_EXIT_FAILED;
     }

@@ -56,8 +56,10 @@ const char *optional_number(int argc, char **argv) {
 
 const char *namespace_or_default(const char *ns) {
     if (!ns) ns = xi_ns_default();
-    if (xi_ns_valid(ns)) return ns;
-    say_usage("namespace \"%.40s\": use 1 to 31 of A-Z a-z 0-9 _ . -, not beginning with a dot", ns);
+    struct xi_place place;
+    int rc = xi_place_parse(ns, &place);
+    if (rc == 0) return ns;
+    say_usage("%s", xi_error_text(rc));
     return NULL;
 }
 

@@ -26,6 +26,7 @@ static const char usage[] =
     "                      (default: forever). Status 1 if nothing came in time\n"
     "      --group G       receive as a member of group G, whose members share the values\n"
     "      --mode MODE     queue or broadcast, for a new channel\n"
+    "      --access LIST   what other users may do with a new channel: bob:w,@staff:rw (r: receive, w: send)\n"
     "      --raw           print text as it is, a line each, and bytes as they are with nothing added\n"
     "      --help          this text\n\n"
     "Values JSON lacks have tagged forms such as {\"$bytes\":\"AAEC\"}, which xi send takes back: see xi(1).\n"
@@ -161,6 +162,7 @@ static int parse(int argc, char **argv, struct receiver *r) {
                                             {"timeout", required_argument, NULL, 't'},
                                             {"group", required_argument, NULL, OPTION_GROUP},
                                             {"mode", required_argument, NULL, OPTION_MODE},
+                                            {"access", required_argument, NULL, OPTION_ACCESS},
                                             {"raw", no_argument, NULL, OPTION_RAW},
                                             {"help", no_argument, NULL, OPTION_HELP},
                                             {0}};
@@ -174,6 +176,7 @@ static int parse(int argc, char **argv, struct receiver *r) {
             if (!parse_duration(optarg, &r->timeout)) return say_usage("time \"%s\": write 2, 0.5, 200ms or 1m", optarg);
             break;
         case OPTION_GROUP: r->member_opts.open.group = optarg; break;
+        case OPTION_ACCESS: r->member_opts.open.access = optarg; break;
         case OPTION_MODE:
             if (!parse_mode(optarg, &r->member_opts.open.mode))
                 return say_usage("mode \"%s\": write queue or broadcast", optarg);

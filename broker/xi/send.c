@@ -26,6 +26,7 @@ static const char usage[] =
     "  -n, --ns NS         the namespace (default: $XI_NAMESPACE, else \"default\")\n"
     "  -t, --timeout TIME  wait at most so long for each value: 2, 0.5, 200ms, 1m; 0 does not wait (default: forever)\n"
     "      --mode MODE     queue (each value to one receiver) or broadcast (to every one), for a new channel\n"
+    "      --access LIST   what other users may do with a new channel: bob:r,@staff:rw (r: receive, w: send)\n"
     "      --text          VALUEs, or lines, are plain text rather than JSON\n"
     "      --bytes FILE    send the contents of FILE (- is standard input) as one bytes value\n"
     "      --help          this text\n\n"
@@ -314,6 +315,7 @@ static int parse(int argc, char **argv, struct send_args *a) {
     static const struct option options[] = {{"ns", required_argument, NULL, 'n'},
                                             {"timeout", required_argument, NULL, 't'},
                                             {"mode", required_argument, NULL, OPTION_MODE},
+                                            {"access", required_argument, NULL, OPTION_ACCESS},
                                             {"text", no_argument, NULL, OPTION_TEXT},
                                             {"bytes", required_argument, NULL, OPTION_BYTES},
                                             {"help", no_argument, NULL, OPTION_HELP},
@@ -324,6 +326,7 @@ static int parse(int argc, char **argv, struct send_args *a) {
         case 't':
             if (!parse_duration(optarg, &a->timeout)) return say_usage("time \"%s\": write 2, 0.5, 200ms or 1m", optarg);
             break;
+        case OPTION_ACCESS: a->member.open.access = optarg; break;
         case OPTION_MODE:
             if (!parse_mode(optarg, &a->member.open.mode)) return say_usage("mode \"%s\": write queue or broadcast", optarg);
             break;

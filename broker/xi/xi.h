@@ -41,7 +41,7 @@ int print_help(void);
 /* ---- options (options.c) ---- */
 
 enum { OPTION_NS = 1000, OPTION_HELP, OPTION_JSON, OPTION_WATCH, OPTION_RATE, OPTION_MODE, OPTION_TEXT, OPTION_BYTES,
-       OPTION_GROUP, OPTION_RAW, OPTION_KEEP_GOING, OPTION_GRACE, OPTION_FIX, OPTION_FORCE, OPTION_REMOVE };
+       OPTION_GROUP, OPTION_RAW, OPTION_KEEP_GOING, OPTION_GRACE, OPTION_FIX, OPTION_FORCE, OPTION_REMOVE, OPTION_ACCESS };
 
 /* "2", "0.5", "200ms", "3s", "1m", "forever" to nanoseconds (XI_FOREVER). */
 bool parse_duration(const char *text, int64_t *ns);
@@ -61,6 +61,12 @@ size_t text_width(const char *utf8);
 /* All of it to a descriptor. False with errno set. */
 bool write_all(int fd, const void *data, size_t n);
 int64_t now_ns(void); /* CLOCK_MONOTONIC */
+
+/* ---- users (users.c) ---- */
+
+/* Their names, or numbers where there are none. A list as xi_channel_info has it, with names. */
+const char *user_name(uint32_t uid, char out[40]);
+const char *access_names(const char *numbers, bool with_rights, char *out, size_t capacity);
 
 /* ---- stopping (stop.c) ---- */
 

@@ -21,6 +21,7 @@
 struct xi_observer {
     struct xi_place place;
     int socket; /* where segments have no names: to the broker; else -1 */
+    char open_to[XI_ACCESS_TEXT];
     bool deaf;  /* it did not answer: not asked again in this listing */
     pid_t pid; /* whose mapping it is: a forked child has none there, or another of its own */
     int fd;
@@ -63,6 +64,9 @@ int xi_observe_fd(const struct xi_place *place, int fd, xi_observer **out) {
     o->pid = getpid();
     o->fd = fd;
     o->epoch = head.epoch;
+    struct xi_access list[XI_ACCESS_MAX];
+    memcpy(list, o->registry->open_to, sizeof list);
+    if (o->registry->flags & XI_NS_OPEN && xi_access_valid(list)) xi_access_format(list, false, o->open_to);
     *out = o;
     return 0;
 }
@@ -102,6 +106,8 @@ void xi_observer_free(xi_observer *o) {
 }
 
 const struct xi_registry *xi_observer_registry(const xi_observer *o) { return o->registry; }
+uint32_t xi_observer_uid(const xi_observer *o) { return o->registry->uid; }
+const char *xi_observer_open_to(const xi_observer *o) { return o->open_to; }
 int32_t xi_observer_broker_pid(const xi_observer *o) { return o->registry->broker_pid; }
 
 /* Entries of channels[] that may be touched: what the broker says, and what the file really has. */

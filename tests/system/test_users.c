@@ -92,6 +92,27 @@ static void alice_serves(void *unused) {
     must(xi_leave(me));
 }
 
+/* What an observer of another user is shown: all names, and the counters of what is his to read. */
+static void bob_looks_on(void *unused) {
+    (void)unused;
+    xi_observer *o = NULL;
+    xi_channel_info c[8];
+    xi_interp_info in[8];
+    must(xi_observe(LAB, &o));
+    expect(xi_observer_uid(o) == alice.uid && strcmp(xi_observer_open_to(o), "61002,61003,@61050") == 0, "it is %u's, open to %s",
+           xi_observer_uid(o), xi_observer_open_to(o));
+    expect(xi_list_interps(o, in, 8) == 1 && in[0].uid == alice.uid && in[0].sent == 0, "her counters are shown");
+    expect(xi_list_channels(o, c, 8) == 5, "not five channels");
+    for (int i = 0; i < 5; i++) {
+        bool his = strcmp(c[i].name, "to-bob") == 0 || strcmp(c[i].name, "all") == 0;
+        expect(c[i].owner == alice.uid && c[i].shared_with_others, "%s is %u's", c[i].name, c[i].owner);
+        expect((c[i].groups == 1) == his, "%s: %u groups are shown", c[i].name, c[i].groups);
+        if (strcmp(c[i].name, "to-bob") == 0) expect(c[i].depth == 2 && strcmp(c[i].access, "61002:r") == 0, "%s", c[i].access);
+        if (strcmp(c[i].name, "mine") == 0) expect(c[i].depth == 0 && !c[i].access[0], "%s", c[i].access);
+    }
+    xi_observer_free(o);
+}
+
 static void bob_uses_what_he_may(void *unused) {
     (void)unused;
     xi_interp *me = join_lab("bob");
@@ -216,6 +237,7 @@ static void everything(void *unused) {
     pid_t serving = spawn_as(&alice, alice_serves);
     gate_pass(&ready);
     run_as(&mallory, mallory_may_not, "mallory");
+    run_as(&bob, bob_looks_on, "bob, looking on,");
     run_as(&bob, bob_uses_what_he_may, "bob");
     run_as(&dave, dave_comes_by_his_group, "dave");
     gate_lift(&done, 1);
