@@ -328,7 +328,7 @@ XI_API int xi_leave(xi_interp *me);
 /* The process's first joined interpreter, in O(1), or NULL (none, or this is a forked child). */
 XI_API xi_interp *xi_current(void);
 XI_API int64_t xi_id(const xi_interp *me);             /* never used twice in a namespace */
-XI_API const char *xi_namespace(const xi_interp *me);
+XI_API const char *xi_namespace(const xi_interp *me); /* as it may be given to whoever may join it: "UID/NAME" of an open one */
 /* XI_OK, XI_E_FORKED, XI_E_ENDING (told to end), XI_E_BROKER (the namespace was shut down). Never blocks. */
 XI_API int xi_status(const xi_interp *me);
 

@@ -114,6 +114,7 @@ static int say_hello(struct xi_interp *me) {
     if (rc == 0) {
         me->registry = xi_observer_registry(me->observer);
         me->epoch = me->registry->seg.epoch;
+        if (me->registry->flags & XI_NS_OPEN) xi_place_spell(&me->place);
         me->id = (int64_t)r.a;
         me->slot = (uint32_t)r.b;
         rc = map_own(me, &r, fds);

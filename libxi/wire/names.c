@@ -41,6 +41,8 @@ static int invalid_ns(const char *ns) {
                    "for one of another user", ns ? ns : "");
 }
 
+void xi_place_spell(struct xi_place *p) { snprintf(p->text, sizeof p->text, "%u/%s", (unsigned)p->uid, p->ns); }
+
 int xi_place_parse(const char *text, struct xi_place *out) {
     struct xi_place p = {.uid = getuid()};
     if (!text) text = xi_ns_default();
@@ -54,10 +56,8 @@ int xi_place_parse(const char *text, struct xi_place *out) {
         p.uid = uid;
     }
     snprintf(p.ns, sizeof p.ns, "%s", ns);
-    if (p.foreign)
-        snprintf(p.text, sizeof p.text, "%u/%s", (unsigned)p.uid, p.ns);
-    else
-        memcpy(p.text, p.ns, sizeof p.ns);
+    memcpy(p.text, p.ns, sizeof p.ns);
+    if (p.foreign) xi_place_spell(&p);
     *out = p;
     return 0;
 }

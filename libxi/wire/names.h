@@ -25,6 +25,8 @@ struct xi_place {
     char ns[32];
     char text[XI_PLACE_TEXT]; /* as it can be given again: "lab", "1000/lab" */
 };
+/* Spells it out, whose it is: for one that others may join too, so that what is passed on means the same to them. */
+void xi_place_spell(struct xi_place *place);
 /* NULL: the default. Errors: INVAL, NOENT (no such user), SYSTEM. */
 int xi_place_parse(const char *text, struct xi_place *out);
 

@@ -164,7 +164,7 @@ struct Interp {
     Interp *prev, *next;  /* State.interps */
     Channel *channels;    /* open handles, linked; no references */
     Set *sets;            /* open sets, likewise */
-    char ns[32], name[32];
+    char ns[80], name[32]; /* ns: NAME, or USER/NAME */
     uint32_t flags;
     int64_t spin_ns;
     int64_t id;
@@ -182,7 +182,8 @@ typedef struct {
     xi_msg msg;
 } Stashed;
 
-enum pickle_policy { PICKLE_ALLOW, PICKLE_REFUSE };
+/* BY_USERS: refuse where other users may open the channel, since a pickle runs what its maker likes. */
+enum pickle_policy { PICKLE_ALLOW, PICKLE_REFUSE, PICKLE_BY_USERS };
 
 /* How a handle was opened: for opening it again in a forked child, and another for a group. Its strings are its own. */
 typedef struct {
@@ -200,7 +201,8 @@ struct Channel {
     bool freed;          /* free() was called */
     bool zero_copy;
     bool spare_used;     /* with the spare message */
-    enum pickle_policy pickle;
+    enum pickle_policy pickle; /* as asked for */
+    bool refuse_pickle;        /* what that means here */
     size_t inline_max;
     xi_msg spare;        /* reused from call to call, with the heap buffer that it grew */
     Channel *prev, *next; /* Interp.channels */

@@ -185,6 +185,15 @@ static PyObject *channel_get_group(PyObject *self, void *Py_UNUSED(closure)) {
     return group ? PyUnicode_FromString(group) : Py_NewRef(Py_None);
 }
 
+static PyObject *channel_get_shared(PyObject *self, void *Py_UNUSED(closure)) {
+    Channel *ch = (Channel *)self;
+    if (channel_enter(ch) < 0)
+        return NULL;
+    bool shared = xi_channel_shared(ch->h);
+    channel_exit(ch);
+    return PyBool_FromLong(shared);
+}
+
 static PyObject *channel_get_freed(PyObject *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(((Channel *)self)->freed);
 }
@@ -286,6 +295,7 @@ static PyMethodDef channel_methods[] = {
 static PyGetSetDef channel_getset[] = {
     {"name", channel_get_name, NULL, "The channel's name.", NULL},
     {"group_name", channel_get_group, NULL, "The group given when it was opened, or None.", NULL},
+    {"shared", channel_get_shared, NULL, "True if other users may open the channel. Pickles are refused then.", NULL},
     {"freed", channel_get_freed, NULL, "True after free().", NULL},
     {"interpreter", channel_get_interp, NULL, "The Interpreter that it belongs to.", NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -286,8 +286,12 @@ static PyObject *pickle_buffers(Decoder *d, xi_cursor *c) {
 
 static PyObject *decode_pickle(Decoder *d, const xi_value *v) {
     xi_cursor c;
-    if (d->ch->pickle == PICKLE_REFUSE) {
-        PyErr_SetString(d->st->errors[-XI_E_ACCESS], "it is a pickle, and this channel was opened with pickle='refuse'");
+    if (d->ch->refuse_pickle) {
+        PyErr_SetString(d->st->errors[-XI_E_ACCESS],
+                        d->ch->pickle == PICKLE_REFUSE
+                            ? "it is a pickle, and this channel was opened with pickle='refuse'"
+                            : "it is a pickle, and other users may send to this channel: what they put into it would run as "
+                              "you. Open the channel with pickle='allow' if you trust them all");
         return NULL;
     }
     if (enter(d, v, &c) < 0 || load_attribute(&d->st->pickle_loads, "pickle", "loads") < 0)

@@ -72,7 +72,7 @@ void encoder_init(Encoder *e, Channel *ch) {
     e->outside_count = e->outside_size = 0;
     e->shared = e->depth = 0;
     e->in_loan = false;
-    e->refuse_pickle = ch->pickle == PICKLE_REFUSE;
+    e->refuse_pickle = ch->refuse_pickle;
     e->why = NULL;
     e->parcel = NULL;
     xi_builder_init(&e->b, e->first, sizeof e->first, 0);
@@ -641,9 +641,11 @@ int64_t encoder_run(Encoder *e, PyObject *obj) {
         restart(e, 0);
         if (e->refuse_pickle) {
             PyErr_Format(PyExc_ValueError,
-                         "this value has no native form (%s), and the channel refuses pickles: send native types, or "
-                         "open the channel with pickle='allow'",
-                         why ? why : "an object in it is of a type that only Python knows");
+                         "this value has no native form (%s), and %s: send native types, or open the channel with "
+                         "pickle='allow'",
+                         why ? why : "an object in it is of a type that only Python knows",
+                         e->ch->pickle == PICKLE_REFUSE ? "the channel refuses pickles"
+                                                        : "other users may open the channel, who do not load pickles");
             return XI_RAISED;
         }
         rc = encode_as(e, obj, encode_pickle);

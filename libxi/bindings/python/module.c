@@ -150,7 +150,7 @@ static PyMethodDef methods[] = {
            "channel(name, *, mode=None, capacity=0, values=0, grow=0, ttl=None, dead=None, retain=0, when_full='block',\n"
            "        access=None, group=None, from_='tail', ack=False, max_deliveries=0, window=0, ack_timeout=None,\n"
            "        dead_letters=None, send_only=False, recv_only=False, existing=False, need_peer=False,\n"
-           "        pickle='allow', zero_copy=False)\n--\n\n"
+           "        pickle=None, zero_copy=False)\n--\n\n"
            "Open a channel, making it if need be; joins first if nobody has.\n\n"
            "What a new channel is like (of an old one ignored): mode: 'queue' (each value to one receiver; the default) or\n"
            "'broadcast' (to every handle that is open when it is sent). capacity: bytes of the ring (64 KiB). values: the\n"
@@ -163,8 +163,9 @@ static PyMethodDef methods[] = {
            "ack_timeout seconds without that a value goes to another, after max_deliveries to the channel dead_letters;\n"
            "window: how many may be under way.\n\n"
            "This handle: send_only, recv_only: what it is for. existing: NotFound rather than make it. need_peer: NoProducer\n"
-           "or NoConsumer rather than wait for somebody to come. pickle: 'refuse' to neither send nor load pickles.\n"
-           "zero_copy: received bytes are memoryviews of the sender's memory.\n\n"
+           "or NoConsumer rather than wait for somebody to come. pickle: 'refuse' to neither send nor load pickles, 'allow'\n"
+           "to do so in any case; None refuses them where other users may open the channel, since loading a pickle runs\n"
+           "what its sender likes. zero_copy: received bytes are memoryviews of the sender's memory.\n\n"
            "    ch = xidata.channel('jobs')\n    ch.send((1, 'two', 3.0))\n    job = ch.recv()"),
     METHOD("remove", module_remove, METH_O,
            "remove(name)\n--\n\nRemove a channel by name, with whatever is in it: who has it open gets ChannelRemoved."),

@@ -46,6 +46,7 @@ int open_handle(Channel *ch, uint32_t flags) {
     }
     ch->h = h;
     ch->inline_max = xi_inline_max(h);
+    ch->refuse_pickle = ch->pickle == PICKLE_REFUSE || (ch->pickle == PICKLE_BY_USERS && xi_channel_shared(h));
     ch->generation = ch->interp->generation;
     guard_reset(&ch->guard);
     return 0;
@@ -121,7 +122,7 @@ static PyObject *open_channel(Interp *in, const char *name, const Options *o, en
 
 static const char *const mode_words[] = {"queue", "broadcast", NULL};
 static const char *const full_words[] = {"block", "fail", "drop", NULL};
-static const char *const pickle_words[] = {"allow", "refuse", NULL};
+static const char *const pickle_words[] = {"allow", "refuse", NULL}; /* in the order of enum pickle_policy */
 
 /* The place of `text` among the words, or -1 with an exception. */
 static int which(const char *option, const char *text, const char *const *words) {
@@ -263,27 +264,28 @@ PyObject *channel_open(Interp *in, PyObject *args, PyObject *keywords) {
                             "pickle",    "values", "grow",     "ttl",            "dead",      "retain",      "when_full",
                             "need_peer", "access", "from_",    "ack",            "window",    "ack_timeout", "zero_copy",
                             "max_deliveries",      "dead_letters",               NULL};
-    const char *name, *pickle = "allow";
-    int send_only = 0, recv_only = 0, existing = 0, zero_copy = 0, need_peer = 0, policy;
+    const char *name, *pickle = NULL;
+    int send_only = 0, recv_only = 0, existing = 0, zero_copy = 0, need_peer = 0, policy = PICKLE_BY_USERS;
     Options o = {0};
     NewKeywords n = {.when_full = "block"};
     GroupKeywords g = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "s|$zOzpppsOOOzOspzOpOOpOz:channel", names, &name, &n.mode,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "s|$zOzpppzOOOzOspzOpOOpOz:channel", names, &name, &n.mode,
                                      &n.capacity, &o.open.group, &send_only, &recv_only, &existing, &pickle, &n.values,
                                      &n.grow, &n.ttl, &o.open.dead, &n.retain, &n.when_full, &need_peer, &o.open.access,
                                      &g.from, &g.ack, &g.window, &g.timeout, &zero_copy, &g.max_deliveries, &g.dead))
         return NULL;
-    if (parse_new(&n, &o) < 0 || parse_group(&g, &o) < 0 || (policy = which("pickle", pickle, pickle_words)) < 0)
+    if (parse_new(&n, &o) < 0 || parse_group(&g, &o) < 0 ||
+        (pickle && (policy = which("pickle", pickle, pickle_words)) < 0))
         return NULL;
     bool group = o.open.group || o.open.group_opts;
     if (parse_flags(send_only, recv_only, existing, need_peer, group, &o.open.flags) < 0)
         return NULL;
-    return open_channel(in, name, &o, policy ? PICKLE_REFUSE : PICKLE_ALLOW, zero_copy);
+    return open_channel(in, name, &o, (enum pickle_policy)policy, zero_copy);
 }
 
 PyObject *channel_open_named(Interp *in, const char *name) {
     Options o = {.open = {.flags = XI_OPEN_EXISTING}};
-    return open_channel(in, name, &o, PICKLE_ALLOW, false);
+    return open_channel(in, name, &o, PICKLE_BY_USERS, false);
 }
 
 PyObject *channel_open_group(Channel *ch, PyObject *args, PyObject *keywords) {

@@ -145,10 +145,11 @@ static PyStructSequence_Field interp_fields[] = {
     {"parks", "times that it went to sleep"},
     {"wakes", "times that it woke somebody"},
     {"wait", "how it sleeps: 'uring' or 'futex'"},
+    {"uid", "the user that it runs as"},
     {NULL, NULL},
 };
 static PyStructSequence_Desc interp_desc = {"xidata.InterpreterInfo", "One interpreter of a namespace.", interp_fields,
-                                            15};
+                                            16};
 static PyStructSequence_Field channel_fields[] = {
     {"id", "its number, never used twice in the namespace"},
     {"name", "its name"},
@@ -169,6 +170,9 @@ static PyStructSequence_Field channel_fields[] = {
     {"dropped", "values that made room for newer ones, over all groups"},
     {"expired", "values whose time to live was over, over all groups"},
     {"dead", "values that went to the dead letters, over all groups"},
+    {"owner", "the user (uid) who made it"},
+    {"access", "what other users may do: '1001:r,@50:rw'; '' for nothing"},
+    {"shared", "True if other users than this one may open it"},
     {NULL, NULL},
 };
 #define CHANNEL_FIELDS ((int)(sizeof channel_fields / sizeof channel_fields[0]) - 1)
@@ -242,8 +246,9 @@ static PyObject *interp_info(State *st, const xi_interp_info *i) {
                          ULL(i->borrows),
                          ULL(i->parks),
                          ULL(i->wakes),
-                         text_of(i->wait, sizeof i->wait)};
-    return sequence_of(st->interp_info_type, items, 15);
+                         text_of(i->wait, sizeof i->wait),
+                         ULL(i->uid)};
+    return sequence_of(st->interp_info_type, items, 16);
 }
 
 PyObject *channel_info(State *st, const xi_channel_info *c) {
@@ -265,7 +270,10 @@ PyObject *channel_info(State *st, const xi_channel_info *c) {
                          ULL(c->grow),
                          ULL(c->dropped),
                          ULL(c->expired),
-                         ULL(c->dead)};
+                         ULL(c->dead),
+                         ULL(c->owner),
+                         text_of(c->access, sizeof c->access),
+                         PyBool_FromLong(c->shared_with_others != 0)};
     static_assert(sizeof items / sizeof items[0] == CHANNEL_FIELDS, "");
     return sequence_of(st->channel_info_type, items, CHANNEL_FIELDS);
 }

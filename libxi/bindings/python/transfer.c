@@ -183,9 +183,7 @@ static int64_t send_loan(Channel *ch, PyObject *obj, SendJob *job, int64_t timeo
 static int64_t send_object(Channel *ch, PyObject *obj, int64_t timeout, PyObject *on_free, int64_t ttl) {
     SendJob job;
     uint32_t slot = 0;
-    job.opts.free_index = 0;
-    job.opts.pad_ = 0;
-    job.opts.free_argument = 0;
+    job.opts = (xi_send_opts){0};
     job.opts.ttl_ns = ttl;
     if (XI_LIKELY(PyLong_CheckExact(obj) && !on_free && !ttl)) {
         int overflow;

@@ -67,6 +67,7 @@ class InterpreterInfo(NamedTuple):
     parks: int
     wakes: int
     wait: str
+    uid: int
 
 class ChannelInfo(NamedTuple):
     id: int
@@ -88,6 +89,9 @@ class ChannelInfo(NamedTuple):
     dropped: int
     expired: int
     dead: int
+    owner: int
+    access: str
+    shared: bool
 
 class GroupInfo(NamedTuple):
     name: str
@@ -138,6 +142,8 @@ class Channel:
     def name(self) -> str: ...
     @property
     def group_name(self) -> Optional[str]: ...
+    @property
+    def shared(self) -> bool: ...
     @property
     def freed(self) -> bool: ...
     @property
@@ -273,7 +279,7 @@ class Interpreter:
         recv_only: bool = False,
         existing: bool = False,
         need_peer: bool = False,
-        pickle: Literal["allow", "refuse"] = "allow",
+        pickle: Optional[Literal["allow", "refuse"]] = None,
         zero_copy: bool = False,
     ) -> Channel: ...
     def remove(self, name: str, /) -> None: ...
@@ -316,7 +322,7 @@ def channel(
     recv_only: bool = False,
     existing: bool = False,
     need_peer: bool = False,
-    pickle: Literal["allow", "refuse"] = "allow",
+    pickle: Optional[Literal["allow", "refuse"]] = None,
     zero_copy: bool = False,
 ) -> Channel: ...
 def remove(name: str, /) -> None: ...
