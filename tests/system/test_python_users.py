@@ -2,6 +2,7 @@
 """Channels that other users may open: pickles are neither sent nor loaded there unless asked for."""
 
 import os
+import pickle  # noqa: F401 (a child of another user may not be able to read where it lies)
 import shutil
 import subprocess
 import tempfile

@@ -89,6 +89,14 @@ static int ask_open(struct raw *c, const char *name, uint64_t flags) {
     return ask(c, q);
 }
 
+static int ask_close(struct raw *c, uint64_t id, uint64_t flags) {
+    struct xi_request q;
+    xi_request_init(&q, XI_OP_CLOSE);
+    q.a = id;
+    q.c = flags;
+    return ask(c, q);
+}
+
 static void join_raw(struct raw *c) {
     struct xi_request q;
     xi_request_init(&q, XI_OP_JOIN);
@@ -184,7 +192,7 @@ static void bob_asks(void *unused) {
     must_refuse(ask_open(&c, "to-bob", XI_OPEN_SEND));
     must_refuse(ask_about(&c, XI_OP_SEGMENT, told->arena)); /* having asked opens nothing */
     must(ask_open(&c, "to-bob", XI_OPEN_RECV));
-    must(ask_about(&c, XI_OP_CLOSE, c.reply.a)); /* a value may be read after its channel was closed */
+    must(ask_close(&c, c.reply.a, XI_OPEN_RECV)); /* a value may be read after its channel was closed */
     must(ask_about(&c, XI_OP_SEGMENT, told->arena));
     read_only(c.fds[0], "Alice's arena");
     must(ask_about(&c, XI_OP_SEGMENT, told->arena + 1));

@@ -72,7 +72,7 @@ has "unknown command: a guess" "$err" "did you mean recv"
 status "unknown option" 2 "$xi" send --nope x 1
 has "unknown option: named" "$err" "--nope"
 status "option without value" 2 "$xi" recv x -n
-status "bad namespace" 2 "$xi" recv -n 'a/b' x
+status "bad namespace" 2 "$xi" recv -n 'a b' x
 has "bad namespace: what is allowed" "$err" "A-Z"
 status "bad time" 2 "$xi" recv -t soon x
 status "no channel" 2 "$xi" send
