@@ -41,10 +41,67 @@ bool parse_count(const char *text, uint64_t low, uint64_t high, uint64_t *out) {
     return true;
 }
 
-bool parse_mode(const char *text, uint32_t *mode) {
+static bool parse_mode(const char *text, uint32_t *mode) {
     if (strcmp(text, "queue") == 0) return *mode = XI_QUEUE, true;
     if (strcmp(text, "broadcast") == 0) return *mode = XI_BROADCAST, true;
     return false;
+}
+
+bool parse_bytes(const char *text, uint64_t *out) {
+    if (*text < '0' || *text > '9') return false;
+    char *end;
+    errno = 0;
+    uint64_t v = strtoull(text, &end, 10), unit = 1;
+    static const char letters[] = "kmgt";
+    char small = *end >= 'A' && *end <= 'Z' ? (char)(*end + 'a' - 'A') : *end;
+    const char *letter = small ? strchr(letters, small) : NULL;
+    if (letter) {
+        unit = (uint64_t)1 << (10 * (letter - letters + 1));
+        end++;
+        if (strcmp(end, "iB") == 0) end += 2;
+    }
+    return !errno && !*end && !__builtin_mul_overflow(v, unit, out);
+}
+
+bool parse_from(const char *text, xi_group_opts *group) {
+    uint64_t last = 0;
+    bool tail = strcmp(text, "tail") == 0, oldest = strcmp(text, "oldest") == 0;
+    if (!tail && !oldest && !parse_count(text, 0, UINT32_MAX, &last)) return false;
+    group->from = tail ? XI_FROM_TAIL : oldest ? XI_FROM_OLDEST : XI_FROM_LAST;
+    group->last = (uint32_t)last;
+    return true;
+}
+
+static bool parse_when_full(const char *text, uint32_t *how) {
+    static const char *const words[] = {"block", "fail", "drop"};
+    for (uint32_t i = 0; i < 3; i++)
+        if (strcmp(text, words[i]) == 0) return *how = i, true;
+    return false;
+}
+
+int new_channel_option(int got, const char *text, xi_open_opts *open) {
+    uint64_t n = 0;
+    switch (got) {
+    case OPTION_MODE:
+        if (!parse_mode(text, &open->mode)) return say_usage("mode \"%s\": write queue or broadcast", text);
+        break;
+    case OPTION_CAPACITY: case OPTION_GROW:
+        if (!parse_bytes(text, &n) || n == 0) return say_usage("size \"%s\": write bytes, or 64k, 1M, 2G", text);
+        *(got == OPTION_GROW ? &open->grow : &open->capacity) = n;
+        break;
+    case OPTION_VALUES: case OPTION_RETAIN:
+        if (!parse_count(text, 1, UINT32_MAX, &n)) return say_usage("\"%s\" values: write a number from 1 up", text);
+        if (got == OPTION_VALUES) open->values = n;
+        else open->retain = (uint32_t)n;
+        break;
+    case OPTION_WHEN_FULL:
+        if (!parse_when_full(text, &open->when_full)) return say_usage("when full \"%s\": write block, fail or drop", text);
+        break;
+    case OPTION_DEAD: open->dead = text; break;
+    case OPTION_ACCESS: open->access = text; break;
+    default: return NOT_AN_OPTION;
+    }
+    return XI_EXIT_OK;
 }
 
 const char *optional_number(int argc, char **argv) {

@@ -5,14 +5,9 @@
  * signals arrive; before taking one it looks whether the reader of the output
  * is still there, so that `xi recv jobs | head -1` does not take a second.
  */
-#include <errno.h>
 #include <getopt.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "json.h"
 #include "xi.h"
@@ -25,9 +20,10 @@ static const char usage[] =
     "  -t, --timeout TIME  wait at most so long for each value: 2, 0.5, 200ms, 1m; 0 takes what is there\n"
     "                      (default: forever). Status 1 if nothing came in time\n"
     "      --group G       receive as a member of group G, whose members share the values\n"
-    "      --mode MODE     queue or broadcast, for a new channel\n"
-    "      --access LIST   what other users may do with a new channel: bob:w,@staff:rw (r: receive, w: send)\n"
+    "      --from WHERE    where a new group begins: tail (the default), oldest, or a number: the last so many\n"
+    "      --need-peer     end, too, when the channel is drained and nobody has it open to send\n"
     "      --raw           print text as it is, a line each, and bytes as they are with nothing added\n"
+    NEW_CHANNEL_USAGE
     "      --help          this text\n\n"
     "Values JSON lacks have tagged forms such as {\"$bytes\":\"AAEC\"}, which xi send takes back: see xi(1).\n"
     "On a broadcast channel it gets what is sent after it has begun, or with --group since the group was made.\n\n"
@@ -40,73 +36,15 @@ struct receiver {
     struct member member;
     int64_t timeout;
     uint64_t limit; /* 0: none */
+    xi_group_opts group;
     bool raw;
     bool trouble; /* a value could not be read: status 1 in the end */
 };
 
-static int find_buffer(void *context, const xi_buffer_ref *ref, const void **data) {
-    return xi_msg_buffer(context, ref, data);
-}
-
-/* Text and bytes as they are. 1: done; 0: it is another kind; negative: error. */
-static int put_raw(const xi_msg *m, struct json_out *out) {
-    xi_cursor c;
-    xi_value v;
-    const void *data;
-    xi_cursor_init(&c, m->data, m->size);
-    int rc = xi_next(&c, &v);
-    if (rc <= 0) return rc;
-    if (v.tag == XI_BYTES) return json_put(out, v.data, v.length), 1;
-    if (v.tag == XI_BUFFER) {
-        rc = xi_msg_buffer(m, &v.u.buffer, &data);
-        if (rc) return rc;
-        return json_put(out, data, v.u.buffer.length), 1;
-    }
-    if (v.tag != XI_STR) return 0;
-    int64_t n = xi_to_utf8(&v, NULL, 0, false);
-    if (n < 0) return n == XI_E_RANGE ? 0 : (int)n; /* lone surrogates have no plain form: print them as JSON */
-    char stack[512], *text = (size_t)n < sizeof stack ? stack : malloc((size_t)n + 1);
-    if (!text) return XI_E_NOMEM;
-    int64_t got = xi_to_utf8(&v, text, (size_t)n + 1, false); /* the sender may have changed it meanwhile */
-    if (got >= 0 && got <= n) {
-        json_put(out, text, (size_t)got);
-        json_put(out, "\n", 1);
-    }
-    if (text != stack) free(text);
-    return got < 0 ? (int)got : got <= n ? 1 : XI_E_CORRUPT;
-}
-
-/* Prints one value. XI_EXIT_OK to go on. */
-static int print(struct receiver *r, const xi_msg *m, struct json_out *out) {
-    struct json_buffers buffers = {find_buffer, (void *)(uintptr_t)m};
-    out->length = 0;
-    int rc = r->raw ? put_raw(m, out) : 0;
-    if (rc == 0) {
-        rc = json_write(out, m->data, m->size, &buffers);
-        if (rc == 0) json_put(out, "\n", 1);
-    }
-    if (rc >= 0 && out->error) rc = out->error;
-    if (rc < 0) {
-        say("a value of %zu bytes could not be printed and is lost: %s", m->size, xi_error_text(rc));
-        out->error = 0;
-        r->trouble = true;
-        return XI_EXIT_OK;
-    }
-    if (write_all(STDOUT_FILENO, out->data, out->length)) return XI_EXIT_OK;
-    say("cannot write to standard output: %s; the value received last is not complete there", strerror(errno));
-    return XI_EXIT_FAILED;
-}
-
-/* True when whoever read our output is gone. */
-static bool reader_gone(void) {
-    struct pollfd out = {STDOUT_FILENO, 0, 0};
-    return poll(&out, 1, 0) == 1 && (out.revents & POLLERR);
-}
-
 static int no_value(struct receiver *r, int rc, uint64_t done) {
     if (rc == XI_E_AGAIN && r->timeout == XI_TRY && r->limit == 0 && done > 0) return XI_EXIT_OK; /* all that was there */
     switch (rc) {
-    case XI_E_CLOSED: return XI_EXIT_OK;
+    case XI_E_CLOSED: case XI_E_NO_PRODUCER: return XI_EXIT_OK;
     case XI_E_INTR: return 128 + stop_signal();
     case XI_E_AGAIN: case XI_E_TIMEOUT:
         say("nothing came on channel \"%s\" in time; is somebody sending? (xi ls)", r->member.name);
@@ -139,7 +77,7 @@ static int receive_all(struct receiver *r) {
         } else {
             int rc = take(r, &m);
             if (rc == 0) {
-                status = print(r, &m, &out);
+                status = print_message(&m, r->raw, &out, &r->trouble);
                 done++;
             } else if (rc == XI_E_CORRUPT) {
                 say("a value was skipped: %s", xi_error_text(rc));
@@ -161,11 +99,13 @@ static int parse(int argc, char **argv, struct receiver *r) {
                                             {"count", required_argument, NULL, 'c'},
                                             {"timeout", required_argument, NULL, 't'},
                                             {"group", required_argument, NULL, OPTION_GROUP},
-                                            {"mode", required_argument, NULL, OPTION_MODE},
-                                            {"access", required_argument, NULL, OPTION_ACCESS},
+                                            {"from", required_argument, NULL, OPTION_FROM},
+                                            {"need-peer", no_argument, NULL, OPTION_NEED_PEER},
                                             {"raw", no_argument, NULL, OPTION_RAW},
+                                            NEW_CHANNEL_OPTIONS,
                                             {"help", no_argument, NULL, OPTION_HELP},
                                             {0}};
+    int status;
     for (int got; (got = getopt_long(argc, argv, ":n:c:t:h", options, NULL)) != -1;) {
         switch (got) {
         case 'n': r->member_opts.ns = optarg; break;
@@ -176,14 +116,17 @@ static int parse(int argc, char **argv, struct receiver *r) {
             if (!parse_duration(optarg, &r->timeout)) return say_usage("time \"%s\": write 2, 0.5, 200ms or 1m", optarg);
             break;
         case OPTION_GROUP: r->member_opts.open.group = optarg; break;
-        case OPTION_ACCESS: r->member_opts.open.access = optarg; break;
-        case OPTION_MODE:
-            if (!parse_mode(optarg, &r->member_opts.open.mode))
-                return say_usage("mode \"%s\": write queue or broadcast", optarg);
+        case OPTION_FROM:
+            if (!parse_from(optarg, &r->group)) return say_usage("from \"%s\": write tail, oldest, or a number", optarg);
+            r->member_opts.open.group_opts = &r->group;
             break;
+        case OPTION_NEED_PEER: r->member_opts.open.flags |= XI_OPEN_NEED_PEER; break;
         case OPTION_RAW: r->raw = true; break;
         case 'h': case OPTION_HELP: return print_help();
-        default: return say_bad_option(argc, argv, got);
+        default:
+            status = new_channel_option(got, optarg, &r->member_opts.open);
+            if (status == NOT_AN_OPTION) return say_bad_option(argc, argv, got);
+            if (status != XI_EXIT_OK) return status;
         }
     }
     if (argc - optind != 1) return say_usage("expected the name of one channel, found %d", argc - optind);

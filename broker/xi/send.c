@@ -25,10 +25,10 @@ static const char usage[] =
     "waits while it is full.\n\n"
     "  -n, --ns NS         the namespace (default: $XI_NAMESPACE, else \"default\")\n"
     "  -t, --timeout TIME  wait at most so long for each value: 2, 0.5, 200ms, 1m; 0 does not wait (default: forever)\n"
-    "      --mode MODE     queue (each value to one receiver) or broadcast (to every one), for a new channel\n"
-    "      --access LIST   what other users may do with a new channel: bob:r,@staff:rw (r: receive, w: send)\n"
+    "      --ttl TIME      nobody receives the values after so long (default: the channel's own time to live, or none)\n"
     "      --text          VALUEs, or lines, are plain text rather than JSON\n"
     "      --bytes FILE    send the contents of FILE (- is standard input) as one bytes value\n"
+    NEW_CHANNEL_USAGE
     "      --help          this text\n\n"
     "Values JSON lacks have tagged forms such as {\"$bytes\":\"AAEC\"} and {\"$tuple\":[1,2]}: see xi(1).\n"
     "A VALUE that begins with - goes after --.\n\n"
@@ -38,7 +38,7 @@ static const char usage[] =
 
 struct sender {
     struct member member;
-    int64_t timeout;
+    int64_t timeout, ttl; /* as in xi_send_opts */
     uint64_t sent;
     xi_loan *loans; /* blocks of the value that is being built */
     size_t loan_count, loan_room;
@@ -46,7 +46,7 @@ struct sender {
 
 struct send_args {
     struct member_opts member;
-    int64_t timeout;
+    int64_t timeout, ttl;
     bool text;
     const char *bytes;
 };
@@ -70,8 +70,10 @@ static int sent(struct sender *s, int rc) {
 static int send_copy(struct sender *s, const void *value, size_t size) {
     struct deadline d = deadline_in(s->timeout);
     int rc;
-    do rc = xi_send(s->member.channel, value, size, deadline_left(&d));
-    while (rc == XI_E_INTR && !stop_signal());
+    do {
+        xi_send_opts opts = {.timeout = deadline_left(&d), .ttl_ns = s->ttl};
+        rc = xi_send_ex(s->member.channel, value, size, &opts);
+    } while (rc == XI_E_INTR && !stop_signal());
     return sent(s, rc);
 }
 
@@ -80,7 +82,7 @@ static int send_loan(struct sender *s, xi_loan *root, size_t size) {
     int rc = 0;
     for (size_t i = 0; i < s->loan_count && rc == 0; i++) rc = xi_loan_attach(root, &s->loans[i]);
     while (rc == 0) {
-        xi_send_opts opts = {.timeout = deadline_left(&d)};
+        xi_send_opts opts = {.timeout = deadline_left(&d), .ttl_ns = s->ttl};
         rc = xi_send_loan(s->member.channel, root, size, &opts);
         if (rc != XI_E_INTR || stop_signal()) break;
         rc = 0;
@@ -314,26 +316,30 @@ static int send_file(struct sender *s, const char *path) {
 static int parse(int argc, char **argv, struct send_args *a) {
     static const struct option options[] = {{"ns", required_argument, NULL, 'n'},
                                             {"timeout", required_argument, NULL, 't'},
-                                            {"mode", required_argument, NULL, OPTION_MODE},
-                                            {"access", required_argument, NULL, OPTION_ACCESS},
+                                            {"ttl", required_argument, NULL, OPTION_TTL},
+                                            NEW_CHANNEL_OPTIONS,
                                             {"text", no_argument, NULL, OPTION_TEXT},
                                             {"bytes", required_argument, NULL, OPTION_BYTES},
                                             {"help", no_argument, NULL, OPTION_HELP},
                                             {0}};
+    int status;
     for (int got; (got = getopt_long(argc, argv, ":n:t:h", options, NULL)) != -1;) {
         switch (got) {
         case 'n': a->member.ns = optarg; break;
         case 't':
             if (!parse_duration(optarg, &a->timeout)) return say_usage("time \"%s\": write 2, 0.5, 200ms or 1m", optarg);
             break;
-        case OPTION_ACCESS: a->member.open.access = optarg; break;
-        case OPTION_MODE:
-            if (!parse_mode(optarg, &a->member.open.mode)) return say_usage("mode \"%s\": write queue or broadcast", optarg);
+        case OPTION_TTL:
+            if (!parse_duration(optarg, &a->ttl) || a->ttl == 0)
+                return say_usage("time to live \"%s\": write 2, 0.5, 200ms, 1m or forever", optarg);
             break;
         case OPTION_TEXT: a->text = true; break;
         case OPTION_BYTES: a->bytes = optarg; break;
         case 'h': case OPTION_HELP: return print_help();
-        default: return say_bad_option(argc, argv, got);
+        default:
+            status = new_channel_option(got, optarg, &a->member.open);
+            if (status == NOT_AN_OPTION) return say_bad_option(argc, argv, got);
+            if (status != XI_EXIT_OK) return status;
         }
     }
     if (optind >= argc) return say_usage("which channel?");
@@ -351,7 +357,7 @@ static int run(int argc, char **argv) {
     status = check_arguments(values, count, a.text);
     if (status) return status;
     stop_install();
-    struct sender s = {.timeout = a.timeout};
+    struct sender s = {.timeout = a.timeout, .ttl = a.ttl};
     status = member_open(&s.member, &a.member);
     if (status) return status;
     if (a.bytes) status = send_file(&s, a.bytes);

@@ -41,13 +41,34 @@ int print_help(void);
 /* ---- options (options.c) ---- */
 
 enum { OPTION_NS = 1000, OPTION_HELP, OPTION_JSON, OPTION_WATCH, OPTION_RATE, OPTION_MODE, OPTION_TEXT, OPTION_BYTES,
-       OPTION_GROUP, OPTION_RAW, OPTION_KEEP_GOING, OPTION_GRACE, OPTION_FIX, OPTION_FORCE, OPTION_REMOVE, OPTION_ACCESS };
+       OPTION_GROUP, OPTION_RAW, OPTION_KEEP_GOING, OPTION_GRACE, OPTION_FIX, OPTION_FORCE, OPTION_REMOVE, OPTION_ACCESS,
+       OPTION_FROM, OPTION_NEED_PEER, OPTION_TTL, OPTION_CAPACITY, OPTION_GROW, OPTION_VALUES, OPTION_RETAIN, OPTION_WHEN_FULL, OPTION_DEAD };
 
 /* "2", "0.5", "200ms", "3s", "1m", "forever" to nanoseconds (XI_FOREVER). */
 bool parse_duration(const char *text, int64_t *ns);
 /* A whole number within the limits. */
 bool parse_count(const char *text, uint64_t low, uint64_t high, uint64_t *out);
-bool parse_mode(const char *text, uint32_t *mode);
+/* "4096", "64k", "1M", "2GiB" to bytes. */
+bool parse_bytes(const char *text, uint64_t *out);
+/* "tail", "oldest", "10". */
+bool parse_from(const char *text, xi_group_opts *group);
+/* What a new channel is to be like: the same for every subcommand that may make one. */
+#define NEW_CHANNEL_OPTIONS                                                                                            \
+    {"mode", required_argument, NULL, OPTION_MODE}, {"capacity", required_argument, NULL, OPTION_CAPACITY},            \
+        {"grow", required_argument, NULL, OPTION_GROW}, {"values", required_argument, NULL, OPTION_VALUES},            \
+        {"retain", required_argument, NULL, OPTION_RETAIN}, {"when-full", required_argument, NULL, OPTION_WHEN_FULL},  \
+        {"dead", required_argument, NULL, OPTION_DEAD}, {"access", required_argument, NULL, OPTION_ACCESS}
+#define NEW_CHANNEL_USAGE                                                                                              \
+    "for a channel that does not exist yet:\n"                                                                         \
+    "      --mode MODE     queue (each value to one receiver; the default) or broadcast (to every one)\n"              \
+    "      --capacity SIZE bytes of its ring (64k); --grow SIZE: may grow to so much with its backlog\n"               \
+    "      --values N      holds so many values at most; --retain N: keeps the last N for groups that join later\n"    \
+    "      --when-full HOW block (the default), fail, or drop (the oldest make room)\n"                                \
+    "      --dead CHANNEL  where values go that expired (see xi send --ttl)\n"                                          \
+    "      --access LIST   what other users may do with it: bob:w,@staff:rw (r: receive, w: send)\n"
+#define NOT_AN_OPTION (-1)
+/* Takes one of them: XI_EXIT_OK, NOT_AN_OPTION, or XI_EXIT_USAGE after a message. */
+int new_channel_option(int got, const char *text, xi_open_opts *open);
 /* The optional argument of a long option, also when it is the next word and looks like a number. NULL: none. */
 const char *optional_number(int argc, char **argv);
 /* $XI_NAMESPACE or "default" for NULL; NULL after a message if it is not a valid name. */
@@ -67,6 +88,14 @@ int64_t now_ns(void); /* CLOCK_MONOTONIC */
 /* Their names, or numbers where there are none. A list as xi_channel_info has it, with names. */
 const char *user_name(uint32_t uid, char out[40]);
 const char *access_names(const char *numbers, bool with_rights, char *out, size_t capacity);
+
+/* ---- printing what was received (print.c) ---- */
+
+struct json_out;
+/* One value on standard output; what cannot be printed is told, and *trouble. XI_EXIT_OK to go on. */
+int print_message(const xi_msg *m, bool raw, struct json_out *out, bool *trouble);
+/* True when whoever read our output is gone. */
+bool reader_gone(void);
 
 /* ---- stopping (stop.c) ---- */
 

@@ -32,6 +32,44 @@ class Options(TestCase):
         self.assertEqual((info.capacity, info.grow, info.retain), (8192, 1 << 20, 5))
         self.assertEqual((info.producers, info.consumers, info.handles), (2, 2, 2))
 
+    def test_fail_when_full(self):
+        channel = xidata.channel(name(), capacity=4096, when_full="fail")
+        with self.assertRaises(xidata.Full):
+            for i in range(1000):
+                channel.send(i)
+        start = time.monotonic()
+        with self.assertRaises(xidata.Full):
+            channel.send(1, timeout=SOON)
+        with self.assertRaises(xidata.Full):
+            channel.send_many([1, 2], timeout=SOON)
+        self.assertLess(time.monotonic() - start, SOON / 2)
+        self.assertEqual(channel.recv(0), 0)
+
+    def test_the_oldest_make_room(self):
+        latest = xidata.channel(name(), values=1, when_full="drop")
+        for i in range(5000):
+            latest.send(i, timeout=0)
+        self.assertEqual((latest.recv(0), latest.try_recv(None)), (4999, None))
+        self.assertEqual(latest.stat().dropped, 4999)
+
+    def test_so_many_values(self):
+        channel = xidata.channel(name(), values=3)
+        self.assertEqual(channel.send_many(range(10), timeout=0), 3)
+        with self.assertRaises(xidata.Full):
+            channel.send(1, 0)
+        self.assertEqual(channel.recv(0), 0)
+        channel.send(3, SOON)
+        self.assertEqual(channel.recv_many(9, 0), [1, 2, 3])
+
+    def test_growing(self):
+        channel = xidata.channel(name(), capacity=4096, grow=4 << 20)
+        self.assertEqual(channel.send_many(range(50000), timeout=SOON), 50000)
+        self.assertGreater(channel.stat().capacity, 4096)
+        back = []
+        while len(back) < 50000:
+            back += channel.recv_many(256, SOON)
+        self.assertEqual(back, list(range(50000)))
+
     def test_time_to_live(self):
         channel = xidata.channel(name(), ttl=0.05)
         channel.send("old")

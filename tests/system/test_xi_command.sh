@@ -209,6 +209,28 @@ wait $p1
 report $? "recv | head -1 ends when its reader has gone"
 timeout 5 "$xi" recv -t 0 heads >/dev/null 2>&1
 
+# ---- what a new channel is like, and where a group begins
+
+status "bad size" 2 "$xi" send --grow much x 1
+has "bad size: how to write it" "$err" "64k"
+status "bad when-full" 2 "$xi" send --when-full wait x 1
+status "bad --from" 2 "$xi" recv --from start x
+status "bad --ttl" 2 "$xi" send --ttl 0 x 1
+status "the latest value alone" 0 "$xi" send --values 1 --when-full drop latest 1 2 3
+status "is received" 0 "$xi" recv -t 0 latest
+is "the latest" "$out" 3
+status "fail when full" 1 "$xi" send --values 2 --when-full fail few 1 2 3
+has "fail when full: advice" "$err" "is full"
+status "what was sent of it" 0 "$xi" recv -t 0 few
+status "a ring that grows" 0 bash -c "yes '\"0123456789012345678901234567890123456789\"' | head -20000 | '$xi' send --capacity 4k --grow 16MiB -t 5 backlog"
+is "all of it comes back" "$(timeout 20 "$xi" recv -t 0 backlog | wc -l)" 20000
+status "values with a time to live" 0 "$xi" send --ttl 50ms mortal 1 2
+status "and one for ever" 0 "$xi" send --ttl forever mortal 3
+sleep 0.06
+status "what is left of them" 0 "$xi" recv -t 0 mortal
+is "expired values are not received" "$out" 3
+status "nobody left who sends" 0 "$xi" recv --need-peer mortal
+
 # ---- ls
 
 status "keep something" 0 "$xi" send shown 1 2 3
