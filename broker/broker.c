@@ -394,6 +394,7 @@ static int perform(struct broker *b, const struct action *a) {
     case ACTION_END_CHANNEL:
         world_publish_channel(w, &b->state, a->index); /* the next broker goes on with it, should this one die */
         b->removed_depth = recover_end_channel(&b->recover, a->channel);
+        world_ring_callers(w, &b->state, a->index);
         break;
     case ACTION_WATCH: return watch_peer(b, a->slot, a->conn);
     case ACTION_UNWATCH:

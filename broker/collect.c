@@ -118,7 +118,7 @@ void xi_mark_borrows(const struct xi_borrow_view *borrows, size_t chunks, xi_mar
     for (size_t c = 0; c < chunks; c++) {
         for (size_t i = 0; i < borrows[c].count; i++) {
             struct xi_borrow *b = &borrows[c].entries[i];
-            if (xi_load_acquire(&b->key) == 0) continue;
+            if (xi_load_acquire(&b->key) == 0 || xi_load_acquire(&b->call) != 0) continue;
             uint64_t where = xi_load_acquire(&b->block);
             mark_block(&m, (uint32_t)(where >> 32), (uint32_t)where);
         }

@@ -539,6 +539,17 @@ bool xi_end_channel(const struct xi_chan_view *view, const struct xi_world *worl
 
 /* ----------------------------------------------------------------- borrows */
 
+/*
+ * A request that the dead one had taken. It may have replied: then the reply is in the caller's lane, which was repaired
+ * before this, and counts. A broker that was killed after turning the word had perhaps not rung yet.
+ */
+static void refuse_call(const struct xi_world *world, uint32_t slot, uint32_t index, uint64_t generation) {
+    struct xi_mailbox *mailbox = slot != 0 && slot < XI_MAX_INTERPS ? world->mailbox(world->context, slot) : NULL;
+    uint64_t waiting = generation << 8 | XI_CALL_WAITING, died = generation << 8 | XI_CALL_DIED;
+    if (mailbox == NULL || index >= XI_MAX_CALLS) return;
+    if (xi_do_cas64(&mailbox->calls[index], &waiting, died) || waiting == died) xi_ring_sleepers(mailbox, world);
+}
+
 void xi_repair_borrows(const struct xi_dead *dead, const struct xi_world *world) {
     for (size_t c = 0; c < dead->borrow_chunks; c++) {
         for (size_t i = 0; i < dead->borrows[c].count; i++) {
@@ -546,6 +557,12 @@ void xi_repair_borrows(const struct xi_dead *dead, const struct xi_world *world)
             uint64_t key = xi_load_acquire(&b->key);
             if (key == 0) continue;
             uint64_t where = xi_load_acquire(&b->block);
+            uint32_t call = xi_load_acquire(&b->call);
+            if (call != 0) {
+                refuse_call(world, (uint32_t)(where >> 32), call - 1, XI_BORROW_GENERATION(key));
+                xi_put64(&b->key, 0);
+                continue;
+            }
             struct xi_block_name block = {(uint32_t)(where >> 32), (uint32_t)where, XI_BORROW_GENERATION(key)};
             set_release_bit(world, &block, XI_BORROW_GROUP(key));
             tell_owner(world, block.segment); /* whether it has a free function is not written here */

@@ -69,7 +69,10 @@ struct xi_dead {
  */
 bool xi_repair_channel(const struct xi_chan_view *view, const struct xi_dead *dead, const struct xi_world *world);
 
-/* After every channel is repaired: releases every borrow of the dead, telling owners where a free function waits. */
+/*
+ * After every channel is repaired: releases every borrow of the dead, telling owners where a free function waits, and
+ * whoever waits for a reply from the dead.
+ */
 void xi_repair_borrows(const struct xi_dead *dead, const struct xi_world *world);
 
 /*
@@ -99,6 +102,8 @@ void xi_ring_channel(const struct xi_chan_view *view, const struct xi_world *wor
  * adoption.
  */
 void xi_repair_bells(struct xi_mailbox *mailbox, const struct xi_world *world);
+/* Rings every sleeper of an interpreter: one of them has to learn something that no channel tells. */
+void xi_ring_sleepers(struct xi_mailbox *mailbox, const struct xi_world *world);
 
 /* True when every active group has received everything: nothing would be lost by removing the channel. */
 bool xi_channel_empty(const struct xi_chan_view *view);

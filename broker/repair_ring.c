@@ -59,6 +59,11 @@ void xi_repair_bells(struct xi_mailbox *mailbox, const struct xi_world *world) {
         if (xi_load_full(&mailbox->bells[i].state) == XI_BELL_NOTIFIED) strike(&mailbox->bells[i], world);
 }
 
+void xi_ring_sleepers(struct xi_mailbox *mailbox, const struct xi_world *world) {
+    for (uint32_t i = 0; i < XI_BELLS_USABLE; i++)
+        if (xi_load_full(&mailbox->bells[i].state) != XI_BELL_IDLE) (void)xi_ring_bell(mailbox, i, world);
+}
+
 /* A member of a set: its bit, then its word's, then the set's bell. */
 static void mark_ready(struct xi_mailbox *mailbox, uint32_t member) {
     xi_do_or(&mailbox->ready[member / 64], (uint64_t)1 << (member % 64));

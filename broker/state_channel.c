@@ -134,6 +134,17 @@ static bool well_asked(struct state *st, const struct xi_request *q) {
     return false;
 }
 
+/* Through a lane replies come to one interpreter: it alone makes and reads it, others send. Refuses and returns false. */
+static bool lane_well_asked(struct state *st, const struct interp *me, const struct xi_request *q) {
+    char own[80];
+    if (!xi_lane_named(q->name)) return true;
+    xi_lane_name(me->id, own);
+    uint64_t sends = XI_OPEN_SEND | XI_OPEN_EXISTING;
+    if (strcmp(q->name, own) == 0 || (q->c & sends) == sends) return true;
+    refuse(st, XI_E_ACCESS, "channel \"%s\" is the lane of another interpreter, which alone receives from it", q->name);
+    return false;
+}
+
 static enum handle_kind kind_of(uint64_t flags) {
     return flags & XI_OPEN_SEND ? HANDLE_SENDS : flags & XI_OPEN_RECV ? HANDLE_RECEIVES : HANDLE_BOTH;
 }
@@ -245,7 +256,7 @@ static void open_new(struct state *st, struct interp *me, const struct xi_reques
 
 void request_open(struct state *st, struct interp *me, const struct xi_request *q) {
     if ((q->c & XI_WIRE_ADOPT) && me->declaring) emit_slot(st, ACTION_SETTLE, slot_of(st, me));
-    if (!well_asked(st, q)) return;
+    if (!well_asked(st, q) || !lane_well_asked(st, me, q)) return;
     bool by_id = (q->c & XI_WIRE_ADOPT) && q->b; /* it may have lost its name since it was opened */
     int64_t index = by_id ? state_channel_index(st, q->b) : channel_named(st, q->name);
     if (index >= 0)
@@ -331,6 +342,19 @@ void channels_end(struct state *st) {
         if (st->chans[i].id && st->chans[i].removed) end_channel(st, i);
 }
 
+static void remove_by_name(struct state *st, uint32_t index) {
+    unlink_name(st, index);
+    st->chans[index].removed = true;
+    end_channel(st, index);
+}
+
+void channel_remove_lane(struct state *st, int64_t id) {
+    char name[80];
+    xi_lane_name(id, name);
+    int64_t index = channel_named(st, name);
+    if (index >= 0) remove_by_name(st, (uint32_t)index);
+}
+
 void request_remove(struct state *st, const struct conn *conn, const struct xi_request *q) {
     int64_t index = channel_named(st, q->name);
     struct chan *ch = index < 0 ? NULL : &st->chans[index];
@@ -342,9 +366,7 @@ void request_remove(struct state *st, const struct conn *conn, const struct xi_r
         refuse(st, XI_E_ACCESS, "channel \"%s\" is user %u's, who alone may remove it", ch->name, ch->uid);
         return;
     }
-    unlink_name(st, (uint32_t)index);
-    ch->removed = true;
-    end_channel(st, (uint32_t)index);
+    remove_by_name(st, (uint32_t)index);
     answer(st, 0, 0, 0, 0); /* how many values it held is known when it is ended: whoever sends this reply adds it */
 }
 

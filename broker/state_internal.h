@@ -109,6 +109,8 @@ void channel_drop_handles(struct state *st, uint32_t index, uint64_t handles);
 void channels_check(struct state *st);
 void channel_ended(struct state *st, uint64_t id);
 void channels_end(struct state *st);
+/* The interpreter with this id has ended: replies to its calls are for nobody, whoever has its lane open. */
+void channel_remove_lane(struct state *st, int64_t id);
 /* Index of the channel with this name, or -1. */
 int64_t channel_named(const struct state *st, const char *name);
 void channel_ask(struct state *st, uint32_t index);

@@ -303,6 +303,7 @@ void interp_repaired(struct state *st, uint32_t slot) {
     st->dying--;
     bool last = stop_declaring(st, in);
     rings_give_up(st, in->id);
+    channel_remove_lane(st, in->id);
     drop_handles(st, in);
     struct conn *conn = in->conn ? conn_of(st, in->conn) : NULL;
     if (conn) conn->slot = 0;

@@ -482,6 +482,16 @@ void world_tell_peers(struct world *w, const struct state *st, uint32_t index) {
     xi_store_full(&view.chan->producers, ch->told_producers);
     xi_store_full(&view.chan->consumers, ch->told_consumers);
     if (!ch->told_producers || !ch->told_consumers) xi_ring_channel(&view, &w->repair);
+    if (!ch->told_consumers) world_ring_callers(w, st, index);
+}
+
+void world_ring_callers(struct world *w, const struct state *st, uint32_t index) {
+    for (uint32_t slot = 1; slot < XI_MAX_INTERPS; slot++) {
+        const struct interp *in = &st->interps[slot];
+        uint64_t *handles = in->life == INTERP_LIVE ? table_find(&in->handles, st->chans[index].id) : NULL;
+        struct xi_mailbox *mailbox = handles && handles_sending(*handles) ? world_mailbox(w, slot) : NULL;
+        if (mailbox) xi_ring_sleepers(mailbox, &w->repair);
+    }
 }
 
 void world_clear_channel(struct world *w, uint32_t index) {

@@ -85,6 +85,8 @@ void world_publish_slot(struct world *w, const struct state *st, uint32_t slot);
 void world_publish_channel(struct world *w, const struct state *st, uint32_t index);
 /* How many may send and receive, in the channel itself; rings whoever sleeps on it where that is nobody. */
 void world_tell_peers(struct world *w, const struct state *st, uint32_t index);
+/* Rings whoever may have sent a request on the channel and sleeps, to learn that nobody will take it. */
+void world_ring_callers(struct world *w, const struct state *st, uint32_t index);
 void world_clear_channel(struct world *w, uint32_t index);
 /* What interpreters have opened, for a broker that comes after this one. */
 void world_note_opened(struct world *w, uint32_t slot, uint32_t index, uint32_t rights);

@@ -568,8 +568,8 @@ typedef struct xi_msg {
     uint64_t delivery_; /* in a group that acknowledges: the value's number, else 0 */
     uint32_t count_, handle_number_;
     void *channel_;
-    uint32_t call_slot_, call_index_;
-    uint64_t call_;     /* generation of the call that this is, or 0 */
+    uint32_t call_from_, call_borrow_; /* of a call: whose it is; and what this interpreter holds of it */
+    uint64_t call_;     /* its generation, or 0 */
     xi_handle block_;
     xi_interp *holder_;
     void *map_;
@@ -634,36 +634,77 @@ typedef struct xi_event {
     uint32_t ready;   /* XI_READY_* */
     int32_t priority;
 } xi_event;
-/* Errors: NOMEM, LIMIT (16,384 members in all sets of an interpreter, 512 waiters of a channel), FORKED. */
+/* Errors: NOMEM, LIMIT (848 sets and sleeping threads of an interpreter), FORKED. */
 XI_API XI_NODISCARD int xi_set_new(xi_interp *me, xi_set **out);
 XI_API void xi_set_free(xi_set *set); /* none may wait on it: see xi_set_shut() */
 /* From now on calls on this set return XI_E_LEFT, the one that waits as well. Idempotent; its memory stays. */
 XI_API int xi_set_shut(xi_set *set);
-/* `want`: XI_READY_RECV or XI_READY_SEND; the others are reported as they come. Of several that are ready a higher priority
- * comes first; of equals the one that was reported longest ago. */
+/*
+ * `want`: XI_READY_RECV, XI_READY_SEND or both, which are two members then, each with events of its own; the others are
+ * reported as they come. Of several that are ready a higher priority comes first; of equals the one that was reported longest
+ * ago. Errors: LIMIT (512 waiters and members of a channel; 16,384 members in all sets of an interpreter, which sets take 64
+ * at a time), NOMEM, INVAL, LEFT, FORKED.
+ */
 XI_API XI_NODISCARD int xi_set_add(xi_set *set, xi_channel *ch, uint32_t want, uint64_t key, int32_t priority);
 XI_API int xi_set_remove(xi_set *set, xi_channel *ch);
 /* Waits until one is ready, then fills up to n events. Returns how many, or TIMEOUT, AGAIN, INTR, LEFT, ENDING, BROKER. */
 XI_API XI_NODISCARD int64_t xi_set_wait(xi_set *set, xi_event *events, size_t n, int64_t timeout);
-/* A descriptor that is readable when xi_set_wait() may have something to report; for poll, epoll, asyncio, libuv. Owned by
- * the set. After it was readable call xi_set_wait(..., XI_TRY) until it returns XI_E_AGAIN: that arms it again. */
+/*
+ * A descriptor that is readable when xi_set_wait() may have something to report; for poll, epoll, asyncio, libuv. Owned by
+ * the set. After it was readable call xi_set_wait(..., XI_TRY) until it returns XI_E_AGAIN: that arms it again. It may be
+ * readable for nothing, and is once a second. Without io_uring a helper thread is behind it. Errors: NOMEM, INVAL (another
+ * thread waits on the set), LEFT, FORKED.
+ */
 XI_API int xi_set_fd(xi_set *set);
 
-/* ------------------------------------------------------- request and reply */
+/* ------------------------------------------------------- request and reply
+ *
+ * A call sends a request and gets the reply to it, which comes through a lane of the caller's own. The channel is one like
+ * any other; whoever receives the request on it serves it. Several threads may call at a time, and a server may have many
+ * requests before it replies to the first.
+ *
+ * Each call has one outcome. When the server that took the request dies, or releases it without a reply: DIED, at once; when
+ * no handle receives on the channel and the request was not taken: NO_CONSUMER, at once (open to send only: a handle that may
+ * receive is a consumer). In a group that acknowledges, a server's death gives the request to the next one instead, and the
+ * reply is the acknowledgement. Meant for channels with one group that serves.
+ */
 
 /*
- * Sends a request and waits for its reply, which comes through a lane of the caller's own. When the server that took the
- * request dies, XI_E_DIED at once; when no handle receives on the channel, XI_E_NO_CONSUMER. On TIMEOUT or INTR the request is
- * cancelled: a reply that comes later is dropped, a server that has not taken it yet never sees it.
- * Errors: as xi_send and xi_recv, and LIMIT (64 calls of one interpreter at a time).
+ * Sends a request and waits for its reply: xi_call_begin, xi_call_wait, and on TIMEOUT, INTR and other errors of waiting
+ * xi_call_cancel. Errors: as xi_send and xi_recv, and DIED, NO_CONSUMER, REMOVED, LIMIT (64 calls of one interpreter at a
+ * time).
  */
 XI_API XI_NODISCARD int xi_call(xi_channel *ch, const void *value, size_t size, xi_msg *reply, int64_t timeout);
+
+/* A call that is under way. Its channel's handle has to stay until it has ended or was cancelled. */
+typedef struct xi_pending {
+    xi_channel *channel_; /* NULL: none is */
+    uint32_t index_, pad_;
+    uint64_t generation_, position_, number_;
+} xi_pending;
+#define XI_PENDING_INIT {NULL, 0, 0, 0, 0, 0}
+/* Sends the request; `timeout` is for room in the channel. On error nothing is pending. */
+XI_API XI_NODISCARD int xi_call_begin(xi_channel *ch, const void *value, size_t size, int64_t timeout, xi_pending *out);
+/* The same with the value that was built in loan->data: see xi_send_loan. */
+XI_API XI_NODISCARD int xi_call_begin_loan(xi_channel *ch, xi_loan *loan, size_t size, const xi_send_opts *opts,
+                                           xi_pending *out);
+/* Waits for the reply. TIMEOUT, AGAIN (XI_TRY), INTR, NOMEM and the like leave the call pending: wait again, or cancel. 0,
+ * DIED, NO_CONSUMER, REMOVED, LEFT, ENDING and BROKER end it. INVAL: none is pending. One thread at a time. */
+XI_API XI_NODISCARD int xi_call_wait(xi_pending *p, xi_msg *reply, int64_t timeout);
+/* Ends a call: a reply that comes later is dropped, a server that has not taken the request yet never sees it. Idempotent. */
+XI_API void xi_call_cancel(xi_pending *p);
+
 /* Whether a received message is a request that waits for a reply, and whether its caller still does. */
 static inline bool xi_msg_is_call(const xi_msg *m) { return m->call_ != 0; }
 XI_API bool xi_call_wanted(const xi_msg *request);
-/* Replies, once. XI_E_STALE: the caller has gone. A request that is released without a reply makes its caller's xi_call()
- * return XI_E_DIED. */
+/*
+ * Replies, once. The request's data stays readable until it is released. With value NULL it is given up: its caller gets
+ * DIED at once. STALE: the caller has gone, or waits no more; there is nothing left to reply to. TIMEOUT, INTR and the like:
+ * the caller waits still. Released without a reply, a request makes its caller's call DIED. In a group that acknowledges a
+ * reply acknowledges.
+ */
 XI_API int xi_reply(xi_msg *request, const void *value, size_t size, int64_t timeout);
+XI_API int xi_reply_loan(xi_msg *request, xi_loan *loan, size_t size, const xi_send_opts *opts);
 
 /* ------------------------------------------------------- looking at oneself */
 

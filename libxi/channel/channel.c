@@ -128,10 +128,7 @@ static int open_at_broker(struct xi_channel *ch, const xi_open_opts *o) {
     return 0;
 }
 
-int xi_open(xi_interp *me, const char *name, const xi_open_opts *opts, xi_channel **out) {
-    static const xi_open_opts none;
-    const xi_open_opts *o = opts ? opts : &none;
-    if (!out) return xi_fail(XI_E_INVAL, "xi_open needs a place for the handle");
+static int open_handle(xi_interp *me, const char *name, const xi_open_opts *o, xi_channel **out) {
     int rc = check_open(me, name, o);
     if (rc) return rc;
     struct xi_channel *ch = calloc(1, sizeof *ch);
@@ -141,6 +138,7 @@ int xi_open(xi_interp *me, const char *name, const xi_open_opts *opts, xi_channe
     ch->can_send = !(o->flags & XI_OPEN_RECV);
     ch->need_peer = o->flags & XI_OPEN_NEED_PEER;
     ch->sends_plainly = ch->can_send && !ch->need_peer;
+    ch->serves = true;
     ch->group_index = XI_NO_GROUP;
     memcpy(ch->name, name, strlen(name));
     rc = open_at_broker(ch, o);
@@ -157,6 +155,33 @@ int xi_open(xi_interp *me, const char *name, const xi_open_opts *opts, xi_channe
     }
     *out = ch;
     return 0;
+}
+
+static int fail_reserved(const char *name) {
+    return xi_fail(XI_E_INVAL, "channel \"%s\": names that begin with " XI_LANE_PREFIX " are those of replies to calls", name);
+}
+
+int xi_open(xi_interp *me, const char *name, const xi_open_opts *opts, xi_channel **out) {
+    static const xi_open_opts none;
+    if (!out) return xi_fail(XI_E_INVAL, "xi_open needs a place for the handle");
+    if (name && xi_lane_named(name)) return fail_reserved(name);
+    return open_handle(me, name, opts ? opts : &none, out);
+}
+
+int xi_open_inner(struct xi_interp *me, const char *name, const xi_open_opts *o, struct xi_channel **out) {
+    int rc = open_handle(me, name, o, out);
+    if (rc == 0) xi_interp_drop(me);
+    return rc;
+}
+
+void xi_channel_close_inner(struct xi_channel *ch) {
+    xi_interp_hold(ch->interp);
+    (void)xi_channel_free(ch);
+}
+
+void xi_channel_free_inner(struct xi_channel *ch) {
+    free(ch->flights);
+    free(ch);
 }
 
 /* Rings for whoever sleeps on this handle; others that are rung look, and sleep again. Caller holds channels_mutex. */
@@ -275,6 +300,7 @@ int xi_remove(xi_interp *me, const char *name) {
     if (!me) return xi_fail(XI_E_INVAL, "xi_remove needs an interpreter: xi_join() first");
     if (!xi_channel_name_valid(name, XI_NAME_MAX))
         return xi_fail(XI_E_INVAL, "a channel's name is 1 to %d bytes of UTF-8 without control characters", XI_NAME_MAX);
+    if (xi_lane_named(name)) return fail_reserved(name);
     xi_request_init(&req, XI_OP_REMOVE);
     memcpy(req.name, name, strlen(name));
     return xi_control_call(me, &req, &reply, NULL, 0);

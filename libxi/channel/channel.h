@@ -48,6 +48,8 @@ struct xi_channel {
     bool can_send;
     bool sends_plainly;   /* can_send, and does not look for consumers */
     bool need_peer;       /* XI_OPEN_NEED_PEER */
+    bool serves;          /* requests received through it are calls; otherwise they are values like any other */
+    bool is_lane;         /* replies to this interpreter's calls come through it */
     bool shared;          /* others than this user may open it */
     uint32_t rights;      /* XI_ACCESS_*: what this user may do; never more is done with the handle */
     uint32_t flags;       /* XI_OPEN_*, as it was opened */
@@ -237,6 +239,11 @@ struct xi_record {
     uint32_t kind, flags;
     uint32_t extra_length; /* bytes that follow the payload, as the flags say: multiples of 8, in whole words */
     const void *extra;
+    struct xi_calling *calling; /* NULL, or who calls, or is replied to */
+};
+struct xi_calling {
+    struct xi_call_ref ref;
+    uint64_t position, number; /* out: of the record, and which value of the channel it is */
 };
 static inline uint32_t xi_record_length(const struct xi_record *r) { return r->length + r->extra_length; }
 /*
@@ -315,9 +322,16 @@ static inline void xi_wake_producers(struct xi_channel *ch) {
  * ENDING, BROKER, LIMIT.
  */
 int xi_wait_side(struct xi_channel *ch, uint32_t side, uint32_t length, int64_t deadline);
-/* The same for a producer. In a channel whose ring may grow also 0 whenever somebody rang, or a second has passed: what kept
- * it from growing may be over. */
-int xi_wait_for_room(struct xi_channel *ch, const struct xi_want *want, int64_t deadline);
+/* The same, but something else ends the wait as well: whoever makes `ready` true rings the bell that is named. */
+struct xi_also {
+    bool (*ready)(void *context);
+    void *context;
+    xi_a32 *bell; /* NULL, or where to say which bell is slept on: 1 + its number; 0: none */
+};
+int xi_wait_also(struct xi_channel *ch, uint32_t side, int64_t deadline, const struct xi_also *also);
+/* The same for a producer; `also` may be NULL. In a channel whose ring may grow also 0 whenever somebody rang, or a second
+ * has passed: what kept it from growing may be over. */
+int xi_wait_for_room(struct xi_channel *ch, const struct xi_want *want, int64_t deadline, const struct xi_also *also);
 
 /* Around a sleep, so that whoever frees the handle or leaves waits for it. */
 void xi_wait_enter(struct xi_channel *ch);
@@ -349,6 +363,34 @@ int xi_sleep_ended(struct xi_interp *me, enum xi_wake_reason why);
 /* group.c */
 int xi_group_join(struct xi_channel *ch, const char *name);
 void xi_group_end(struct xi_channel *ch);
+
+/* send.c: sends a request or a reply; `loan` NULL: `value` is copied. Errors: as xi_send and xi_send_loan, NO_CONSUMER. */
+int xi_send_call(struct xi_channel *ch, const void *value, size_t size, xi_loan *loan, const xi_send_opts *o,
+                 struct xi_calling *calling);
+/* receive.c: what is there. 0 or AGAIN, without a sentence; or an error. */
+int xi_receive_try(struct xi_channel *ch, xi_msg *m);
+
+/*
+ * reply.c. A request is taken: the entry says so, with the stores in the order
+ * that wire/layout.h gives, before the head moves; then the message is one.
+ * It ends by a reply, or without: then its caller is told, or `forget`, when it
+ * knows, or waits no more.
+ */
+void xi_call_note(struct xi_channel *ch, uint32_t borrow, const struct xi_call_ref *ref, uint64_t position);
+/* `borrow`: 1 + the entry's number, or 0. */
+void xi_call_taken(struct xi_channel *ch, xi_msg *m, uint32_t borrow, const struct xi_call_ref *ref);
+void xi_call_abandon(xi_msg *m);
+void xi_call_forget(xi_msg *m);
+/* Lets go of the lanes of callers that have gone. */
+void xi_lanes_prune(struct xi_interp *me);
+/* call.c: when the interpreter is destroyed. */
+void xi_calls_free(struct xi_interp *me);
+
+/* channel.c: handles of the library's own. They do not keep the interpreter, and their names are not for users. */
+int xi_open_inner(struct xi_interp *me, const char *name, const xi_open_opts *o, struct xi_channel **out);
+void xi_channel_close_inner(struct xi_channel *ch);
+/* Memory alone: its interpreter has left, or this is a forked child. */
+void xi_channel_free_inner(struct xi_channel *ch);
 
 /* set.c. Takes the handle out of all sets, which will report it; at leave: every handle, and the sets are over. */
 void xi_sets_forget(struct xi_channel *ch);

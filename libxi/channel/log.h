@@ -41,7 +41,7 @@ static inline bool xi_log_append_inline(struct xi_channel *ch, const void *value
                              xi_load_relaxed(&c->active) == 0 || (tail & 7) != 0 || used > v->capacity ||
                              used + 8 + length + 8 > v->capacity, 0))
         return false;
-    struct xi_record r = {value, length, XI_REC_INLINE, 0, 0, NULL};
+    struct xi_record r = {value, length, XI_REC_INLINE, 0, 0, NULL, NULL};
     xi_log_publish(v, tail, &r, (uint16_t)(seq + 1));
     xi_store_release(&c->tail_seq, seq + 1);
     xi_store_release(&c->tail, tail + 8 + length);

@@ -136,6 +136,7 @@ struct wait {
     uint32_t side, bell_index, number;
     const struct xi_want *want; /* of a producer */
     int64_t deadline;
+    const struct xi_also *also;
 };
 
 void xi_interp_wait_enter(struct xi_interp *me) {
@@ -169,6 +170,7 @@ void xi_wait_exit(struct xi_channel *ch) {
 }
 
 static bool ready(const struct wait *w) {
+    if (w->also && w->also->ready(w->also->context)) return true;
     return w->side == XI_SIDE_PRODUCERS ? xi_log_has_room_for(w->ch, w->want) : xi_log_has_value(w->ch);
 }
 
@@ -254,7 +256,7 @@ static bool spin_for_room(const struct wait *w, int64_t budget) {
         if (head == before && xi_log_has_room_for(w->ch, w->want)) return true;
         before = head;
         for (int i = 0; i < 16; i++) xi_pause();
-        if (over(w, &start, budget)) return xi_log_has_room_for(w->ch, w->want);
+        if (over(w, &start, budget)) return ready(w);
     }
 }
 
@@ -336,6 +338,7 @@ int xi_sleep_ended(struct xi_interp *me, enum xi_wake_reason why) {
     if (why == XI_WAKE_LOOK) { /* idle: what readers gave back goes on to the system, as do rings that are too large by now */
         xi_arena_reclaim(me, SIZE_MAX);
         xi_arena_trim(me, xi_now());
+        xi_lanes_prune(me);
         rc = xi_rings_look(me);
     }
     enum xi_backend used = xi_backend_used();
@@ -376,16 +379,19 @@ static int park(struct wait *w) {
     /* What keeps the ring from growing may be over, whatever a ring or a second's look were meant for. */
     bool once = w->side == XI_SIDE_PRODUCERS && w->want->lack == XI_LACK_BYTES && xi_ring_may_grow(w->ch);
     int rc;
+    if (w->also && w->also->bell) xi_store_full(w->also->bell, w->bell_index + 1); /* before the look that follows */
     xi_add_relaxed(&w->ch->interp->own->counters.parks, 1);
     do {
         rc = sleep_once(w);
         xi_free_poll(w->ch->interp);
     } while (rc == 0 && !once);
+    if (w->also && w->also->bell) xi_store_full(w->also->bell, 0);
     return rc > 0 ? 0 : rc;
 }
 
-static int wait_side(struct xi_channel *ch, uint32_t side, const struct xi_want *want, int64_t deadline) {
-    struct wait w = {.ch = ch, .side = side, .want = want, .deadline = deadline};
+static int wait_side(struct xi_channel *ch, uint32_t side, const struct xi_want *want, int64_t deadline,
+                     const struct xi_also *also) {
+    struct wait w = {.ch = ch, .side = side, .want = want, .deadline = deadline, .also = also};
     if (spin(&w, side == XI_SIDE_PRODUCERS ? &ch->send_spin : &ch->receive_spin)) {
         xi_bump(&ch->interp->own->counters.spins, 1); /* threads may lose one among them: it is an estimate */
         return 0;
@@ -407,9 +413,13 @@ static int wait_side(struct xi_channel *ch, uint32_t side, const struct xi_want 
 }
 
 int xi_wait_side(struct xi_channel *ch, uint32_t side, uint32_t length, int64_t deadline) {
-    return wait_side(ch, side, &(struct xi_want){.length = length}, deadline);
+    return wait_side(ch, side, &(struct xi_want){.length = length}, deadline, NULL);
 }
 
-int xi_wait_for_room(struct xi_channel *ch, const struct xi_want *want, int64_t deadline) {
-    return wait_side(ch, XI_SIDE_PRODUCERS, want, deadline);
+int xi_wait_also(struct xi_channel *ch, uint32_t side, int64_t deadline, const struct xi_also *also) {
+    return wait_side(ch, side, &(struct xi_want){0}, deadline, also);
+}
+
+int xi_wait_for_room(struct xi_channel *ch, const struct xi_want *want, int64_t deadline, const struct xi_also *also) {
+    return wait_side(ch, XI_SIDE_PRODUCERS, want, deadline, also);
 }

@@ -13,6 +13,7 @@
  */
 #include <string.h>
 
+#include "call.h"
 #include "record.h"
 
 #define BATCH_MAX 32767u
@@ -23,10 +24,10 @@ struct next {
     struct xi_descriptor d;
 };
 
-/* A block that is ready to be borrowed once its record proves to be still the next. */
+/* What a block or a call needs, to be taken once its record proves to be still the next. */
 struct prepared {
     struct xi_map_entry *entry;
-    uint32_t borrow; /* index + 1 */
+    uint32_t borrow, call_borrow; /* index + 1 */
     struct xi_descriptor d;
     bool refused;    /* the descriptor cannot be: skip the record */
 };
@@ -88,28 +89,41 @@ static int skip_corrupt(struct xi_channel *ch, uint64_t head, uint64_t h) {
                    ch->name, (unsigned long long)head, (unsigned long long)h);
 }
 
-/* ---------------------------------------------------------------- blocks */
+/* -------------------------------------------------------- blocks and calls */
+
+/* True if it is taken alone, since something has to be prepared for it: a block, or a call or its reply. */
+static inline bool taken_alone(const struct xi_channel *ch, uint64_t h) {
+    return XI_REC_KIND(h) == XI_REC_BLOCK || (XI_REC_FLAGS(h) & XI_REC_F_CALL && ch->serves);
+}
+static inline bool is_call(const struct xi_channel *ch, uint64_t h) { return XI_REC_FLAGS(h) & XI_REC_F_CALL && ch->serves; }
 
 static void unprepare(struct xi_channel *ch, struct prepared *p) {
     if (p->entry) xi_maps_put(p->entry);
     if (p->borrow) xi_borrow_drop(ch->interp, p->borrow - 1);
+    if (p->call_borrow) xi_borrow_drop(ch->interp, p->call_borrow - 1);
     *p = (struct prepared){0};
 }
 
-/* Maps the segment and takes a borrow entry. An error is one of this process; a bad descriptor is `refused`. */
-static int prepare(struct xi_channel *ch, const struct next *n, struct prepared *p) {
+static int prepare_borrow(struct xi_channel *ch, uint32_t *borrow) {
     uint32_t index;
-    *p = (struct prepared){.d = n->d};
-    int rc = xi_descriptor_map(ch, &n->d, &p->entry);
-    if (rc) return rc;
-    p->refused = !p->entry; /* or it was received by another meanwhile: see receive_block */
-    rc = xi_borrow_take(ch->interp, &index);
-    if (rc) {
-        unprepare(ch, p);
-        return rc;
+    int rc = xi_borrow_take(ch->interp, &index);
+    if (rc == 0) *borrow = index + 1;
+    return rc;
+}
+
+/* Maps the segment and takes borrow entries. An error is one of this process; a bad descriptor is `refused`. */
+static int prepare(struct xi_channel *ch, const struct next *n, struct prepared *p) {
+    int rc = 0;
+    *p = (struct prepared){0};
+    if (XI_REC_KIND(n->header) == XI_REC_BLOCK) {
+        p->d = n->d;
+        rc = xi_descriptor_map(ch, &n->d, &p->entry);
+        p->refused = rc == 0 && !p->entry; /* or it was received by another meanwhile: see receive_alone */
+        if (rc == 0) rc = prepare_borrow(ch, &p->borrow);
     }
-    p->borrow = index + 1;
-    return 0;
+    if (rc == 0 && is_call(ch, n->header) && !ch->is_lane) rc = prepare_borrow(ch, &p->call_borrow);
+    if (rc) unprepare(ch, p);
+    return rc;
 }
 
 /* Under the group's lock, for the record that was prepared. */
@@ -118,9 +132,9 @@ static void take_block(struct xi_channel *ch, xi_msg *m, const struct next *n, s
     xi_store_relaxed(&b->block, (uint64_t)n->d.segment << 32 | n->d.granule);
     xi_store_relaxed(&b->position, n->head);
     xi_store_relaxed(&b->chan_seg, ch->segment);
+    xi_store_relaxed(&b->call, 0);
     /* Release, so that an entry with a key is whole. Repair reads it after our death, collection after the head. */
     xi_store_release(&b->key, XI_BORROW_KEY(n->d.generation, ch->group_index));
-    commit(ch, xi_load_relaxed(&ch->group->head_seq) + 1, n->head + 8 + XI_REC_LENGTH(n->header));
     m->block_ = (xi_handle){n->d.segment, n->d.granule, n->d.generation};
     m->borrow_ = p->borrow;
     m->group_ = ch->group_index | XI_REC_FLAGS(n->header) << 8;
@@ -140,32 +154,46 @@ static void read_next(struct xi_channel *ch, struct next *n) {
     xi_descriptor_read(&ch->receive_view, n->head, &n->d);
 }
 
+/* Under the lock: takes the record that was prepared. 1, or an error. */
+static int take_alone(struct xi_channel *ch, xi_msg *m, const struct next *n, struct prepared *p, bool *late) {
+    const struct xi_view *v = &ch->receive_view;
+    struct xi_call_ref ref = {0};
+    bool call = is_call(ch, n->header);
+    if (p->refused || (call && !xi_call_ref_read(v, n->head, n->header, &ref))) return skip_corrupt(ch, n->head, n->header);
+    int rc = p->borrow ? 0 : xi_take_inline(v, m, n->head, n->header);
+    if (rc) return rc;
+    *late = xi_record_expired(v, n->head, n->header);
+    if (p->call_borrow) xi_call_note(ch, p->call_borrow - 1, &ref, n->head);
+    if (p->borrow) take_block(ch, m, n, p);
+    commit(ch, xi_load_relaxed(&ch->group->head_seq) + 1, n->head + 8 + XI_REC_LENGTH(n->header));
+    xi_bump(*late ? &ch->group->expired : &ch->received, 1);
+    if (call) xi_call_taken(ch, m, p->call_borrow, &ref);
+    p->call_borrow = 0;
+    return 1;
+}
+
 /* 1 received, 0 nothing was, or nothing that may still be handed out, or an error. */
-static int receive_block(struct xi_channel *ch, xi_msg *m, struct next *n, int64_t timeout) {
+static int receive_alone(struct xi_channel *ch, xi_msg *m, struct next *n, int64_t timeout) {
     struct prepared p;
+    struct next now;
     bool late = false;
     int rc = prepare(ch, n, &p);
     if (rc) return rc;
     rc = xi_lock_receive(ch, timeout);
     if (rc == 0) {
-        struct next now;
         read_next(ch, &now);
-        if (now.head != n->head || now.header != n->header || memcmp(&now.d, &p.d, sizeof p.d) != 0) {
-            rc = 0; /* it is not the record that was prepared any more */
-        } else if (p.refused) {
-            rc = skip_corrupt(ch, now.head, now.header);
-        } else {
-            late = xi_record_expired(&ch->receive_view, now.head, now.header);
-            take_block(ch, m, &now, &p);
-            xi_bump(late ? &ch->group->expired : &ch->received, 1);
-            rc = 1;
-        }
+        /* Otherwise it is not the record that was prepared any more. */
+        bool same = now.head == n->head && now.header == n->header && (!p.borrow || memcmp(&now.d, &p.d, sizeof p.d) == 0);
+        if (same) rc = take_alone(ch, m, &now, &p, &late);
         xi_unlock(ch->group);
     }
     unprepare(ch, &p);
     if (rc == 1 || rc == XI_E_CORRUPT) xi_wake_producers(ch);
     if (late) xi_bury_expired(ch, m);
-    return late ? 0 : rc;
+    else if (rc == 1 && m->call_ && !ch->is_lane && !xi_call_wanted(m)) xi_call_forget(m); /* cancelled: goes to nobody */
+    else return rc;
+    xi_msg_reset(m);
+    return 0;
 }
 
 /* ---------------------------------------------------------------- inline */
@@ -190,7 +218,7 @@ static int64_t receive_inline(struct xi_channel *ch, xi_msg *msgs, size_t n, int
             if (done == 0) rc = skip_corrupt(ch, head, h);
             break;
         }
-        if (XI_REC_KIND(h) != XI_REC_INLINE) break;
+        if (taken_alone(ch, h)) break;
         if (head + 8 + XI_REC_LENGTH(h) - start > v->capacity) break; /* a ring of garbage would go round for ever */
         late = xi_record_expired(v, head, h);
         if (__builtin_expect(late && done, 0)) {
@@ -318,11 +346,17 @@ static int64_t receive_now(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_
         if (rc < 0) return rc;
         if (rc == 0) return XI_E_AGAIN;
         if (rc == 1)
-            done = XI_REC_KIND(next.header) == XI_REC_BLOCK && xi_header_valid(ch, next.header)
-                       ? receive_block(ch, msgs, &next, timeout)
+            done = taken_alone(ch, next.header) && xi_header_valid(ch, next.header)
+                       ? receive_alone(ch, msgs, &next, timeout)
                        : receive_inline(ch, msgs, n, timeout);
         if (__builtin_expect(done != 0, 1)) return done;
     }
+}
+
+int xi_receive_try(struct xi_channel *ch, xi_msg *m) {
+    xi_msg_reset(m);
+    int64_t done = receive_now(ch, m, 1, XI_TRY);
+    return done < 0 ? (int)done : 0;
 }
 
 static int64_t receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {

@@ -36,6 +36,10 @@ static int64_t append(struct xi_channel *ch, const struct xi_record *r, size_t n
                       int64_t timeout) {
     int rc = xi_lock_send(ch, timeout);
     if (__builtin_expect(rc != 0, 0)) return rc;
+    if (r->calling) {
+        r->calling->position = xi_load_relaxed(&ch->chan->tail);
+        r->calling->number = xi_load_relaxed(&ch->chan->tail_seq) + 1;
+    }
     int64_t done = xi_log_append(ch, r, n, s, want);
     bool far = ch->send_view.word != 0;
     xi_unlock(ch->chan);
@@ -81,6 +85,18 @@ static void record_expires(struct xi_record *r, const uint64_t *at) {
     r->extra_length = sizeof *at;
 }
 
+/* And who calls; `words` are kept as long as the record. In the order that wire/layout.h gives. */
+static void record_calls(struct xi_record *r, struct xi_calling *calling, uint64_t words[3]) {
+    if (!calling) return;
+    r->calling = calling;
+    words[0] = (uint64_t)calling->ref.slot | (uint64_t)calling->ref.index << 32;
+    words[1] = calling->ref.generation;
+    if (r->extra) words[2] = *(const uint64_t *)r->extra;
+    r->flags |= XI_REC_F_CALL;
+    r->extra = words;
+    r->extra_length += sizeof calling->ref;
+}
+
 static const char *why_full(struct xi_channel *ch, const struct xi_want *want, const char *kept) {
     if (kept) return kept;
     if (want->lack == XI_LACK_VALUES) return "it holds as many values as it may";
@@ -88,14 +104,18 @@ static const char *why_full(struct xi_channel *ch, const struct xi_want *want, c
     return ch->grow_max ? xi_ring_refusal(ch) : "its slowest group does not keep up";
 }
 
+/* A call needs somebody to serve it, whatever the handle was opened as. */
+static bool nobody_to_serve(void *ch) { return xi_load_full(&((struct xi_channel *)ch)->chan->consumers) == 0; }
+
 /* No room: waits for it, until the deadline. */
-static int wait_for_room(struct xi_channel *ch, const struct xi_want *want, const char *kept, int64_t timeout,
-                         int64_t *deadline) {
-    if (!xi_has_consumers(ch)) return no_consumer(ch);
+static int wait_for_room(struct xi_channel *ch, const struct xi_record *r, const struct xi_want *want, const char *kept,
+                         int64_t timeout, int64_t *deadline) {
+    struct xi_also also = {.ready = nobody_to_serve, .context = ch};
+    if (!xi_has_consumers(ch) || (r->calling && nobody_to_serve(ch))) return no_consumer(ch);
     if (timeout == XI_TRY || ch->when_full == XI_FULL_FAIL)
         return xi_fail(XI_E_AGAIN, "channel \"%s\" is full: %s", ch->name, why_full(ch, want, kept));
     if (*deadline == XI_TRY) *deadline = xi_deadline(timeout);
-    int rc = xi_wait_for_room(ch, want, *deadline);
+    int rc = xi_wait_for_room(ch, want, *deadline, r->calling ? &also : NULL);
     if (rc == XI_E_TIMEOUT)
         return xi_fail(rc, "channel \"%s\" was full all the time: %s", ch->name, why_full(ch, want, kept));
     return rc;
@@ -120,18 +140,21 @@ static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, si
             if (waited && done > 0) xi_pass_on(ch, XI_SIDE_PRODUCERS);
             return done;
         }
-        int rc = wait_for_room(ch, &want, kept, timeout, &deadline);
+        int rc = wait_for_room(ch, r, &want, kept, timeout, &deadline);
         if (rc) return rc;
         waited = true;
     }
 }
 
-static int send_block(struct xi_channel *ch, struct xi_block *b, size_t size, const xi_send_opts *o) {
+/* `calling`: NULL, or this is a request or a reply. */
+static int send_block(struct xi_channel *ch, struct xi_block *b, size_t size, const xi_send_opts *o,
+                      struct xi_calling *calling) {
     struct xi_descriptor d = {b->segment->number, b->granule, b->generation, size, ch->interp->slot, 0};
-    struct xi_record r = {&d, sizeof d, XI_REC_BLOCK, o->free_index ? XI_REC_F_FREE : 0, 0, NULL};
+    struct xi_record r = {&d, sizeof d, XI_REC_BLOCK, o->free_index ? XI_REC_F_FREE : 0, 0, NULL, NULL};
     struct xi_sending s = {b, o->free_index, o->free_argument};
-    uint64_t at = expiry(ch, o->ttl_ns);
+    uint64_t at = expiry(ch, o->ttl_ns), words[3];
     record_expires(&r, &at);
+    record_calls(&r, calling, words);
     int64_t done = send_records(ch, &r, 1, &s, o->timeout);
     if (done < 0) return (int)done;
     /* Nobody listens: nobody else will tell us that it is free. */
@@ -139,22 +162,25 @@ static int send_block(struct xi_channel *ch, struct xi_block *b, size_t size, co
     return 0;
 }
 
-static int send_copy_in_block(struct xi_channel *ch, const void *value, size_t size, const xi_send_opts *o) {
+static int send_copy_in_block(struct xi_channel *ch, const void *value, size_t size, const xi_send_opts *o,
+                              struct xi_calling *calling) {
     struct xi_block *b;
     int rc = xi_arena_alloc(ch->interp, size, &b);
     if (rc) return rc;
     memcpy(xi_block_data(b), value, size);
-    rc = send_block(ch, b, size, o);
+    rc = send_block(ch, b, size, o, calling);
     if (rc) xi_arena_free(ch->interp, b);
     return rc;
 }
 
 /* A value without a free function, not the fast way. */
-static int send_plainly(struct xi_channel *ch, const void *value, size_t size, const xi_send_opts *o) {
-    if (size > ch->inline_max) return send_copy_in_block(ch, value, size, o);
-    struct xi_record r = {value, (uint32_t)size, XI_REC_INLINE, 0, 0, NULL};
-    uint64_t at = expiry(ch, o->ttl_ns);
+static int send_plainly(struct xi_channel *ch, const void *value, size_t size, const xi_send_opts *o,
+                        struct xi_calling *calling) {
+    if (size > ch->inline_max) return send_copy_in_block(ch, value, size, o, calling);
+    struct xi_record r = {value, (uint32_t)size, XI_REC_INLINE, 0, 0, NULL, NULL};
+    uint64_t at = expiry(ch, o->ttl_ns), words[3];
     record_expires(&r, &at);
+    record_calls(&r, calling, words);
     int64_t done = send_records(ch, &r, 1, NULL, o->timeout);
     return done < 0 ? (int)done : 0;
 }
@@ -180,7 +206,7 @@ int xi_send(xi_channel *ch, const void *value, size_t size, int64_t timeout) {
     if (rc == 0) rc = check_value(value, size);
     if (__builtin_expect(rc != 0, 0)) return rc;
     if (__builtin_expect(size <= ch->fast_max && send_small(ch, value, (uint32_t)size), 1)) return 0;
-    return send_plainly(ch, value, size, &(xi_send_opts){.timeout = timeout});
+    return send_plainly(ch, value, size, &(xi_send_opts){.timeout = timeout}, NULL);
 }
 
 int xi_send_ex(xi_channel *ch, const void *value, size_t size, const xi_send_opts *opts) {
@@ -189,9 +215,9 @@ int xi_send_ex(xi_channel *ch, const void *value, size_t size, const xi_send_opt
     if (rc == 0) rc = check_value(value, size);
     if (rc == 0) rc = check_free_index(ch->interp, opts->free_index);
     if (rc) return rc;
-    if (!opts->free_index) return send_plainly(ch, value, size, opts);
+    if (!opts->free_index) return send_plainly(ch, value, size, opts, NULL);
     /* In a block, however small: release words are what tells that every group is done with it. */
-    return send_copy_in_block(ch, value, size, opts);
+    return send_copy_in_block(ch, value, size, opts, NULL);
 }
 
 int xi_send_int(xi_channel *ch, int64_t v, int64_t timeout) {
@@ -212,7 +238,7 @@ static size_t gather(struct xi_channel *ch, const void *const *values, const siz
                      const uint64_t *at) {
     size_t k = 0;
     for (; k < n && k < BATCH && sizes[k] <= ch->inline_max; k++) {
-        r[k] = (struct xi_record){values[k], (uint32_t)sizes[k], XI_REC_INLINE, 0, 0, NULL};
+        r[k] = (struct xi_record){values[k], (uint32_t)sizes[k], XI_REC_INLINE, 0, 0, NULL, NULL};
         record_expires(&r[k], at);
     }
     return k;
@@ -232,7 +258,7 @@ int64_t xi_send_many(xi_channel *ch, const void *const *values, const size_t *si
         if (k) {
             done = send_records(ch, r, k, NULL, left);
         } else {
-            rc = send_copy_in_block(ch, values[sent], sizes[sent], &(xi_send_opts){.timeout = left});
+            rc = send_copy_in_block(ch, values[sent], sizes[sent], &(xi_send_opts){.timeout = left}, NULL);
             done = rc ? rc : 1;
         }
         if (done < 0) return sent ? (int64_t)sent : done;
@@ -267,15 +293,31 @@ int xi_loan_attach(xi_loan *root, xi_loan *child) {
     return 0;
 }
 
-int xi_send_loan(xi_channel *ch, xi_loan *loan, size_t size, const xi_send_opts *opts) {
-    int rc = check_sender(ch);
-    if (rc == 0) rc = check_value(loan->data, size);
-    if (rc == 0 && opts) rc = check_free_index(ch->interp, opts->free_index);
+static int send_loan(xi_channel *ch, xi_loan *loan, size_t size, const xi_send_opts *o, struct xi_calling *calling) {
+    int rc = check_value(loan->data, size);
+    if (rc == 0) rc = check_free_index(ch->interp, o->free_index);
     if (rc) return rc;
     if (loan->owner_ != ch->interp)
         return xi_fail(XI_E_INVAL, "the loan is of another interpreter than the handle of channel \"%s\"", ch->name);
     if (size > loan->size) return xi_fail(XI_E_TOOBIG, "a value of %zu bytes is not in a loan of %zu", size, loan->size);
-    rc = send_block(ch, loan->block_, size, opts ? opts : &(xi_send_opts){.timeout = XI_FOREVER});
+    rc = send_block(ch, loan->block_, size, o, calling);
     if (rc == 0) *loan = (xi_loan){0};
     return rc;
+}
+
+int xi_send_loan(xi_channel *ch, xi_loan *loan, size_t size, const xi_send_opts *opts) {
+    int rc = check_sender(ch);
+    return rc ? rc : send_loan(ch, loan, size, opts ? opts : &(xi_send_opts){.timeout = XI_FOREVER}, NULL);
+}
+
+/* ---------------------------------------------------- requests and replies */
+
+int xi_send_call(struct xi_channel *ch, const void *value, size_t size, xi_loan *loan, const xi_send_opts *o,
+                 struct xi_calling *calling) {
+    int rc = check_sender(ch);
+    if (rc == 0 && nobody_to_serve(ch)) rc = no_consumer(ch);
+    if (rc) return rc;
+    if (loan) return send_loan(ch, loan, size, o, calling);
+    rc = check_value(value, size);
+    return rc ? rc : send_plainly(ch, value, size, o, calling);
 }

@@ -126,6 +126,7 @@ static int say_hello(struct xi_interp *me) {
 
 static void destroy(struct xi_interp *me) {
     bool alive = xi_alive(me);
+    xi_calls_free(me);
     xi_arena_deinit(me);
     if (me->own) xi_borrows_deinit(me);
     xi_frees_deinit(me);
@@ -140,6 +141,7 @@ static void destroy(struct xi_interp *me) {
     pthread_mutex_destroy(&me->control.mutex);
     pthread_mutex_destroy(&me->channels_mutex);
     pthread_mutex_destroy(&me->sets.mutex);
+    pthread_mutex_destroy(&me->calls_mutex);
     pthread_cond_destroy(&me->idle);
     free(me->refs);
     free(me);
@@ -176,6 +178,7 @@ int xi_join(const xi_join_opts *opts, xi_interp **out) {
     pthread_mutex_init(&me->control.mutex, NULL);
     pthread_mutex_init(&me->channels_mutex, NULL);
     pthread_mutex_init(&me->sets.mutex, NULL);
+    pthread_mutex_init(&me->calls_mutex, NULL);
     pthread_cond_init(&me->idle, NULL);
     atomic_init(&me->control.fd, -1);
     atomic_init(&me->references, 1);

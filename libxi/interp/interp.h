@@ -5,6 +5,7 @@
  * id_refcount (in the registry's slot), and in place of its memory the arena.
  *
  * Locks in this process, in the order in which they may be nested:
+ *   calls_mutex > control.mutex
  *   sets.mutex > a set's own > channels_mutex > arena.mutex > borrows.mutex > maps (maps.c)
  *   control.mutex > channels_mutex
  * None is held while sleeping for a value. The locks of channels, in shared
@@ -98,6 +99,9 @@ struct xi_interp {
     struct xi_frees frees;
     struct xi_bells bells;
     struct xi_sets sets;
+    pthread_mutex_t calls_mutex;
+    struct xi_calls *calls;        /* channel/call.c; NULL until the first */
+    struct xi_lane *lanes;         /* of callers that were replied to */
     pthread_mutex_t channels_mutex;
     pthread_cond_t idle;           /* a waiting call has returned, while leaving or freeing a handle */
     struct xi_channel *channels;   /* open handles */

@@ -317,7 +317,7 @@ int64_t xi_list_channels(xi_observer *o, xi_channel_info *out, size_t capacity) 
         xi_channel_info info;
         uint32_t segment;
         struct xi_map map;
-        if (!read_channel(o, i, &info, &segment)) continue;
+        if (!read_channel(o, i, &info, &segment) || xi_lane_named(info.name)) continue;
         if (n < capacity) {
             if (map_segment(o, segment, XI_SEG_CHANNEL, &map) == 0) {
                 if (map.size >= sizeof(struct xi_chan)) xi_channel_read_stat(map.base, &info);

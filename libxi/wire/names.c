@@ -22,6 +22,9 @@ bool xi_ns_valid(const char *ns) {
     return n > 0;
 }
 
+void xi_lane_name(int64_t id, char name[80]) { snprintf(name, 80, XI_LANE_PREFIX "%lld", (long long)id); }
+bool xi_lane_named(const char *name) { return strncmp(name, XI_LANE_PREFIX, strlen(XI_LANE_PREFIX)) == 0; }
+
 bool xi_channel_name_valid(const char *name, size_t max) {
     if (!name || !name[0]) return false;
     size_t n = strnlen(name, max + 1);

@@ -14,6 +14,11 @@
 bool xi_ns_valid(const char *ns);
 /* 1 to 79 bytes of UTF-8 without control characters. */
 bool xi_channel_name_valid(const char *name, size_t max);
+/* The queue through which replies come to an interpreter: made by it alone, removed when it ends. */
+#define XI_LANE_PREFIX "xi.reply."
+void xi_lane_name(int64_t id, char name[80]);
+/* True if it begins as a lane's does. */
+bool xi_lane_named(const char *name);
 /* $XI_NAMESPACE, or "default". */
 const char *xi_ns_default(void);
 

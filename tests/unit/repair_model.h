@@ -29,6 +29,7 @@ static inline void m_step(void);
 #define xi_repair_bells stepped_repair_bells
 #define xi_ring_channel stepped_ring_channel
 #define xi_ring_bell stepped_ring_bell
+#define xi_ring_sleepers stepped_ring_sleepers
 #define xi_forget_waiters stepped_forget_waiters
 #include "../../broker/repair.c"
 #include "../../broker/repair_ring.c"
