@@ -119,6 +119,28 @@ static void tell_owner(const struct xi_world *world, uint32_t segment) {
     if (bell != 0 && bell <= XI_BELLS_USABLE) (void)xi_ring_bell(mailbox, bell - 1, world);
 }
 
+/* ------------------------------------------------------------------ calls */
+
+/*
+ * Nobody will reply to a request: turns its caller's word, and rings. After a death it may be that the dead one had replied:
+ * then the reply is in the caller's lane, which was repaired before this, and counts. A broker that was killed after turning
+ * the word had perhaps not rung yet.
+ */
+static void refuse_call(const struct xi_world *world, uint32_t slot, uint32_t index, uint64_t generation) {
+    struct xi_mailbox *mailbox = slot != 0 && slot < XI_MAX_INTERPS ? world->mailbox(world->context, slot) : NULL;
+    uint64_t waiting = generation << 8 | XI_CALL_WAITING, died = generation << 8 | XI_CALL_DIED;
+    if (mailbox == NULL || index >= XI_MAX_CALLS) return;
+    if (xi_do_cas64(&mailbox->calls[index], &waiting, died) || waiting == died) xi_ring_sleepers(mailbox, world);
+}
+
+/* Of a record that ends with who asks. */
+static void refuse_request(const struct xi_chan_view *view, const struct xi_record *record, const struct xi_world *world) {
+    uint64_t at = record->next - XI_REC_EXTRA(record->header);
+    uint64_t who = xi_load_acquire(xi_ring_at(view, at)), generation = xi_load_acquire(xi_ring_at(view, at + 8));
+    static_assert(offsetof(struct xi_call_ref, index) == 4 && offsetof(struct xi_call_ref, generation) == 8, "taken apart");
+    refuse_call(world, (uint32_t)who, (uint32_t)(who >> 32), generation);
+}
+
 /* ------------------------------------------------------------- the records */
 
 struct chain {
@@ -382,10 +404,14 @@ static void drain(const struct xi_chan_view *view, uint32_t g, const struct xi_w
     uint64_t tail = xi_load_acquire(&view->chan->tail);
     uint64_t position = xi_load_acquire(&view->chan->groups[g].head);
     struct xi_record record;
+    /* Whoever received in a group that has a name was to serve; who has a group of its own may only have listened. */
+    bool served = xi_load_acquire(&view->chan->groups[g].owner) == 0 && !(view->chan->retain && g == XI_GROUP_RETAIN) &&
+                  xi_load_acquire(&view->chan->closed) != XI_CHAN_REMOVED; /* its callers see that for themselves */
     if (view->lost || !xi_position_plausible(tail) || !xi_position_plausible(position) ||
         position < xi_lowest_head(view, tail))
         return;
     for (; position < tail && xi_record_read(view, position, tail, &record); position = record.next) {
+        if (served && XI_REC_FLAGS(record.header) & XI_REC_F_CALL) refuse_request(view, &record, world);
         if (XI_REC_KIND(record.header) != XI_REC_BLOCK) continue;
         struct xi_block_name block = xi_block_read(view, position);
         set_release_bit(world, &block, g);
@@ -538,17 +564,6 @@ bool xi_end_channel(const struct xi_chan_view *view, const struct xi_world *worl
 }
 
 /* ----------------------------------------------------------------- borrows */
-
-/*
- * A request that the dead one had taken. It may have replied: then the reply is in the caller's lane, which was repaired
- * before this, and counts. A broker that was killed after turning the word had perhaps not rung yet.
- */
-static void refuse_call(const struct xi_world *world, uint32_t slot, uint32_t index, uint64_t generation) {
-    struct xi_mailbox *mailbox = slot != 0 && slot < XI_MAX_INTERPS ? world->mailbox(world->context, slot) : NULL;
-    uint64_t waiting = generation << 8 | XI_CALL_WAITING, died = generation << 8 | XI_CALL_DIED;
-    if (mailbox == NULL || index >= XI_MAX_CALLS) return;
-    if (xi_do_cas64(&mailbox->calls[index], &waiting, died) || waiting == died) xi_ring_sleepers(mailbox, world);
-}
 
 void xi_repair_borrows(const struct xi_dead *dead, const struct xi_world *world) {
     for (size_t c = 0; c < dead->borrow_chunks; c++) {

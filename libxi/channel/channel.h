@@ -279,16 +279,18 @@ static inline bool xi_log_tail_beyond(struct xi_channel *ch, uint64_t head) {
 
 /*
  * drop.c: in a channel of XI_FULL_DROP the oldest values make room, each received and released on behalf of the groups that
- * have yet to receive it. What must be mapped and taken for blocks is prepared without a lock: so a round under the lock may
- * end in having something to prepare, and another follows.
+ * have yet to receive it. What must be mapped and taken for blocks and requests is prepared without a lock: so a round under
+ * the lock may end in having something to prepare, and another follows.
  */
 #define XI_DROPS 8
 struct xi_drops {
     struct xi_drop {
-        struct xi_descriptor d;
-        struct xi_map_entry *entry; /* NULL: names nothing that there is */
-        uint32_t group, flags;
-        uint32_t borrow; /* index + 1 */
+        uint64_t position, header;
+        struct xi_descriptor d;     /* of a block */
+        struct xi_map_entry *entry; /* NULL: names nothing that there is, or is no block */
+        struct xi_call_ref ref;     /* of a request, whose caller is told */
+        uint32_t group;
+        uint32_t borrow, call_borrow; /* index + 1, or 0 */
         enum { XI_DROP_WANTED, XI_DROP_READY, XI_DROP_TAKEN } state;
     } drop[XI_DROPS];
     unsigned count;
@@ -376,7 +378,7 @@ int xi_receive_try(struct xi_channel *ch, xi_msg *m);
  * It ends by a reply, or without: then its caller is told, or `forget`, when it
  * knows, or waits no more.
  */
-void xi_call_note(struct xi_channel *ch, uint32_t borrow, const struct xi_call_ref *ref, uint64_t position);
+void xi_call_note(struct xi_channel *ch, uint32_t borrow, uint32_t group, const struct xi_call_ref *ref, uint64_t position);
 /* `borrow`: 1 + the entry's number, or 0. */
 void xi_call_taken(struct xi_channel *ch, xi_msg *m, uint32_t borrow, const struct xi_call_ref *ref);
 void xi_call_abandon(xi_msg *m);

@@ -3,14 +3,14 @@
  * Dropping the oldest values of a channel to make room for newer ones. To the
  * group that had yet to receive such a value it is as if one of its consumers
  * had received and released it at once: the same stores in the same order, under
- * the same lock, with a borrow entry for a block, so that a death at any of them
- * is judged as any receiver's (wire/layout.h, "Receive").
+ * the same lock, with a borrow entry for a block or a request, so that a death at
+ * any of them is judged as any receiver's (wire/layout.h, "Receive"). The caller
+ * of a request that is dropped gets DIED.
  *
  * The producers' lock is held meanwhile: nobody else can take the room. Of the
  * groups' locks one at a time is.
  */
-#include <string.h>
-
+#include "call.h"
 #include "record.h"
 
 #define PATIENCE_NS 20000000ll /* for a group's lock: its holder may be preempted; if it is stopped, the send waits as ever */
@@ -35,14 +35,21 @@ static void commit(struct xi_group *group, uint64_t next) {
     xi_bump(&group->dropped, 1);
 }
 
-static struct xi_drop *find(struct xi_drops *all, uint32_t g, const struct xi_descriptor *d) {
-    for (unsigned i = 0; i < all->count; i++)
-        if (all->drop[i].state == XI_DROP_READY && all->drop[i].group == g && memcmp(&all->drop[i].d, d, sizeof *d) == 0)
-            return &all->drop[i];
+static struct xi_drop *find(struct xi_drops *all, uint32_t g, uint64_t position, uint64_t header) {
+    for (unsigned i = 0; i < all->count; i++) {
+        struct xi_drop *drop = &all->drop[i];
+        if (drop->state == XI_DROP_READY && drop->group == g && drop->position == position && drop->header == header)
+            return drop;
+    }
     return NULL;
 }
 
-/* Notes the blocks among the records that are to go, to be prepared: as many as there is place for. */
+/* A request that goes unserved. Not what is kept for those who join. */
+static bool is_request(const struct xi_channel *ch, uint32_t g, uint64_t h) {
+    return XI_REC_FLAGS(h) & XI_REC_F_CALL && !(ch->retain && g == XI_GROUP_RETAIN);
+}
+
+/* Notes the blocks and requests among the records that are to go, to be prepared: as many as there is place for. */
 static void note(struct xi_channel *ch, uint32_t g, uint64_t at, const struct xi_want *w, struct xi_drops *all) {
     struct xi_chan *c = ch->chan;
     const struct xi_view *v = &ch->send_view;
@@ -54,10 +61,11 @@ static void note(struct xi_channel *ch, uint32_t g, uint64_t at, const struct xi
         if ((int64_t)(at - until) >= 0 && n >= values) return;
         uint64_t h = xi_load_acquire(xi_header_at(v, at));
         if (h == 0 || !xi_header_valid(ch, h)) return;
-        if (XI_REC_IS_BLOCK(h)) {
+        if (XI_REC_IS_BLOCK(h) || is_request(ch, g, h)) {
             struct xi_drop *drop = &all->drop[all->count++];
-            *drop = (struct xi_drop){.group = g, .flags = XI_REC_FLAGS(h), .state = XI_DROP_WANTED};
-            xi_descriptor_read(v, at, &drop->d);
+            *drop = (struct xi_drop){.group = g, .position = at, .header = h, .state = XI_DROP_WANTED};
+            if (XI_REC_IS_BLOCK(h)) xi_descriptor_read(v, at, &drop->d);
+            if (is_request(ch, g, h) && !xi_call_ref_read(v, at, h, &drop->ref)) drop->ref.generation = 0;
         }
         at += 8 + XI_REC_LENGTH(h);
     }
@@ -70,7 +78,6 @@ static void borrow(struct xi_channel *ch, uint64_t position, struct xi_drop *dro
     xi_store_relaxed(&b->position, position);
     xi_store_relaxed(&b->chan_seg, ch->segment);
     xi_store_release(&b->key, XI_BORROW_KEY(drop->d.generation, drop->group));
-    drop->state = XI_DROP_TAKEN;
 }
 
 /* Under the group's lock: over its oldest value. 1 done, 0 there is none that can be read, XI_E_AGAIN prepare it first. */
@@ -78,16 +85,15 @@ static int step(struct xi_channel *ch, uint32_t g, const struct xi_want *want, s
     struct xi_group *group = &ch->chan->groups[g];
     uint64_t head = xi_load_relaxed(&group->head), h = xi_load_acquire(xi_header_at(&ch->send_view, head));
     if (h == 0 || !xi_header_valid(ch, h) || !xi_is_aligned(head, 8)) return 0;
-    if (XI_REC_IS_BLOCK(h)) {
-        struct xi_descriptor d;
-        xi_descriptor_read(&ch->send_view, head, &d);
-        struct xi_drop *drop = find(all, g, &d);
+    if (XI_REC_IS_BLOCK(h) || is_request(ch, g, h)) {
+        struct xi_drop *drop = find(all, g, head, h);
         if (!drop) {
             note(ch, g, head, want, all);
             return XI_E_AGAIN;
         }
         if (drop->entry) borrow(ch, head, drop);
-        else drop->state = XI_DROP_TAKEN;
+        if (drop->call_borrow) xi_call_note(ch, drop->call_borrow - 1, g, &drop->ref, head);
+        drop->state = XI_DROP_TAKEN;
     }
     commit(group, head + 8 + XI_REC_LENGTH(h));
     return 1;
@@ -123,26 +129,32 @@ int xi_drop_oldest(struct xi_channel *ch, const struct xi_want *want, struct xi_
     return rc;
 }
 
-static int prepare(struct xi_channel *ch, struct xi_drop *drop) {
+static int take_borrow(struct xi_channel *ch, uint32_t *borrow) {
     uint32_t index;
-    int rc = xi_descriptor_map(ch, &drop->d, &drop->entry);
-    if (rc == 0 && drop->entry) {
-        rc = xi_borrow_take(ch->interp, &index);
-        if (rc == 0) drop->borrow = index + 1;
-        else xi_maps_put(drop->entry);
-    }
-    if (rc == 0) drop->state = XI_DROP_READY;
+    int rc = xi_borrow_take(ch->interp, &index);
+    if (rc == 0) *borrow = index + 1;
     return rc;
 }
 
 static void let_go(struct xi_channel *ch, struct xi_drop *drop) {
-    if (drop->state == XI_DROP_WANTED || !drop->entry) return;
-    if (drop->state == XI_DROP_TAKEN) {
+    bool taken = drop->state == XI_DROP_TAKEN;
+    if (drop->entry && taken) {
         bool set = xi_release_bit(drop->entry, drop->d.granule, drop->d.generation, drop->group);
-        if (set && drop->flags & XI_REC_F_FREE) xi_tell_owner(ch->interp, drop->entry->map.head.owner);
+        if (set && XI_REC_FLAGS(drop->header) & XI_REC_F_FREE) xi_tell_owner(ch->interp, drop->entry->map.head.owner);
     }
-    xi_borrow_drop(ch->interp, drop->borrow - 1);
-    xi_maps_put(drop->entry);
+    if (drop->call_borrow && taken) xi_call_refuse(ch->interp, &drop->ref);
+    if (drop->borrow) xi_borrow_drop(ch->interp, drop->borrow - 1);
+    if (drop->call_borrow) xi_borrow_drop(ch->interp, drop->call_borrow - 1);
+    if (drop->entry) xi_maps_put(drop->entry);
+}
+
+static int prepare(struct xi_channel *ch, struct xi_drop *drop) {
+    int rc = XI_REC_IS_BLOCK(drop->header) ? xi_descriptor_map(ch, &drop->d, &drop->entry) : 0;
+    if (rc == 0 && drop->entry) rc = take_borrow(ch, &drop->borrow);
+    if (rc == 0 && drop->ref.generation) rc = take_borrow(ch, &drop->call_borrow);
+    if (rc == 0) drop->state = XI_DROP_READY;
+    else let_go(ch, drop);
+    return rc;
 }
 
 int xi_drops_settle(struct xi_channel *ch, struct xi_drops *d, bool again) {

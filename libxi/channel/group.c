@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "../wire/bounds.h"
-#include "channel.h"
+#include "call.h"
 
 /* Groups that anybody can be in: all that are there but the one that keeps values for those that join. */
 static uint64_t real_groups(const struct xi_channel *ch) {
@@ -93,6 +93,8 @@ static void release_record(struct xi_channel *ch, uint32_t group, uint64_t posit
 /* Under the producers' lock as well as the group's. */
 static void drain(struct xi_channel *ch, uint32_t group) {
     const struct xi_view *v = &ch->send_view;
+    struct xi_call_ref ref;
+    bool named = xi_load_relaxed(&ch->chan->groups[group].owner) == 0; /* it was to serve; others may listen only */
     uint64_t at = xi_load_relaxed(&ch->chan->groups[group].head), tail = xi_load_relaxed(&ch->chan->tail);
     if (!xi_is_aligned(at, 8) || !xi_is_aligned(tail, 8)) return;
     while (at != tail && tail - at <= v->capacity) {
@@ -100,6 +102,7 @@ static void drain(struct xi_channel *ch, uint32_t group) {
         uint32_t length = XI_REC_LENGTH(h);
         if (length < 8 || length % 8 || length + 16 > v->capacity) return; /* overwritten: nothing more can be known */
         if (XI_REC_IS_BLOCK(h)) release_record(ch, group, at, h);
+        if (XI_REC_FLAGS(h) & XI_REC_F_CALL && named && xi_call_ref_read(v, at, h, &ref)) xi_call_refuse(ch->interp, &ref);
         at += 8 + length;
     }
 }

@@ -132,7 +132,6 @@ static void take_block(struct xi_channel *ch, xi_msg *m, const struct next *n, s
     xi_store_relaxed(&b->block, (uint64_t)n->d.segment << 32 | n->d.granule);
     xi_store_relaxed(&b->position, n->head);
     xi_store_relaxed(&b->chan_seg, ch->segment);
-    xi_store_relaxed(&b->call, 0);
     /* Release, so that an entry with a key is whole. Repair reads it after our death, collection after the head. */
     xi_store_release(&b->key, XI_BORROW_KEY(n->d.generation, ch->group_index));
     m->block_ = (xi_handle){n->d.segment, n->d.granule, n->d.generation};
@@ -163,7 +162,7 @@ static int take_alone(struct xi_channel *ch, xi_msg *m, const struct next *n, st
     int rc = p->borrow ? 0 : xi_take_inline(v, m, n->head, n->header);
     if (rc) return rc;
     *late = xi_record_expired(v, n->head, n->header);
-    if (p->call_borrow) xi_call_note(ch, p->call_borrow - 1, &ref, n->head);
+    if (p->call_borrow) xi_call_note(ch, p->call_borrow - 1, ch->group_index, &ref, n->head);
     if (p->borrow) take_block(ch, m, n, p);
     commit(ch, xi_load_relaxed(&ch->group->head_seq) + 1, n->head + 8 + XI_REC_LENGTH(n->header));
     xi_bump(*late ? &ch->group->expired : &ch->received, 1);

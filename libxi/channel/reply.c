@@ -49,14 +49,14 @@ void xi_call_refuse(struct xi_interp *me, const struct xi_call_ref *ref) {
 
 /* --------------------------------------------------- a call that was taken */
 
-void xi_call_note(struct xi_channel *ch, uint32_t borrow, const struct xi_call_ref *ref, uint64_t position) {
+void xi_call_note(struct xi_channel *ch, uint32_t borrow, uint32_t group, const struct xi_call_ref *ref, uint64_t position) {
     struct xi_borrow *b = xi_borrow_at(ch->interp, borrow);
     xi_store_relaxed(&b->block, (uint64_t)ref->slot << 32);
     xi_store_relaxed(&b->position, position);
     xi_store_relaxed(&b->chan_seg, ch->segment);
     xi_store_relaxed(&b->call, ref->index + 1);
     /* Release, so that an entry with a key is whole. Repair reads it after our death. */
-    xi_store_release(&b->key, XI_BORROW_KEY(ref->generation, ch->group_index));
+    xi_store_release(&b->key, XI_BORROW_KEY(ref->generation, group));
 }
 
 void xi_call_taken(struct xi_channel *ch, xi_msg *m, uint32_t borrow, const struct xi_call_ref *ref) {

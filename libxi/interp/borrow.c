@@ -97,7 +97,9 @@ struct xi_borrow *xi_borrow_at(struct xi_interp *me, uint32_t index) {
 void xi_borrow_drop(struct xi_interp *me, uint32_t index) {
     struct xi_borrows *b = &me->borrows;
     /* After the release word, so that a death in between only sets the bit again. Pairs with the broker's look at it. */
-    xi_store_release(&xi_borrow_at(me, index)->key, 0);
+    struct xi_borrow *entry = xi_borrow_at(me, index);
+    xi_store_release(&entry->key, 0);
+    xi_store_relaxed(&entry->call, 0); /* a block's, until it is said to be a call's */
     pthread_mutex_lock(&b->mutex);
     b->free[b->free_count++] = index;
     xi_store_relaxed(&me->own->counters.borrows, xi_load_relaxed(&me->own->counters.borrows) - 1);

@@ -457,6 +457,51 @@ START_TEST(a_request_whose_time_is_over_is_refused) {
 }
 END_TEST
 
+START_TEST(a_request_that_makes_room_for_newer_values_is_refused) {
+    xi_open_opts o = {.capacity = XI_CAPACITY_MIN, .when_full = XI_FULL_DROP};
+    xi_channel *out = open_with(me, XI_OPEN_SEND, o), *in = server();
+    xi_pending p[2];
+    xi_msg m = XI_MSG_INIT;
+    ok(begin(out, 1, 0, &p[0]));
+    ok(begin(out, 2, 9000, &p[1]));
+    for (int i = 0; i < 1000; i++) ok(xi_send_int(out, i, XI_TRY));
+    for (int i = 0; i < 2; i++) fails(XI_E_DIED, xi_call_wait(&p[i], &m, XI_FOREVER));
+    struct one_call c;
+    while (xi_recv(in, &m, XI_TRY) == 0) continue;
+    pthread_t t = start_call(&c, out);
+    for (int i = 0; i < 1000; i++) ok(xi_send_int(out, i, XI_TRY));
+    ended(t, &c, XI_E_DIED);
+    while (xi_recv(in, &m, XI_TRY) == 0) continue;
+    xi_msg_release(&m);
+    nothing_is_out(me);
+    nothing_is_out(you);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+START_TEST(a_group_is_removed_with_requests_in_it) {
+    xi_channel *out = open_with(me, XI_OPEN_SEND, (xi_open_opts){.mode = XI_BROADCAST});
+    xi_channel *in = open_with(you, XI_OPEN_RECV, (xi_open_opts){.group = "servers"}), *other = server();
+    struct one_call c;
+    pthread_t t = start_call(&c, out);
+    ok(xi_group_remove(in, "servers"));
+    ended(t, &c, XI_E_DIED);
+    /* A listener that goes says nothing of the others. */
+    ok(xi_channel_free(in));
+    in = open_with(you, XI_OPEN_RECV, (xi_open_opts){.group = "servers"});
+    t = start_call(&c, out);
+    ok(xi_channel_free(other));
+    xi_msg m = XI_MSG_INIT;
+    ok(xi_recv(in, &m, XI_TRY));
+    ok(reply_with(&m, 7, 0));
+    ended(t, &c, 0);
+    xi_msg_release(&m);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
 START_TEST(a_full_channel_and_nobody_left_to_empty_it) {
     xi_channel *out = open_with(me, XI_OPEN_SEND, (xi_open_opts){.capacity = XI_CAPACITY_MIN}), *in = server();
     while (xi_send_int(out, 1, XI_TRY) == 0) continue;
@@ -645,6 +690,8 @@ int main(void) {
     tcase_add_test(t, a_loan_is_sent_and_replied_with_in_place);
     tcase_add_test(t, values_and_requests_share_a_channel);
     tcase_add_test(t, a_request_whose_time_is_over_is_refused);
+    tcase_add_test(t, a_request_that_makes_room_for_newer_values_is_refused);
+    tcase_add_test(t, a_group_is_removed_with_requests_in_it);
     tcase_add_test(t, a_full_channel_and_nobody_left_to_empty_it);
     tcase_add_test(t, lanes_are_nobodys_business);
     tcase_add_test(t, lanes_go_with_their_interpreters);

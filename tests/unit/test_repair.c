@@ -259,6 +259,30 @@ static void ended_and_released(void) {
     check_released(1, first_number + 7);
 }
 
+/* A request is the next value; the caller sleeps on two bells, one of which a dying broker has claimed. */
+static void a_request(void) {
+    M.values = INLINE_ONLY;
+    m_send(LIVING, 1);
+    M.mail[LIVING].calls[CALL_INDEX] = (uint64_t)CALL_GENERATION << 8 | XI_CALL_WAITING;
+    M.mail[LIVING].calls[CALL_INDEX + 1] = (uint64_t)CALL_GENERATION << 8 | XI_CALL_WAITING;
+    M.mail[LIVING].bells[1].state = XI_BELL_PARKED;
+    M.mail[LIVING].bells[5].state = XI_BELL_NOTIFIED;
+}
+/* Of a caller that has given up: the same word waits for another call. */
+static void an_old_request(void) {
+    a_request();
+    M.mail[LIVING].calls[CALL_INDEX] = (uint64_t)(CALL_GENERATION + 1) << 8 | XI_CALL_WAITING;
+}
+static void serve(void) { m_serve(CONSUMER); }
+static void told_that_it_died(void) {
+    uint64_t died = (uint64_t)CALL_GENERATION << 8 | XI_CALL_DIED;
+    must((M.mail[LIVING].calls[CALL_INDEX] == died) == M.truth.serving);
+    must(M.mail[LIVING].calls[CALL_INDEX + 1] == ((uint64_t)CALL_GENERATION << 8 | XI_CALL_WAITING));
+    if (M.truth.serving) must(M.woken[LIVING][1] > 0 && M.woken[LIVING][5] > 0);
+}
+static void told_nothing(void) {
+    must(M.mail[LIVING].calls[CALL_INDEX] == ((uint64_t)(CALL_GENERATION + 1) << 8 | XI_CALL_WAITING));
+}
 static void leave_set(void) { m_unpark(MEMBER, 1, XI_SIDE_GROUP(0), 11); }
 
 static const struct scenario scenarios[] = {
@@ -282,6 +306,8 @@ static const struct scenario scenarios[] = {
     {"receive, being in a set", CONSUMER, members_of_the_dead, receive_one, NULL},
     {"close beside sets", PRODUCER, members_of_the_dead, close_, NULL},
     {"leave a set", MEMBER, members_of_the_dead, leave_set, NULL},
+    {"serve a call", CONSUMER, a_request, serve, told_that_it_died},
+    {"serve a call that was given up", CONSUMER, an_old_request, serve, told_nothing},
     {"grow", PRODUCER, full_ring, move, NULL},
     {"grow with two groups", MEMBER, two_groups, move_as_member, ended_and_released},
     {"shrink", PRODUCER, grown_little, move, NULL},
