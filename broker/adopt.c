@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "keep.h"
 #include "log.h"
 #include "wire/bounds.h"
 #include "wire/names.h"
@@ -24,10 +25,19 @@
 #include "xidata.h"
 
 struct file {
-    const char *name; /* in /dev/shm, without a slash */
+    const char *name; /* in /dev/shm, without a slash; NULL: a memfd */
+    int fd;           /* of a memfd; else -1 */
     uint64_t epoch;
     uint32_t number;
 };
+
+/* Calls `fn` for everything but the registry that a keeper has handed on. */
+static void each_kept(struct world *w, void (*fn)(struct world *w, const struct file *file)) {
+    uint32_t count;
+    const struct kept *kept = keep_found(&count);
+    for (uint32_t i = 0; i < count; i++)
+        if (kept[i].number) fn(w, &(struct file){NULL, kept[i].fd, (uint32_t)w->epoch, kept[i].number});
+}
 
 /* Calls `fn` for every segment file of this namespace but the registry. Returns how many there were. */
 static uint32_t each_file(struct world *w, void (*fn)(struct world *w, const struct file *file)) {
@@ -37,7 +47,7 @@ static uint32_t each_file(struct world *w, void (*fn)(struct world *w, const str
     while (dir && (e = readdir(dir))) {
         uid_t uid;
         char ns[32];
-        struct file file = {.name = e->d_name};
+        struct file file = {.name = e->d_name, .fd = -1};
         if (!xi_shm_name_parse(file.name, &uid, ns, &file.epoch, &file.number)) continue;
         if (uid != w->uid || strcmp(ns, w->ns) != 0 || !file.number) continue;
         fn(w, &file);
@@ -63,23 +73,25 @@ static void learn(struct world *w, const struct file *file) {
     char name[XI_SHM_NAME_MAX];
     struct xi_segment head = {0};
     struct stat st = {0};
-    int fd = -1;
+    int fd = file->fd;
     world_name(w, name, file->number);
-    bool ours = file->epoch == (uint32_t)w->epoch && xi_segment_open(name, true, &fd) == 0;
+    bool ours = file->epoch == (uint32_t)w->epoch && (fd >= 0 || xi_segment_open(name, true, &fd) == 0);
     ours = ours && fstat(fd, &st) == 0 && pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head;
     ours = ours && head.magic == XI_LAYOUT_MAGIC && head.version == XI_LAYOUT_VERSION && head.epoch == w->epoch &&
            head.number == file->number && head.size == (uint64_t)st.st_size && head.size >= XI_PAGE &&
-           head.kind > XI_SEG_REGISTRY && head.kind <= XI_SEG_ACKS && head.owner < XI_MAX_INTERPS;
+           head.kind > XI_SEG_REGISTRY && head.kind <= XI_SEG_OPENED && head.owner < XI_MAX_INTERPS;
     /* Of a ring `gone` may have been said in doubt: see world_ring_idle(). */
     ours = ours && (head.kind == XI_SEG_RING || !xi_load_relaxed(&head.gone));
     uint64_t channel = 0;
     if (ours && head.kind == XI_SEG_RING)
         ours = pread(fd, &channel, sizeof channel, offsetof(struct xi_ring_head, chan_id)) == (ssize_t)sizeof channel;
-    if (fd >= 0) close(fd);
+    if (fd >= 0 && (!ours || file->name)) close(fd);
     if (ours)
-        world_know(w, file->number, head.kind, head.owner, head.size, -1)->channel = channel;
-    else
+        world_know(w, file->number, head.kind, head.owner, head.size, file->fd)->channel = channel;
+    else if (file->name)
         remove_file(file->name);
+    else
+        keep_drop(file->number);
 }
 
 static struct seg *known(const struct world *w, uint32_t number, uint32_t kind) {
@@ -108,8 +120,13 @@ static const char *registry_fault(const struct world *w, const struct stat *file
 static int open_registry(struct world *w) {
     char name[XI_SHM_NAME_MAX];
     struct stat st;
+    uint32_t count;
+    const struct kept *kept = keep_found(&count);
     world_name(w, name, 0);
-    int rc = xi_segment_open(name, true, &w->registry_fd);
+    for (uint32_t i = 0; i < count; i++)
+        if (kept[i].number == 0) w->registry_fd = kept[i].fd;
+    w->memfd = w->registry_fd >= 0;
+    int rc = w->memfd ? 0 : xi_segment_open(name, true, &w->registry_fd);
     if (rc == XI_E_NOENT) return 0;
     if (rc) return rc;
     if (fstat(w->registry_fd, &st) != 0) return xi_fail_errno(errno, "fstat of the registry");
@@ -182,11 +199,9 @@ static bool belongs(struct world *w, const struct state *st, const struct seg *s
 
 /* Segment heads name a slot and an id: the slot may have another tenant by now. */
 static bool head_names(struct world *w, const struct state *st, const struct seg *s) {
-    char name[XI_SHM_NAME_MAX];
     struct xi_segment head;
     int fd;
-    world_name(w, name, s->number);
-    if (xi_segment_open(name, false, &fd) != 0) return false;
+    if (world_open(w, s->number, false, &fd) != 0) return false;
     bool same = pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head && head.owner_id == st->interps[s->slot].id;
     close(fd);
     return same;
@@ -197,18 +212,20 @@ static bool is_channels(const struct seg *s) {
     return s->kind == XI_SEG_CHANNEL || s->kind == XI_SEG_ACKS || s->kind == XI_SEG_RING;
 }
 
+static bool is_brokers(const struct seg *s) { return s->kind == XI_SEG_OPENED && s->number == OPENED_NUMBER; }
+
 static void adopt_owned(struct world *w, struct state *st, const uint64_t *numbers, uint32_t count) {
     for (int pass = 0; pass < 2; pass++) /* removing an arena makes its release words nobody's */
         for (uint32_t i = 0; i < count; i++) {
             uint64_t *found = table_find(&w->segs, numbers[i]);
             struct seg *s = found ? (struct seg *)(uintptr_t)*found : NULL;
-            if (s && !is_channels(s) && (!belongs(w, st, s) || !head_names(w, st, s)))
+            if (s && !is_channels(s) && !is_brokers(s) && (!belongs(w, st, s) || !head_names(w, st, s)))
                 world_remove(w, s->number, true);
         }
     for (uint32_t i = 0; i < count; i++) {
         uint64_t *found = table_find(&w->segs, numbers[i]);
         struct seg *s = found ? (struct seg *)(uintptr_t)*found : NULL;
-        if (!s || is_channels(s) || s->kind == XI_SEG_RELEASE) continue;
+        if (!s || is_channels(s) || is_brokers(s) || s->kind == XI_SEG_RELEASE) continue;
         struct held h = {s->number, s->kind, s->size,
                          s->size + (s->kind == XI_SEG_ARENA ? XI_RELEASE_SIZE(s->size) : 0)};
         state_adopt_segment(st, s->slot, &h);
@@ -291,11 +308,9 @@ static void adopt_ring(struct world *w, struct state *st, const struct seg *s) {
 static void adopt_acks(struct world *w, struct state *st, const struct seg *s) {
     struct part p = {.number = s->number, .kind = s->kind, .size = s->size, .uid = w->uid};
     struct xi_acks head;
-    char name[XI_SHM_NAME_MAX];
     uint64_t window;
     int fd;
-    world_name(w, name, s->number);
-    if (xi_segment_open(name, false, &fd) != 0) return;
+    if (world_open(w, s->number, false, &fd) != 0) return;
     bool read = pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head;
     close(fd);
     int64_t index = read ? channel_in(st, head.chan_seg) : -1;
@@ -321,6 +336,27 @@ static void remove_strays(struct world *w, const struct state *st, const uint64_
         struct seg *s = found ? (struct seg *)(uintptr_t)*found : NULL;
         if (s && is_channels(s) && !table_find(&st->segments, numbers[i])) world_remove(w, s->number, true);
     }
+}
+
+/* ---- who has opened what, in a namespace that is open to other users ---- */
+
+static int map_opened(struct world *w) {
+    if (!(w->registry->flags & XI_NS_OPEN)) return 0;
+    struct seg *s = known(w, OPENED_NUMBER, XI_SEG_OPENED);
+    if (!s || s->size != sizeof(struct xi_opened))
+        return xi_fail(XI_E_CORRUPT, "it is not known what the interpreters of this open namespace have opened");
+    return world_map_opened(w, s->fd);
+}
+
+static void adopt_opened(struct world *w, struct state *st) {
+    for (uint32_t slot = 1; w->opened && slot < XI_MAX_INTERPS; slot++)
+        for (uint32_t i = 0; st->interps[slot].life != INTERP_FREE && i < XI_MAX_CHANNELS; i++) {
+            uint32_t rights = world_opened(w, slot, i);
+            if (rights && i < st->chan_capacity && st->chans[i].id)
+                state_adopt_opened(st, slot, i, rights);
+            else if (rights)
+                world_forget_opened(w, st, i);
+        }
 }
 
 /* ---- */
@@ -358,7 +394,11 @@ int world_adopt(struct world *w, const char *ns, uid_t uid, struct state *st) {
         world_blank(w, ns, uid);
         return remove_leftovers(w) ? 2 : 0;
     }
-    (void)each_file(w, learn);
+    if (w->memfd)
+        each_kept(w, learn);
+    else
+        (void)each_file(w, learn);
+    if ((rc = map_opened(w)) != 0) return rc;
     uint32_t count = 0;
     uint64_t *numbers = memory_or_die(NULL, w->segs.count + 1u, sizeof *numbers), key, value;
     for (uint32_t at = 0; table_next(&w->segs, &at, &key, &value);) numbers[count++] = key;
@@ -369,6 +409,7 @@ int world_adopt(struct world *w, const char *ns, uid_t uid, struct state *st) {
     adopt_channels(w, st);
     adopt_parts(w, st, numbers, count);
     remove_strays(w, st, numbers, count);
+    adopt_opened(w, st);
     free(numbers);
     return 1;
 }

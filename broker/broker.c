@@ -592,7 +592,10 @@ int broker_init(struct broker *b, const struct broker_options *options) {
     sign_registry(b, adopted == 1);
     if (adopted != 1) return 0;
     b->joined_once = true;
-    if (options->memfd) log_line("the namespace exists with named segments, and keeps them: --memfd is for new ones");
+    if (options->open && !b->world.memfd)
+        return xi_fail(XI_E_ACCESS, "the namespace exists and is private: let its interpreters leave, or remove it with "
+                       "xi doctor --fix, and then open a new one");
+    if (options->memfd && !b->world.memfd) log_line("the namespace exists with named segments, and keeps them: --memfd is for new ones");
     log_line("adopted namespace \"%s\" (life %u): %u interpreters, %u gone whose values wait, %u channels, %llu bytes",
              options->ns, xi_load_relaxed(&b->world.registry->broker_life), b->state.live, b->state.orphans,
              b->state.chan_count, (unsigned long long)b->state.bytes);

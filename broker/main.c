@@ -19,6 +19,7 @@
 
 #include "broker.h"
 #include "error.h"
+#include "keep.h"
 #include "log.h"
 #include "start.h"
 #include "wire/names.h"
@@ -43,8 +44,8 @@ static const char usage[] =
     "      --foreground        with --auto: stay in the foreground\n"
     "      --ready-fd N        write \"ready\" or \"busy\" (another broker serves it) to descriptor N when that is "
     "known\n"
-    "      --memfd             segments without names, sealed: only the broker hands them out (a new one cannot adopt "
-    "them)\n"
+    "      --memfd             segments without names, sealed: only the broker hands them out. Two processes then: one\n"
+    "                          that keeps them, and the broker, which the first starts again when it is killed\n"
     "      --open-to WHO       let other users join: USER or @GROUP (names or numbers), or * for everybody; several with\n"
     "                          commas. They name this namespace USER/NAME. Channels stay their makers' alone unless made\n"
     "                          open. Implies --memfd\n"
@@ -272,26 +273,51 @@ static int start_sockets(const struct options *o, int fds[2], bool *stale) {
     return fds[1];
 }
 
-static int serve(struct options *o, int lock_fd) {
+/* What a broker has open before it begins. With memfds a keeper has it too, and hands it to the next. */
+struct ground {
+    struct options *options;
+    int lock_fd, listen_fd[2];
+    bool stale; /* there was a socket already */
+};
+
+static int serve(void *context) {
     static struct broker broker;
-    bool stale = false;
+    struct ground *g = context;
+    struct options *o = g->options;
     int signal_fd = signals_open(o->foreground);
-    int listen_fd[2] = {-1, -1};
-    int rc = signal_fd < 0 ? signal_fd : start_sockets(o, listen_fd, &stale);
-    if (rc == 0 && (rc = broker_init(&broker, &o->broker)) != 0) /* what could not be taken over is left to a broker that can */
+    int rc = signal_fd < 0 ? signal_fd : broker_init(&broker, &o->broker);
+    if (rc) { /* what could not be taken over is left to a broker that can */
         remove_sockets(o);
-    if (rc) return failed(o, rc);
-    if (stale && !broker.found)
+        return failed(o, rc);
+    }
+    if (g->stale && !broker.found)
         log_line("an earlier broker of this namespace ended without a word and left nothing to adopt; starting afresh");
-    run(o, &broker, listen_fd, signal_fd);
+    run(o, &broker, g->listen_fd, signal_fd);
     remove_sockets(o);
     broker_deinit(&broker);
     for (int i = 0; i < 2; i++)
-        if (listen_fd[i] >= 0) close(listen_fd[i]);
+        if (g->listen_fd[i] >= 0) close(g->listen_fd[i]);
     start_remove_lock(o->broker.ns);
-    close(lock_fd);
+    close(g->lock_fd);
     close(signal_fd);
     return 0;
+}
+
+/* The broker tells whoever waits that it is ready; nobody else does. */
+static void leave_it_to_the_broker(void *context) {
+    struct ground *g = context;
+    if (g->options->ready_fd >= 0) close(g->options->ready_fd);
+    g->options->ready_fd = -1;
+    g->stale = false;
+}
+
+static int begin(struct options *o, int lock_fd) {
+    struct ground g = {.options = o, .lock_fd = lock_fd, .listen_fd = {-1, -1}};
+    int rc = start_sockets(o, g.listen_fd, &g.stale);
+    if (rc) return failed(o, rc);
+    if (!o->broker.memfd) return serve(&g);
+    int signal_fd = signals_open(o->foreground);
+    return signal_fd < 0 ? failed(o, signal_fd) : keep_run(serve, leave_it_to_the_broker, &g, signal_fd);
 }
 
 int main(int argc, char **argv) {
@@ -311,5 +337,5 @@ int main(int argc, char **argv) {
         return 0;
     }
     if (lock_fd < 0) return failed(&o, lock_fd);
-    return serve(&o, lock_fd);
+    return begin(&o, lock_fd);
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "keep.h"
 #include "log.h"
 #include "wire/bounds.h"
 #include "wire/names.h"
@@ -156,8 +157,13 @@ static uint64_t draw_epoch(void) {
     return epoch;
 }
 
-/* Numbers of segments begin at 2, and go up by two. */
-#define OPENED_NUMBER 1u
+int world_map_opened(struct world *w, int fd) {
+    struct xi_expect expect = {XI_SEG_OPENED, OPENED_NUMBER, w->epoch};
+    struct xi_map map;
+    int rc = xi_segment_map(fd, true, false, &expect, &map);
+    if (rc == 0) w->opened = map.base;
+    return rc;
+}
 
 static int make_opened(struct world *w) {
     struct xi_segment head = {.magic = XI_LAYOUT_MAGIC,
@@ -166,14 +172,11 @@ static int make_opened(struct world *w) {
                               .epoch = w->epoch,
                               .size = sizeof(struct xi_opened),
                               .number = OPENED_NUMBER};
-    struct xi_expect expect = {XI_SEG_OPENED, OPENED_NUMBER, w->epoch};
     int fd, rc = xi_segment_make(NULL, &head, &fd);
     if (rc) return rc;
-    struct seg *s = world_know(w, OPENED_NUMBER, XI_SEG_OPENED, 0, head.size, fd);
-    struct xi_map map;
-    rc = xi_segment_map(s->fd, true, false, &expect, &map);
-    if (rc == 0) w->opened = map.base;
-    return rc;
+    world_know(w, OPENED_NUMBER, XI_SEG_OPENED, 0, head.size, fd);
+    keep_hold(OPENED_NUMBER, fd);
+    return world_map_opened(w, fd);
 }
 
 int world_create(struct world *w, const char *ns, uid_t uid, bool memfd, const struct xi_access *open_to) {
@@ -189,6 +192,7 @@ int world_create(struct world *w, const char *ns, uid_t uid, bool memfd, const s
     world_name(w, name, 0);
     int rc = xi_segment_make(memfd ? NULL : name, &head, &w->registry_fd);
     if (rc == 0) rc = world_map_registry(w);
+    if (rc == 0 && memfd) keep_hold(0, w->registry_fd);
     if (rc == 0 && open_to) rc = make_opened(w);
     if (rc) return rc;
     w->registry_size = head.size;
@@ -258,14 +262,15 @@ static int make_segment(struct world *w, uint32_t number, uint32_t kind, uint32_
     const char *named = w->memfd ? NULL : name;
     int rc = kind == XI_SEG_RING ? xi_segment_make_sparse(named, &head, fd) : xi_segment_make(named, &head, fd);
     if (rc) return rc;
-    int keep = -1;
-    if (w->memfd && (keep = fcntl(*fd, F_DUPFD_CLOEXEC, 3)) < 0) {
+    int own = -1;
+    if (w->memfd && (own = fcntl(*fd, F_DUPFD_CLOEXEC, 3)) < 0) {
         rc = xi_fail_errno(errno, "cannot keep a segment's descriptor");
         close(*fd);
         *fd = -1;
         return rc;
     }
-    world_know(w, number, kind, slot, size, keep);
+    world_know(w, number, kind, slot, size, own);
+    if (own >= 0) keep_hold(number, own);
     return 0;
 }
 
@@ -451,6 +456,7 @@ void world_remove(struct world *w, uint32_t number, bool empty_it) {
         xi_segment_remove(w->memfd ? NULL : name, s->fd);
     else if (!w->memfd)
         shm_unlink(name);
+    if (w->memfd) keep_drop(number);
     forget(w, s);
 }
 
@@ -504,6 +510,10 @@ void world_clear_channel(struct world *w, uint32_t index) {
 
 void world_note_opened(struct world *w, uint32_t slot, uint32_t index, uint32_t rights) {
     if (w->opened) xi_or_full(&w->opened->word[slot][OPENED_WORD(index)], (uint64_t)rights << OPENED_SHIFT(index));
+}
+
+uint32_t world_opened(const struct world *w, uint32_t slot, uint32_t index) {
+    return (uint32_t)(xi_load_relaxed(&w->opened->word[slot][OPENED_WORD(index)]) >> OPENED_SHIFT(index)) & XI_ACCESS_BOTH;
 }
 
 void world_forget_opened(struct world *w, const struct state *st, uint32_t index) {

@@ -58,7 +58,7 @@ int world_create(struct world *w, const char *ns, uid_t uid, bool memfd, const s
 /*
  * Takes over the namespace of a dead broker into `st`, removing what nobody owns. 1: adopted; 0: there is nothing;
  * 2: nothing that can be adopted (the reason is logged, the leftovers are removed); after either, create one. Negative:
- * an error that create would meet too. Namespaces of memfds cannot be adopted: they ended with their broker.
+ * an error that create would meet too. A namespace of memfds is there if a keeper has handed it on (keep.h).
  */
 int world_adopt(struct world *w, const char *ns, uid_t uid, struct state *st);
 /* Removes everything of the namespace from /dev/shm. Segments of living interpreters are unlinked, not emptied. */
@@ -90,6 +90,7 @@ void world_ring_callers(struct world *w, const struct state *st, uint32_t index)
 void world_clear_channel(struct world *w, uint32_t index);
 /* What interpreters have opened, for a broker that comes after this one. */
 void world_note_opened(struct world *w, uint32_t slot, uint32_t index, uint32_t rights);
+uint32_t world_opened(const struct world *w, uint32_t slot, uint32_t index);
 void world_forget_opened(struct world *w, const struct state *st, uint32_t index);
 void world_set_slot(struct world *w, uint32_t slot, enum xi_slot_state state);
 /* Sets the flag in the mailbox of `slot` and rings whoever of it sleeps. */
@@ -114,6 +115,8 @@ void world_trim(struct world *w);
 struct seg *world_know(struct world *w, uint32_t number, uint32_t kind, uint32_t slot, uint64_t size, int fd);
 int world_map(struct world *w, struct seg *s);
 int world_map_registry(struct world *w);
+#define OPENED_NUMBER 1u /* of the XI_SEG_OPENED; others begin at 2, and go up by two */
+int world_map_opened(struct world *w, int fd);
 void world_name(const struct world *w, char *out, uint32_t number);
 
 #endif

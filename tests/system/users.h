@@ -52,12 +52,26 @@ static inline void make_place(void) {
     setenv("XI_OPEN_DIR", place, 1);
 }
 
+/* What still runs the program that lies in the place, after a test that failed. */
+static inline void kill_strays(void) {
+    DIR *proc = opendir("/proc");
+    for (struct dirent *e; proc && (e = readdir(proc));) {
+        char path[300], exe[256];
+        pid_t pid = (pid_t)atoi(e->d_name);
+        snprintf(path, sizeof path, "/proc/%s/exe", e->d_name);
+        ssize_t n = pid > 0 ? readlink(path, exe, sizeof exe - 1) : -1;
+        if (n > 0 && strncmp(exe, place, strlen(place)) == 0) (void)kill(pid, SIGKILL);
+    }
+    if (proc) closedir(proc);
+}
+
 /* Makes the place, runs `body` in it, and removes the place however that ends. The status of the whole test. */
 static inline int run_in_place(body_fn body) {
     char command[128];
     skip_unless_root();
     make_place();
     int status = reap(spawn(body, NULL));
+    kill_strays();
     snprintf(command, sizeof command, "rm -rf -- '%s'", place);
     bool removed = system(command) == 0;
     if (!removed) fprintf(stderr, "%s is left over\n", place);
