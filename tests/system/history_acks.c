@@ -196,7 +196,7 @@ static void check_story(struct acks *k, const struct story *s) {
         if (m->kind == H_ACK && m->end != H_OPEN && m->result == XI_E_STALE) check_stale(k, s, m, &e);
         if (m->kind == H_DEAD) check_dead(k, s, m, &e);
     }
-    if (e.acked || e.dead || e.perhaps || !drained || ++k->unfinished <= k->g->vanished) return;
+    if (e.acked || e.dead || e.perhaps || !drained || ++k->unfinished <= k->g->vanished + k->g->expired) return;
     h_say(k->c, H_NOT_ACKED,
           "%s: %s was delivered %u times, and neither acknowledged nor found among the dead letters "
           "(%llu vanished)",

@@ -28,14 +28,13 @@ static size_t encode(void *buffer, size_t capacity, uint64_t id, size_t padding)
     return (size_t)size;
 }
 
-/* The id of a value, each byte of which has been looked at. */
-static uint64_t decode(const void *data, size_t size) {
-    xi_cursor c, children;
+/* The id of a value, each byte of which is looked at. */
+static uint64_t id_of(const xi_value *tuple) {
+    xi_cursor children;
     xi_value v;
     int64_t id = 0;
-    xi_cursor_init(&c, data, size);
-    expect(xi_next(&c, &v) == 1 && v.tag == XI_TUPLE, "what came is no tuple");
-    must(xi_enter(&v, &children));
+    expect(tuple->tag == XI_TUPLE, "what came is no tuple");
+    must(xi_enter(tuple, &children));
     expect(xi_next(&children, &v) == 1, "an empty tuple");
     must(xi_get_int(&v, &id));
     expect(xi_next(&children, &v) == 1 && v.tag == XI_BYTES, "no padding");
@@ -45,6 +44,14 @@ static uint64_t decode(const void *data, size_t size) {
         expect(p[i] == should, "byte %zu of %zu of value %u:%llu is %02x, not %02x", i, v.length, H_ACTOR(id),
                (unsigned long long)H_NUMBER(id), p[i], should);
     return (uint64_t)id;
+}
+
+static uint64_t decode(const xi_msg *m) {
+    xi_cursor c;
+    xi_value v;
+    xi_cursor_init(&c, m->data, m->size);
+    expect(xi_next(&c, &v) == 1, "a message without a value");
+    return id_of(&v);
 }
 
 static size_t draw_padding(uint64_t *r) {
@@ -78,8 +85,14 @@ static xi_interp *join(const char *name) {
 }
 
 static xi_channel *open_handle(xi_interp *me, uint32_t flags, const char *group) {
-    xi_open_opts opts = {
-        .mode = plan.mode, .flags = flags, .capacity = plan.capacity, .group = group, .ttl_ns = plan.ttl_ns};
+    xi_open_opts opts = {.mode = plan.mode,
+                         .flags = flags,
+                         .capacity = plan.capacity,
+                         .group = group,
+                         .ttl_ns = plan.ttl_ns,
+                         .grow = plan.grow,
+                         .values = plan.most,
+                         .when_full = plan.when_full};
     if (plan.need_peer && flags & XI_OPEN_RECV) opts.flags |= XI_OPEN_NEED_PEER;
     return open_with(me, "history", &opts);
 }
@@ -201,7 +214,7 @@ static void produce(struct work *k) {
 static void let_go(struct work *k, uint32_t turn) {
     for (uint32_t i = 0; i < k->held_count[turn]; i++) {
         xi_msg *m = &k->held[turn][i];
-        expect(!xi_msg_borrowed(m) || decode(m->data, m->size) == k->held_id[turn][i], "a borrowed value changed");
+        expect(!xi_msg_borrowed(m) || decode(m) == k->held_id[turn][i], "a borrowed value changed");
         xi_msg_release(m);
     }
     k->held_count[turn] = 0;
@@ -211,6 +224,7 @@ static void let_go(struct work *k, uint32_t turn) {
 static bool receive(struct work *k, uint32_t h, uint32_t most, int64_t timeout) {
     uint32_t turn = k->turn++ % HOLD, counts[BATCH] = {0};
     let_go(k, turn);
+    if (!h_has_room(H, k->actor, EVENTS / 2)) timeout = MS; /* rather than a million attempts */
     uint32_t e = h_begin(H, k->actor,
                          (struct h_event){.kind = H_RECEIVE,
                                           .channel = (uint8_t)channel,
@@ -227,8 +241,9 @@ static bool receive(struct work *k, uint32_t h, uint32_t most, int64_t timeout) 
         return n != XI_E_CLOSED;
     }
     k->held_count[turn] = most == 1 ? 1 : (uint32_t)n;
-    for (uint32_t i = 0; i < k->held_count[turn]; i++)
-        k->held_id[turn][i] = decode(k->held[turn][i].data, k->held[turn][i].size);
+    for (uint32_t i = 0; i < k->held_count[turn]; i++) {
+        k->held_id[turn][i] = decode(&k->held[turn][i]);
+    }
     h_took(H, k->actor, e, end, k->held_id[turn], counts, k->held_count[turn]);
     atomic_fetch_add(&S->received, k->held_count[turn]);
     return true;
@@ -249,11 +264,11 @@ static void open_groups(struct work *k) {
 /* Receives for all its groups until each is drained. One that has several never waits long for one of them. */
 static void receive_in_turn(struct work *k) {
     bool over[SERVED] = {false};
-    for (uint32_t left = k->handles; left;) {
-        uint32_t h = below(&k->random, k->handles);
+    uint32_t left = k->handles;
+    for (uint32_t h = 0; left; h = (h + 1) % k->handles) {
         if (over[h]) continue;
-        int64_t timeout = left > 1 ? below(&k->random, 200000) : draw_timeout(&k->random);
-        if (timeout == XI_TRY && !h_has_room(H, k->actor, EVENTS / 2)) timeout = 10 * MS;
+        int64_t timeout = draw_timeout(&k->random);
+        if (left > 1) timeout = one_in(&k->random, 4 * left) ? below(&k->random, 200000) : XI_TRY;
         over[h] = !receive(k, h, 1 + below(&k->random, plan.batch), timeout);
         left -= over[h];
         maybe_rest(k);
@@ -391,7 +406,6 @@ void keep(uint32_t actor) {
     uint32_t e = h_begin(H, actor, (struct h_event){.kind = H_CLOSE, .channel = (uint8_t)channel, .group = H_NO_GROUP});
     must(xi_close(ch));
     h_end(H, actor, e, 0);
-    atomic_store(&S->closed, true);
     await(atomic_load(&S->finish), "the parent has gone");
     if (plan.mode == XI_QUEUE) read_group(me, default_group, NULL);
     for (uint32_t i = 0; i < plan.named; i++) read_group(me, named_group[i], group_name(name, i));

@@ -39,7 +39,7 @@ static void draw_consumers(uint64_t *r, uint32_t consumers) {
 }
 
 /* Values that were sent may be received by nobody. */
-static bool may_lose(void) { return plan.ttl_ns || plan.own_ttl; }
+static bool may_lose(void) { return plan.ttl_ns || plan.own_ttl || plan.when_full == XI_FULL_DROP; }
 
 static uint32_t draw_named(uint64_t *r) {
     if (plan.mode == XI_QUEUE) return one_in(r, 5) ? 1 + below(r, 3) : 0;
@@ -69,14 +69,18 @@ static void draw_plan(uint64_t seed) {
     if (one_in(&r, 5)) plan.ttl_ns = 100000 + below(&r, one_in(&r, 2) ? 2000000 : 40000000);
     plan.own_ttl = one_in(&r, 6);
     plan.sets = one_in(&r, 3);
+    if (one_in(&r, 5)) plan.grow = plan.capacity << (1 + below(&r, 6));
+    if (one_in(&r, 5)) plan.most = 1 + below(&r, one_in(&r, 2) ? 4 : 300);
+    if (one_in(&r, 4)) plan.when_full = one_in(&r, 2) ? XI_FULL_FAIL : XI_FULL_DROP;
     plan.need_peer = one_in(&r, 4);
     plan.values = 12000 / (1 + plan.named / 4) + 500;
+    draw_consumers(&r, consumers);
+    if (plan.most && plan.most <= 4 && plan.values > 1500) plan.values = 1500;
     if (plan.mode == XI_QUEUE && plan.named == 0 && !plan.kill && !may_lose() && one_in(&r, 2)) {
         plan.lockstep = plan.patient = true;
         plan.values = 800;
         plan.rests = 0;
     }
-    draw_consumers(&r, consumers);
     for (uint32_t i = 0; i < producers; i++)
         plan.worker[plan.workers++] = (struct worker){.producer = true, .process = below(&r, plan.processes)};
 }
@@ -149,6 +153,8 @@ static void look_after(void) {
     int64_t now = now_ns();
     if (now - R.last_look > R.longest_gap) R.longest_gap = now - R.last_look;
     R.last_look = now;
+    expect(waitpid(R.keeper, NULL, WNOHANG) == 0, "the keeper has gone; XI_TEST_SEED=%llu",
+           (unsigned long long)plan.seed);
     for (uint32_t i = 0; i < plan.processes; i++) {
         int status;
         if (R.pid[i] == 0 || waitpid(R.pid[i], &status, WNOHANG) != R.pid[i]) continue;
@@ -205,6 +211,7 @@ static void prepare(void) {
     S = shared_memory(sizeof *S);
     H = h_new(ACTORS, EVENTS);
     channel = h_add_channel(H, "history");
+    H->channel[channel].values = plan.most;
     default_group = h_add_group(H, channel, "default");
     H->group[default_group].from_start = plan.mode == XI_QUEUE;
     for (uint32_t i = 0; i < plan.named; i++) named_group[i] = h_add_group(H, channel, group_name(name, i));
@@ -212,7 +219,7 @@ static void prepare(void) {
     R.begun = now_ns();
 }
 
-static void describe(const struct h_report *report) {
+static void describe(void) {
     printf("XI_TEST_SEED=%llu: %s, %u named groups, %u workers in %u processes, %llu KiB, batch %u",
            (unsigned long long)plan.seed, plan.mode == XI_QUEUE ? "queue" : "broadcast", plan.named, plan.workers,
            plan.processes, (unsigned long long)plan.capacity / 1024, plan.batch);
@@ -229,14 +236,14 @@ static void describe(const struct h_report *report) {
         {plan.patient, "patient"},
         {plan.ttl_ns || plan.own_ttl, "values expire"},
         {plan.sets, "sets"},
+        {plan.grow > 0, "growing"},
+        {plan.most > 0, "bounded"},
+        {plan.when_full == XI_FULL_FAIL, "full fails"},
+        {plan.when_full == XI_FULL_DROP, "full drops"},
     };
     for (size_t i = 0; i < sizeof traits / sizeof *traits; i++)
         if (traits[i].is) printf(", %s", traits[i].what);
-    uint64_t gone = 0;
-    for (uint32_t g = 0; g < H->groups; g++) gone += H->group[g].dropped + H->group[g].expired;
-    printf(": %llu values, %llu events, %llu dropped or expired, %u kills, %.2f s\n",
-           (unsigned long long)report->values, (unsigned long long)report->events, (unsigned long long)gone, R.kills,
-           (double)(now_ns() - R.begun) / 1e9);
+    fflush(stdout);
 }
 
 static void judge(void) {
@@ -244,7 +251,10 @@ static void judge(void) {
     /* Who looks every millisecond and found itself stopped for so long cannot tell a lost wake from a busy machine. */
     H->patience = R.longest_gap < 100 * MS ? PATIENCE : 0;
     h_check(H, &report);
-    describe(&report);
+    uint64_t gone = 0;
+    for (uint32_t g = 0; g < H->groups; g++) gone += H->group[g].dropped + H->group[g].expired;
+    printf(": %llu values, %llu events, %llu dropped or expired, %u kills, %.2f s\n", (unsigned long long)report.values,
+           (unsigned long long)report.events, (unsigned long long)gone, R.kills, (double)(now_ns() - R.begun) / 1e9);
     fflush(stdout);
     if (report.count == 0) return;
     fprintf(stderr, "%llu violations:\n%sXI_TEST_SEED=%llu repeats the run\n", (unsigned long long)report.count,
@@ -255,6 +265,7 @@ static void judge(void) {
 static void run(uint64_t seed) {
     uint64_t r = seed ^ 0x5bd1e995;
     draw_plan(seed);
+    describe();
     prepare();
     uint32_t keeper = new_actor();
     fflush(NULL);
