@@ -23,6 +23,12 @@ static struct xi_group *find(const struct xi_channel *ch, const char name[32], u
     return NULL;
 }
 
+/* What the slot's earlier groups counted is not this one's. */
+static void forget_counts(struct xi_group *g) {
+    xi_a64 *const counts[] = {&g->corrupt, &g->redelivered, &g->dropped, &g->expired, &g->dead, &g->acked};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) xi_store_relaxed(counts[i], 0);
+}
+
 static struct xi_group *make(struct xi_channel *ch, const char name[32], bool own, uint32_t *index) {
     struct xi_chan *c = ch->chan;
     uint64_t active = xi_load_relaxed(&c->active);
@@ -30,6 +36,7 @@ static struct xi_group *make(struct xi_channel *ch, const char name[32], bool ow
         struct xi_group *g = &c->groups[i];
         if (active >> i & 1 || xi_load_relaxed(&g->state) == XI_GROUP_ENDING) continue;
         memcpy(g->name, name, 32);
+        forget_counts(g);
         xi_store_relaxed(&g->owner, own ? ch->interp->slot : 0);
         xi_store_relaxed(&g->owner_id, own ? (uint64_t)ch->interp->id : 0);
         uint64_t seq = xi_load_relaxed(&c->tail_seq);

@@ -142,6 +142,26 @@ START_TEST(a_channel_has_a_time_of_its_own) {
 }
 END_TEST
 
+/* Also where its slot was another group's before. */
+START_TEST(a_new_group_has_counted_nothing) {
+    xi_open_opts opts = {.mode = XI_BROADCAST, .ttl_ns = MS};
+    xi_channel *out, *in;
+    ok(xi_open(me, "ttl", &(xi_open_opts){.mode = XI_BROADCAST, .flags = XI_OPEN_SEND, .ttl_ns = MS}, &out));
+    xi_msg m = XI_MSG_INIT;
+    for (int i = 0; i < 2; i++) {
+        ok(xi_open(you, "ttl", &opts, &in));
+        ck_assert_uint_eq(in->group_index, 0);
+        ck_assert_uint_eq(expired(in), 0);
+        ok(xi_send_int(out, 1, XI_TRY));
+        pass_time(2 * MS);
+        fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
+        ck_assert_uint_eq(expired(in), 1);
+        ok(xi_channel_free(in));
+    }
+    ok(xi_channel_free(out));
+}
+END_TEST
+
 START_TEST(values_that_expire_give_room_and_blocks_back) {
     xi_open_opts opts = {.capacity = XI_CAPACITY_MIN};
     xi_channel *out = open_queue(me, &opts), *in = open_queue(you, NULL);
@@ -188,6 +208,7 @@ int main(void) {
     tcase_add_loop_test(t, what_is_late_is_skipped_what_is_not_comes, 0, 4);
     tcase_add_test(t, batches_skip_what_is_late);
     tcase_add_test(t, a_channel_has_a_time_of_its_own);
+    tcase_add_test(t, a_new_group_has_counted_nothing);
     tcase_add_test(t, values_that_expire_give_room_and_blocks_back);
     tcase_add_test(t, a_receiver_waits_on_when_all_is_late);
     suite_add_tcase(s, t);
