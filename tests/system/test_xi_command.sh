@@ -62,7 +62,7 @@ has "--version names the version" "$out" "xi 0."
 status "without command: usage" 2 "$xi"
 has "usage lists the commands" "$err" "xi doctor"
 status "help" 0 "$xi" help
-for c in ls send recv close rm group run doctor broker; do
+for c in ls send recv call close rm group run doctor broker; do
     status "help $c" 0 "$xi" help $c
     has "help $c has an example" "$out" "example"
 done
@@ -230,6 +230,30 @@ sleep 0.06
 status "what is left of them" 0 "$xi" recv -t 0 mortal
 is "expired values are not received" "$out" 3
 status "nobody left who sends" 0 "$xi" recv --need-peer mortal
+
+# ---- request and reply
+
+answer=${XI_BUILD:-build}/tests/answer
+status "call without a channel" 1 "$xi" call nobody 1
+status "call with a bad value" 2 "$xi" call nobody '[1,'
+has "call with a bad value: where" "$err" "column 4"
+status "call without a value" 2 "$xi" call nobody
+timeout 20 "$answer" echo & p1=$!
+until_true "'$xi' ls | grep -q '^echo '"
+status "call" 0 "$xi" call echo '{"three":[3,null]}' --timeout 5
+is "call: the reply" "$out" '[{"three":[3,null]}]'
+status "call who ends over it" 1 "$xi" call echo '"stop"'
+has "call who ends over it: says so" "$err" "died"
+wait $p1
+is "the server ended well" $? 0
+status "keep the channel" 0 "$xi" send echo 1
+status "call when nobody serves" 1 "$xi" call echo 2
+has "call when nobody serves: says so" "$err" "echo"
+status "what was sent is still there" 0 "$xi" recv -t 0 echo
+timeout 20 bash -c "sleep 0.3 | '$xi' recv -t 3 slow >/dev/null" & p1=$!
+until_true "'$xi' ls | grep -q '^slow '"
+status "call who does not answer" 1 "$xi" call slow 1
+wait $p1
 
 # ---- ls
 

@@ -8,7 +8,8 @@
  *   reference.c  Reference, and the lists of interpreters and channels
  *   open.c       opening a channel: its options    channel.c  Channel: closing, its methods
  *   transfer.c   sending and receiving: the loops around the library's calls
- *   claim.c      Delivery and Request: received, and something is owed for them; call()
+ *   claim.c      what is received and something is owed for:
+ *   delivery.c   Delivery: an acknowledgement      call.c   call() and Request: a reply
  *   set.c        Set: many channels waited on together
  *   encode.c     objects to values          decode.c   values to objects
  *   text.c       str, both ways             exact.c    datetime, UUID, ... both ways

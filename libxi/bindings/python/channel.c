@@ -266,6 +266,12 @@ static PyMethodDef channel_methods[] = {
            "In a group that acknowledges (ack=True) it returns a Delivery, for a call() a Request; `value` is the value.\n\n"
            "Raises Empty (timeout=0), Timeout, ChannelClosed (closed and drained), ChannelRemoved, NoProducer (need_peer),\n"
            "DecodeError, Corrupt."),
+    METHOD("call", channel_call, METH_FASTCALL | METH_KEYWORDS,
+           "call(obj, timeout=None)\n--\n\n"
+           "Send a request and wait for its reply: the receiver gets a Request. Other threads may call at the same time.\n\n"
+           "    answer = ch.call({'add': (1, 2)}, timeout=5)\n\n"
+           "Raises ServerDied when who took it ended without a reply, NoConsumer when nobody receives, and Timeout; after a\n"
+           "timeout a reply that comes late is dropped, and a server that has not taken the request never sees it."),
     METHOD("group", channel_group, METH_VARARGS | METH_KEYWORDS,
            "group(name, *, from_='tail', ack=False, max_deliveries=0, window=0, ack_timeout=None, dead_letters=None,\n"
            "      zero_copy=None)\n--\n\n"

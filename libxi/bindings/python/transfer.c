@@ -531,7 +531,7 @@ static bool is_of_value(void) { return PyErr_ExceptionMatches(PyExc_Exception); 
  */
 static PyObject *deliver(Channel *ch, xi_msg *m, Borrow *borrow, bool zero_copy) {
     Decoder d = {ch->st, ch, m, borrow, zero_copy};
-    PyObject *o = decode_message(&d);
+    PyObject *o = XI_UNLIKELY(is_claim(decoder_message(&d))) ? claim_deliver(&d) : decode_message(&d);
     if (XI_UNLIKELY(!o && !is_of_value()))
         stash_message(ch, m, d.borrow);
     else if (XI_UNLIKELY(d.borrow != NULL))
