@@ -49,6 +49,8 @@ static uint64_t *channels_of(const struct state *st, const struct interp *in, ui
 
 static bool view_of(struct recover *r, uint64_t channel, struct xi_chan_view *view) {
     int64_t index = state_channel_index(r->st, channel);
+    r->w->about_channel = index >= 0 ? (uint32_t)index + 1 : 0;
+    r->w->about_slot = 0;
     return index >= 0 && world_view(r->w, &r->st->chans[index], view);
 }
 
@@ -103,7 +105,10 @@ static void mend_channels(struct recover *r, struct mend *m, int64_t until) {
     }
     struct xi_dead dead = dead_of(r, m);
     m->borrows = count_borrows(&dead);
+    r->w->about_channel = 0;
+    r->w->about_slot = m->slot;
     xi_repair_borrows(&dead, &r->w->repair);
+    r->w->about_slot = 0;
     world_trim(r->w);
     to_groups(m);
 }
@@ -356,6 +361,7 @@ void recover_adopted(struct recover *r) {
         for (uint32_t i = 0; i < r->st->chan_capacity; i++) {
             const struct chan *ch = &r->st->chans[i];
             if (!ch->id || !world_view(r->w, ch, &view)) continue;
+            r->w->about_channel = i + 1;
             if (pass == 0) /* what its ring's moving on leaves undone is judged at the next death */
                 (void)xi_repair_channel(&view, &broker, &r->w->repair);
             else

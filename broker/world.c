@@ -112,9 +112,28 @@ void world_trim(struct world *w) {
 
 /* ---- what repair asks for ---- */
 
+/*
+ * Records and borrow entries are written by members, who may name there whatever they like. In an open namespace repair
+ * does in their name only what they could do themselves: to those who have opened the same channel.
+ */
+static bool may_concern(const struct world *w, uint32_t owner, uint32_t rights) {
+    if (!w->opened) return true;
+    if (w->about_channel) return world_opened(w, owner, w->about_channel - 1) & rights;
+    if (!w->about_slot || owner == w->about_slot) return true;
+    if (w->registry->slots[owner].uid == w->registry->slots[w->about_slot].uid) return true;
+    const uint64_t reads = 0x5555555555555555u * XI_ACCESS_READ;
+    for (uint32_t i = 0; i < XI_MAX_CHANNELS / 32; i++) {
+        uint64_t mine = xi_load_relaxed(&w->opened->word[w->about_slot][i]);
+        uint64_t theirs = xi_load_relaxed(&w->opened->word[owner][i]);
+        if (rights == XI_ACCESS_WRITE ? mine & theirs >> 1 & reads : mine && theirs && ((mine | mine >> 1) & (theirs | theirs >> 1) & reads))
+            return true;
+    }
+    return false;
+}
+
 static struct xi_release *repair_release(void *context, uint32_t segment, uint32_t granule) {
     struct seg *s = segment & 1 ? NULL : mapped(context, segment + 1, XI_SEG_RELEASE);
-    if (!s) return NULL;
+    if (!s || !may_concern(context, s->slot, XI_ACCESS_WRITE)) return NULL;
     struct xi_release_table *table = s->map.base;
     uint64_t entries = (s->map.size - sizeof *table) / sizeof table->release[0];
     return granule < entries ? &table->release[granule] : NULL;
@@ -124,6 +143,10 @@ static struct xi_mailbox *repair_mailbox(void *context, uint32_t slot) {
     struct world *w = context;
     struct seg *s = slot && slot < XI_MAX_INTERPS ? mapped(w, w->mailbox_of[slot], XI_SEG_MAILBOX) : NULL;
     return s && s->map.size >= XI_MAILBOX_SIZE ? s->map.base : NULL;
+}
+
+static struct xi_mailbox *repair_their_mailbox(void *context, uint32_t slot) {
+    return slot && slot < XI_MAX_INTERPS && may_concern(context, slot, XI_ACCESS_BOTH) ? repair_mailbox(context, slot) : NULL;
 }
 
 static uint32_t repair_owner(void *context, uint32_t segment) {
@@ -137,7 +160,7 @@ static void repair_wake(void *context, xi_a32 *word, int count) {
 }
 
 static void set_repair(struct world *w) {
-    w->repair = (struct xi_world){w, repair_release, repair_mailbox, repair_owner, repair_wake};
+    w->repair = (struct xi_world){w, repair_release, repair_their_mailbox, repair_owner, repair_wake};
 }
 
 /* ---- beginning and end ---- */
@@ -487,6 +510,7 @@ void world_tell_peers(struct world *w, const struct state *st, uint32_t index) {
     /* Pairs with the parker, which looks at these after its bit is set (park.c). */
     xi_store_full(&view.chan->producers, ch->told_producers);
     xi_store_full(&view.chan->consumers, ch->told_consumers);
+    w->about_channel = index + 1;
     if (!ch->told_producers || !ch->told_consumers) xi_ring_channel(&view, &w->repair);
     if (!ch->told_consumers) world_ring_callers(w, st, index);
 }

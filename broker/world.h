@@ -50,6 +50,8 @@ struct world {
     uint32_t mapped;
     uint32_t mailbox_of[XI_MAX_INTERPS]; /* by slot; 0: none */
     struct xi_opened *opened; /* in a namespace that is open to other users */
+    uint32_t about_channel;   /* what is being repaired there: index + 1 of a channel, or 0; */
+    uint32_t about_slot;      /* or what this interpreter had borrowed */
     struct xi_world repair;
 };
 
