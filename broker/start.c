@@ -167,7 +167,7 @@ static int check_parent(const char *dir) {
     char parent[108];
     struct stat st;
     const char *slash = strrchr(dir, '/');
-    snprintf(parent, sizeof parent, "%.*s", (int)(slash - dir ? slash - dir : 1), dir);
+    snprintf(parent, sizeof parent, "%.*s", slash > dir ? (int)(slash - dir) : 1, dir);
     if (stat(parent, &st) != 0) return xi_fail(XI_E_ACCESS, "cannot look at %s: %s", parent, strerror(errno));
     bool safe_owner = st.st_uid == 0 || st.st_uid == geteuid(), safe_mode = !(st.st_mode & 022) || st.st_mode & S_ISVTX;
     if (S_ISDIR(st.st_mode) && safe_owner && safe_mode) return 0;

@@ -55,6 +55,38 @@ $err"; fi
 until_true() { timeout 10 bash -c 'until eval "$1"; do sleep 0.02; done' _ "$1" >/dev/null 2>&1; }
 gone() { until_true "! kill -0 $1 2>/dev/null"; }
 
+# ---- a namespace that is open to other users
+
+export XI_OPEN_DIR=$dir/open
+mkdir "$XI_OPEN_DIR"
+ns=$XI_NAMESPACE.open
+mkfifo "$dir/ready"
+"$XI_BROKER" -n "$ns" --open-to '#61002,@61050' --ready-fd 3 3>"$dir/ready" 2>/dev/null &
+opened=$!
+is "an open broker is ready" "$(cat "$dir/ready")" ready
+status "a channel for others" 0 "$xi" send -n "$ns" jobs --access '61002:r,@61050:rw' 1
+status "ls: an open namespace" 0 "$xi" ls -n "$ns"
+has "ls: whom it is open to" "$out" "open to 61002,@61050"
+has "ls: what others may do" "$out" "61002:r,@61050:rw"
+status "ls --json: an open namespace" 0 "$xi" ls -n "$ns" --json
+has "ls --json: what others may do" "$out" '"access":"61002:r,@61050:rw"'
+has "ls --json: whom it is open to" "$out" '"open_to":"61002,@61050"'
+status "doctor: an open namespace" 0 "$xi" doctor -n "$ns"
+has "doctor: whom it is open to" "$out" "open to 61002,@61050"
+status "a user who serves nothing" 1 "$xi" ls -n "61002/$ns"
+has "a user who serves nothing: says so" "$err" "user 61002 serves no open namespace"
+status "a list that is none" 1 "$xi" send -n "$ns" more --access '61002' 1
+has "a list that is none: what is allowed" "$err" "NAME:r"
+status "a namespace for nobody" 2 "$XI_BROKER" -n "$ns" --open-to 'no-such-user-here'
+status "what is open is received" 0 "$xi" recv -n "$ns" -c 1 jobs
+is "what is open is received: the value" "$out" 1
+kill "$opened"
+wait "$opened"
+report $? "an open broker ends as it should"
+is "nothing is left where others come in" "$(find "$XI_OPEN_DIR" -name '*.sock')" ""
+status "private: no list" 1 "$xi" send private --access '61002:r' 1
+has "private: says how" "$err" "--open-to"
+
 # ---- the command line
 
 status "--version" 0 "$xi" --version
