@@ -186,6 +186,61 @@ static void die_after_ending_the_group(xi_channel *ch) {
     die();
 }
 
+/* ------------------------------------------------------------------- moving the ring */
+
+#define RING_BYTES ((uint64_t)1 << 20)
+
+/* As ring.c does: asks for a ring, makes it memory, maps it. */
+static struct xi_map_entry *reserve_ring(xi_channel *ch) {
+    struct xi_request q;
+    struct xi_reply r;
+    struct xi_map_entry *e;
+    int fd;
+    xi_request_init(&q, XI_OP_RING);
+    q.a = ch->id;
+    q.b = RING_BYTES;
+    must(xi_control_call(ch->interp, &q, &r, &fd, 1));
+    must(xi_segment_reserve(fd, 0, XI_PAGE + RING_BYTES));
+    must(xi_maps_ring(ch->interp, (uint32_t)r.a, ch->id, fd, &e));
+    return e;
+}
+
+/* 1 and 2 of a move. */
+static void copy_and_lock(xi_channel *ch, struct xi_map_entry *e) {
+    lock_producers(ch);
+    uint64_t tail = xi_load_relaxed(&ch->chan->tail), head = xi_load_relaxed(&ch->chan->groups[0].head);
+    for (uint64_t at = head; at < tail + 8; at += 8)
+        memcpy((uint8_t *)e->map.base + XI_PAGE + (at & (RING_BYTES - 1)), xi_header_at(&ch->home, at), 8);
+    must(xi_lock(ch, &ch->chan->groups[0], -1));
+}
+
+static void die_with_a_ring(xi_channel *ch) {
+    (void)reserve_ring(ch);
+    start_witness_and_wait_for_sleep(ch, XI_SIDE_PRODUCERS);
+    die();
+}
+static void die_before_the_move(xi_channel *ch) {
+    copy_and_lock(ch, reserve_ring(ch));
+    start_witness_and_wait_for_lock(&ch->chan->lock_sleep);
+    die();
+}
+static void die_after_the_move(xi_channel *ch) {
+    struct xi_map_entry *e = reserve_ring(ch);
+    copy_and_lock(ch, e);
+    xi_store_full(&ch->chan->ring, XI_RING(e->number, 20));
+    start_witness_and_wait_for_lock(&ch->chan->lock_sleep);
+    die();
+}
+static void die_with_the_move_untold(xi_channel *ch) {
+    struct xi_map_entry *e = reserve_ring(ch);
+    copy_and_lock(ch, e);
+    xi_store_full(&ch->chan->ring, XI_RING(e->number, 20));
+    xi_unlock(&ch->chan->groups[0]);
+    xi_unlock(ch->chan);
+    atomic_store(&S->go, true);
+    die();
+}
+
 /* ------------------------------------------------------------------- the witness */
 
 static void sent_in_vain(xi_channel *ch) { (void)ch; }
@@ -212,6 +267,26 @@ static void witness_receive_again(xi_channel *ch) {
 /* Until it must sleep for room, and over that. Room for about 1,600 descriptors. */
 static void witness_fill(xi_channel *ch) {
     for (int i = 0; i < 1700; i++) send_block(ch, i);
+}
+
+static int filled, segments;
+
+static void fill_up(xi_channel *ch) {
+    segments = segments_of(test_ns(), false);
+    for (filled = 0; filled < (4096 - 8) / 16; filled++) must(xi_send_int(ch, filled, XI_TRY));
+}
+
+/* Sends what does not fit the channel's own ring, and receives all; then nothing is left of any other ring. */
+static void witness_grow(xi_channel *ch) {
+    must(xi_send_int(ch, filled, XI_FOREVER));
+    atomic_store(&S->done, now_ns());
+    for (int i = 0; i <= filled; i++) witness_receive(ch, i);
+    xi_msg m = XI_MSG_INIT;
+    int64_t begun = now_ns();
+    while (xi_load_relaxed(&ch->chan->ring) != 0 || segments_of(test_ns(), false) > segments) {
+        must_fail(XI_E_TIMEOUT, xi_recv(ch, &m, 20 * MS));
+        expect(now_ns() - begun < 10 * SECOND, "a ring is left: %d segments, there were %d", segments_of(test_ns(), true), segments);
+    }
 }
 
 static void nothing_is_out(xi_interp *me) {
@@ -245,6 +320,10 @@ static const struct deed {
     {"head stored, lock held", XI_QUEUE, two_blocks, die_after_head, witness_receive_2},
     {"owning a full group", XI_BROADCAST, sent_in_vain, die_owning_a_full_group, witness_fill},
     {"in the middle of ending a group", XI_BROADCAST, sent_in_vain, die_after_ending_the_group, witness_fill},
+    {"a ring reserved", XI_QUEUE, fill_up, die_with_a_ring, witness_grow},
+    {"ring copied, not moved", XI_QUEUE, fill_up, die_before_the_move, witness_grow},
+    {"ring moved, locks held", XI_QUEUE, fill_up, die_after_the_move, witness_grow},
+    {"ring moved, broker not told", XI_QUEUE, fill_up, die_with_the_move_untold, witness_grow},
 };
 #define DEEDS (int)(sizeof deeds / sizeof *deeds)
 
@@ -266,14 +345,18 @@ static void doomed(void *argument) {
 
 static void witness(void *argument) {
     const struct deed *d = argument;
-    xi_open_opts opts = {.mode = d->mode, .flags = d->mode == XI_BROADCAST ? XI_OPEN_SEND : 0};
+    bool grows = d->witness == witness_grow;
+    xi_open_opts opts = {.mode = d->mode,
+                         .flags = d->mode == XI_BROADCAST ? XI_OPEN_SEND : 0,
+                         .capacity = grows ? XI_CAPACITY_MIN : 0,
+                         .grow = grows ? 4 * RING_BYTES : 0};
     xi_interp *me = join_sleepy("witness");
     xi_channel *ch = open_with(me, d->name, &opts);
     d->before(ch);
     atomic_store(&S->ready, true);
     await(atomic_load(&S->go));
     d->witness(ch);
-    atomic_store(&S->done, now_ns());
+    if (!atomic_load(&S->done)) atomic_store(&S->done, now_ns());
     nothing_is_out(me);
     must(xi_channel_free(ch));
     must(xi_leave(me));
