@@ -60,7 +60,7 @@ static bool can_fail(const struct action *a) {
     case ACTION_REPLY:
         return a->reply.status == 0 &&
                (a->reply.op == XI_OP_JOIN || a->reply.op == XI_OP_OPEN || a->reply.op == XI_OP_ARENA ||
-                a->reply.op == XI_OP_BORROWS || a->reply.op == XI_OP_SEGMENT || a->reply.op == XI_OP_ACKS);
+                a->reply.op == XI_OP_BORROWS || a->reply.op == XI_OP_SEGMENT || a->reply.op == XI_OP_ACKS || a->reply.op == XI_OP_RING);
     default: return false;
     }
 }
@@ -298,12 +298,20 @@ static uint64_t any_key(struct sim *s, const struct table *t) {
     return key;
 }
 
+/* A channel that `me` has open, as a rule. */
+static uint64_t any_open_channel(struct sim *s, int64_t me) {
+    uint64_t some = any_key(s, &s->handles);
+    for (int i = 0; i < 8 && (int64_t)(some >> 32) != me; i++) some = any_key(s, &s->handles);
+    return draw(s, 8) ? (some & 0xffffffff) >> 2 : any_key(s, &s->st.chan_ids);
+}
+
 static void random_request(struct sim *s, uint64_t conn) {
     static const enum xi_op often[] = {XI_OP_JOIN,  XI_OP_JOIN,  XI_OP_LEAVE, XI_OP_OPEN,  XI_OP_OPEN,    XI_OP_OPEN,
                                        XI_OP_CLOSE, XI_OP_CLOSE, XI_OP_ARENA, XI_OP_DROP,  XI_OP_BORROWS, XI_OP_SEGMENT,
                                        XI_OP_REF,   XI_OP_REF,   XI_OP_UNREF, XI_OP_UNREF, XI_OP_STATS, XI_OP_ACKS,
                                        XI_OP_ACKS,  XI_OP_ACKS,  XI_OP_ACKS,
-                                       XI_OP_ACKS,  XI_OP_REMOVE};
+                                       XI_OP_ACKS,  XI_OP_RING,  XI_OP_RING,  XI_OP_RING_DROP,
+                                       XI_OP_RING_DROP, XI_OP_JOIN, XI_OP_OPEN, XI_OP_OPEN, XI_OP_OPEN, XI_OP_REMOVE};
     struct xi_request q = request(s, often[draw(s, sizeof often / sizeof often[0])]);
     int64_t me = id_of(s, conn);
     switch (q.op) {
@@ -326,6 +334,7 @@ static void random_request(struct sim *s, uint64_t conn) {
         snprintf(q.name, sizeof q.name, "channel %u", (unsigned)draw(s, NAMES));
         q.a = draw(s, 3);
         q.b = draw(s, 3) * 5000;
+        q.e = draw(s, 3) ? (uint64_t)32768 << draw(s, 8) : 0;
         q.c = draw(s, 6) == 0 ? XI_OPEN_EXISTING : draw(s, 6) == 0 ? XI_WIRE_ADOPT : 0;
         q.c |= draw(s, 3); /* to do both, to send, to receive */
         if (q.c & XI_WIRE_ADOPT) q.b = draw(s, 2) ? any_key(s, &s->st.chan_ids) : 0;
@@ -340,14 +349,16 @@ static void random_request(struct sim *s, uint64_t conn) {
     case XI_OP_DROP: q.a = any_key(s, &s->made); break;
     case XI_OP_BORROWS: q.a = draw(s, 40000); break;
     case XI_OP_SEGMENT: q.a = any_key(s, &s->made); break;
-    case XI_OP_ACKS: {
-        uint64_t some = any_key(s, &s->handles);
-        for (int i = 0; i < 8 && (int64_t)(some >> 32) != me; i++) some = any_key(s, &s->handles);
-        q.a = draw(s, 8) ? (some & 0xffffffff) >> 2 : any_key(s, &s->st.chan_ids);
+    case XI_OP_ACKS:
+        q.a = any_open_channel(s, me);
         q.b = draw(s, XI_MAX_GROUPS + 2);
         q.c = draw(s, 8) ? (uint64_t)1 << draw(s, 18) : draw(s, 100);
         break;
-    }
+    case XI_OP_RING:
+        q.a = any_open_channel(s, me);
+        q.b = draw(s, 8) ? (uint64_t)1 << (12 + draw(s, 14)) : draw(s, UINT64_MAX);
+        break;
+    case XI_OP_RING_DROP: q.a = any_open_channel(s, me); break;
     case XI_OP_REF:
     case XI_OP_UNREF:
         q.a = draw(s, 10) ? any_key(s, &s->st.ids) : draw(s, 100);
@@ -383,11 +394,20 @@ static void answer_check(struct sim *s) {
     if (!table_find(&s->holds, id)) feed(s, &(struct event){.kind = EVENT_EMPTY, .channel = id});
 }
 
+/* True for a ring that its maker is about to use: the world leaves that alone. */
+static bool is_being_filled(struct sim *s, uint64_t channel, uint64_t number) {
+    const struct chan *ch = &s->st.chans[state_channel_index(&s->st, channel)];
+    for (uint32_t i = 0; i < ch->part_count; i++)
+        if (ch->parts[i].number == number) return ch->parts[i].filling;
+    return false;
+}
+
 /* A part that the world found unused, whoever asked. */
 static void drop_part(struct sim *s) {
     uint64_t number = any_key(s, &s->parts);
     if (!number) return;
     uint64_t channel = *table_find(&s->parts, number);
+    if (is_being_filled(s, channel, number)) return;
     feed(s, &(struct event){.kind = EVENT_PART_UNUSED, .channel = channel, .number = (uint32_t)number});
     ck_assert_msg(!table_find(&s->made, number), "an unused part was not removed");
     s->parts_dropped++;
@@ -431,7 +451,9 @@ static void play(struct sim *s) {
     case 7: change_contents(s); break;
     case 8:
     case 9: settle_one(s); break;
-    case 10: drop_part(s); break;
+    case 10:
+        for (int i = 0; i < 3; i++) drop_part(s);
+        break;
     case 11: end_one(s); break;
     default:
         if (!table_find(&s->open, conn))
