@@ -340,12 +340,29 @@ static void check_later(struct broker *b, uint64_t channel) {
     b->checks[b->check_count++] = channel;
 }
 
+static struct xi_acks_view table_at(struct broker *b, const struct chan *ch, uint32_t i) {
+    struct xi_acks_view v = {.number = ch->parts[i].number};
+    if (ch->parts[i].kind == XI_SEG_ACKS) v.acks = world_acks(&b->world, v.number, ch->segment, &v.window);
+    return v;
+}
+
+/* True if somebody may be reading what was received from this channel, and its tables say so. */
+static bool read_on(struct broker *b, const struct chan *ch) {
+    for (uint32_t i = 0; i < ch->part_count; i++) {
+        struct xi_acks_view v = table_at(b, ch, i);
+        if (v.acks && xi_acks_linger(&v)) return true;
+    }
+    return false;
+}
+
 static void check_channel(struct broker *b, uint64_t id) {
     int64_t index = state_channel_index(&b->state, id);
     struct xi_chan_view view;
     if (index < 0 || b->state.chans[index].handles) return; /* gone, or opened again meanwhile */
     bool removed = b->state.chans[index].removed;
-    if (!removed && world_view(&b->world, &b->state.chans[index], &view) && !xi_channel_empty(&view)) return;
+    if (!removed && world_view(&b->world, &b->state.chans[index], &view) &&
+        (!xi_channel_empty(&view) || read_on(b, &b->state.chans[index])))
+        return;
     handle(b, &(struct event){.kind = EVENT_EMPTY, .channel = id});
 }
 
@@ -360,10 +377,9 @@ static void check_parts(struct broker *b, uint64_t id) {
     if (index < 0 || !world_view(&b->world, &b->state.chans[index], &view)) return;
     const struct chan *ch = &b->state.chans[index];
     for (uint32_t i = 0; i < ch->part_count; i++) {
+        struct xi_acks_view v = table_at(b, ch, i);
         const struct part *p = &ch->parts[i];
-        uint64_t window;
-        struct xi_acks *acks = p->kind == XI_SEG_ACKS ? world_acks(&b->world, p->number, ch->segment, &window) : NULL;
-        bool unused = acks && xi_acks_unused(&view, acks, p->number, window, may_use(b, p->maker));
+        bool unused = v.acks && xi_acks_unused(&view, &v, may_use(b, p->maker));
         if (p->kind == XI_SEG_RING) unused = !p->filling && world_ring_idle(&b->world, ch, p->number);
         if (unused)
             handle(b, &(struct event){.kind = EVENT_PART_UNUSED, .channel = id, .number = p->number});

@@ -13,7 +13,7 @@
 #define MS ((int64_t)1000000)
 #define MOVES_MOST 100 /* of a ring while one channel is repaired: more are garbage written on purpose */
 
-enum phase { MEND_CHANNELS, MEND_GROUPS };
+enum phase { MEND_MOVES, MEND_CHANNELS, MEND_GROUPS };
 
 struct mend {
     struct mend *next;
@@ -57,7 +57,7 @@ static bool view_of(struct recover *r, uint64_t channel, struct xi_chan_view *vi
 /* ---- repair ---- */
 
 static struct xi_dead dead_of(struct recover *r, const struct mend *m) {
-    struct xi_dead dead = {.slot = m->slot, .id = m->id};
+    struct xi_dead dead = {.slot = m->slot, .id = m->id, .left = !m->died};
     dead.borrows = world_borrows(r->w, &r->st->interps[m->slot], &dead.borrow_chunks);
     return dead;
 }
@@ -67,6 +67,44 @@ static uint32_t count_borrows(const struct xi_dead *dead) {
     for (size_t c = 0; c < dead->borrow_chunks; c++)
         for (size_t i = 0; i < dead->borrows[c].count; i++) n += xi_load_relaxed(&dead->borrows[c].entries[i].key) != 0;
     return n;
+}
+
+/* Calls `fn` with each table of deliveries of a channel, until it says false. */
+static bool each_table(struct recover *r, uint64_t channel,
+                       bool (*fn)(struct recover *r, const struct xi_acks_view *table, void *context), void *context) {
+    int64_t index = state_channel_index(r->st, channel);
+    const struct chan *ch = index >= 0 ? &r->st->chans[index] : NULL;
+    bool all = true;
+    for (uint32_t i = 0; ch && i < ch->part_count; i++) {
+        struct xi_acks_view table = {.number = ch->parts[i].number};
+        if (ch->parts[i].kind != XI_SEG_ACKS) continue;
+        table.acks = world_acks(r->w, table.number, ch->segment, &table.window);
+        if (table.acks && !fn(r, &table, context)) all = false;
+    }
+    return all;
+}
+
+static bool judge_moves(struct recover *r, const struct xi_acks_view *table, void *dead) {
+    xi_judge_moves(table, dead, &r->w->repair);
+    return true;
+}
+
+/* Of all its channels, before a lock of any is freed. */
+static void mend_moves(struct recover *r, struct mend *m, int64_t until) {
+    struct xi_dead dead = {.slot = m->slot, .id = m->id, .left = !m->died};
+    r->w->st = r->st;
+    while (m->at < m->count) {
+        (void)each_table(r, m->channels[m->at++], judge_moves, &dead);
+        world_trim(r->w);
+        if (loop_now() > until) return;
+    }
+    m->phase = MEND_CHANNELS;
+    m->at = 0;
+}
+
+static bool has_tables(struct recover *r, uint64_t channel) {
+    int64_t index = state_channel_index(r->st, channel);
+    return index >= 0 && r->st->chans[index].part_count > 0;
 }
 
 /* After the producers' lock is repaired every group is either whole or free. */
@@ -97,7 +135,7 @@ static void mend_channels(struct recover *r, struct mend *m, int64_t until) {
                 continue;
             }
             m->again = 0;
-            if (has_group_of(&view, &dead)) m->channels[m->kept++] = id;
+            if (has_group_of(&view, &dead) || has_tables(r, id)) m->channels[m->kept++] = id;
             m->total++;
         }
         world_trim(r->w);
@@ -113,13 +151,30 @@ static void mend_channels(struct recover *r, struct mend *m, int64_t until) {
     to_groups(m);
 }
 
-/* Passes over the channels whose groups are not ended yet; those that could not be (yet) stay in the list. */
+struct taking_back {
+    const struct xi_chan_view *view;
+    const struct xi_dead *dead;
+};
+
+static bool take_back(struct recover *r, const struct xi_acks_view *table, void *context) {
+    const struct taking_back *t = context;
+    return xi_repair_acks(t->view, table, t->dead, &r->w->repair);
+}
+
+/* What was delivered to it, then groups that end with it. False: a living process holds a lock that this needs. */
+static bool mend_channel_groups(struct recover *r, uint64_t id, const struct xi_dead *dead) {
+    struct xi_chan_view view;
+    if (!view_of(r, id, &view)) return true;
+    struct taking_back t = {&view, dead};
+    return each_table(r, id, take_back, &t) && xi_repair_groups(&view, dead, &r->w->repair);
+}
+
+/* Passes over the channels whose groups are not done with yet; those that could not be (yet) stay in the list. */
 static bool mend_groups(struct recover *r, struct mend *m, int64_t until) {
-    struct xi_dead dead = {.slot = m->slot, .id = m->id};
+    struct xi_dead dead = {.slot = m->slot, .id = m->id, .left = !m->died};
     while (m->at < m->count) {
-        struct xi_chan_view view;
         uint64_t id = m->channels[m->at++];
-        if (view_of(r, id, &view) && !xi_repair_groups(&view, &dead, &r->w->repair)) m->channels[m->kept++] = id;
+        if (!mend_channel_groups(r, id, &dead)) m->channels[m->kept++] = id;
         world_trim(r->w);
         if (m->at < m->count && loop_now() > until) {
             m->due = until;
@@ -155,8 +210,9 @@ static void say_mended(struct recover *r, const struct mend *m) {
 /* True when it is done. */
 static bool mend_turn(struct recover *r, struct mend *m, int64_t now) {
     if (m->due > now) return false;
+    if (m->phase == MEND_MOVES) mend_moves(r, m, now + SLICE_NS);
     if (m->phase == MEND_CHANNELS) mend_channels(r, m, now + SLICE_NS);
-    if (m->phase == MEND_CHANNELS) {
+    if (m->phase != MEND_GROUPS) {
         m->due = now;
         return false;
     }
@@ -247,6 +303,12 @@ static void mark(void *context, uint32_t segment, uint32_t granule) {
     (void)table_put(&r->sweep.blocks, (uint64_t)segment << 32 | granule);
 }
 
+static bool mark_lingers(struct recover *r, const struct xi_acks_view *table, void *context) {
+    (void)context;
+    xi_mark_lingers(table, mark, r);
+    return true;
+}
+
 /* Lists the orphans, and the channels on which they may have sent, each once. */
 static void sweep_begin(struct recover *r) {
     struct sweep *s = &r->sweep;
@@ -313,8 +375,10 @@ static void sweep_slice(struct recover *r, int64_t until) {
     struct sweep *s = &r->sweep;
     while (s->at < s->count) {
         struct xi_chan_view view;
-        bool there = view_of(r, s->channels[s->at], &view);
+        uint64_t id = s->channels[s->at];
+        bool there = view_of(r, id, &view);
         if (!there || xi_mark_part(&view, &s->cursor, mark, r) == XI_MARK_DONE) {
+            (void)each_table(r, id, mark_lingers, NULL);
             s->at++;
             s->cursor = (struct xi_mark_cursor){.begun = false};
         }

@@ -4,8 +4,8 @@
  * shared memory, and later finds out when nobody names its blocks any more.
  * What each step does is in repair.h; here is when, and in what pieces.
  *
- * Repair of one interpreter: its channels, then its borrows, then the groups
- * that end with it (which wait for living holders of a lock, with backoff), then
+ * Repair of one interpreter: what it was moving between channels, its channels, then its borrows, then what was delivered to it and is not
+ * acknowledged and the groups that end with it (which wait for living holders of a lock, with backoff), then
  * the bells of the living; then EVENT_REPAIRED. "Its channels" are those that it
  * has ever opened; after an adoption that is not known, and they are all.
  *

@@ -79,7 +79,7 @@ static void wake_lock(const struct xi_world *world, xi_a32 *lock_sleep) {
     xi_do_wake(world, lock_sleep, INT_MAX);
 }
 
-static void unlock(const struct xi_world *world, xi_a32 *lock, xi_a32 *lock_sleep) {
+void xi_free_lock(const struct xi_world *world, xi_a32 *lock, xi_a32 *lock_sleep) {
     XI_REPAIR_STEP();
     (void)xi_exchange_full(lock, 0u);
     wake_lock(world, lock_sleep);
@@ -97,7 +97,7 @@ static void wake_locks(const struct repair *r) {
 
 /* --------------------------------------------------------------- releases */
 
-static void set_release_bit(const struct xi_world *world, const struct xi_block_name *block, uint32_t group) {
+void xi_release_block(const struct xi_world *world, const struct xi_block_name *block, uint32_t group) {
     struct xi_release *release = world->release(world->context, block->segment, block->granule);
     if (release == NULL || group >= XI_MAX_GROUPS || block->generation == 0 || block->generation > XI_GENERATION_MAX)
         return;
@@ -109,7 +109,7 @@ static void set_release_bit(const struct xi_world *world, const struct xi_block_
 }
 
 /* A block with a free function has come back: its owner must look. */
-static void tell_owner(const struct xi_world *world, uint32_t segment) {
+void xi_tell_owner_of(const struct xi_world *world, uint32_t segment) {
     uint32_t slot = world->owner_of(world->context, segment);
     struct xi_mailbox *mailbox = slot != 0 ? world->mailbox(world->context, slot) : NULL;
     if (mailbox == NULL) return;
@@ -263,6 +263,13 @@ static void repair_tail(const struct repair *r) {
     if (chain.end != stored) xi_put64(&chan->tail, chain.end);
 }
 
+uint64_t xi_tail_number(const struct xi_chan_view *view) {
+    uint64_t tail = xi_load_acquire(&view->chan->tail), number = xi_load_acquire(&view->chan->tail_seq);
+    if (!tail_explained(view, tail) || !xi_number_plausible(number)) return number;
+    struct chain chain = follow(view, tail, smallest_head(view, tail) + view->capacity);
+    return chain.records > 0 ? number + (uint16_t)(chain.last - (uint16_t)number) : number;
+}
+
 static void repair_min_head(const struct repair *r) {
     uint64_t smallest = smallest_head(r->view, xi_load_acquire(&r->chan->tail));
     if (xi_load_acquire(&r->chan->min_head) != smallest) xi_put64(&r->chan->min_head, smallest);
@@ -302,16 +309,21 @@ static void repair_head_number(const struct repair *r, struct xi_group *group, c
     if (number != stored) xi_put64(&group->head_seq, number);
 }
 
-static void repair_head(const struct repair *r, struct xi_group *group, const struct tail_view *t) {
+static void repair_head(const struct repair *r, uint32_t g, const struct tail_view *t) {
+    struct xi_group *group = &r->chan->groups[g];
     if (!xi_position_plausible(t->tail))
         return; /* a living producer's lock guards garbage: its death will be the time to judge */
-    if (head_explained(r->view, xi_load_acquire(&group->head), t->tail, t->exact)) {
+    bool explained = head_explained(r->view, xi_load_acquire(&group->head), t->tail, t->exact);
+    if (explained && xi_repair_flying(r->view, g, r->world)) return; /* it has more to say of both than the head */
+    bool acknowledges = xi_load_acquire(&group->flags) & XI_GROUP_F_ACK;
+    if (explained) {
         repair_head_number(r, group, t);
-        return;
+    } else {
+        xi_put64(&group->head_seq, t->number);
+        xi_put64(&group->head, t->tail);
     }
-    xi_put64(&group->head_seq, t->number);
-    xi_put64(&group->head, t->tail);
-    xi_put64(&group->corrupt, xi_load_relaxed(&group->corrupt) + 1);
+    if (acknowledges) xi_reset_flying(r->view, g, r->world);
+    if (!explained || acknowledges) xi_put64(&group->corrupt, xi_load_relaxed(&group->corrupt) + 1);
 }
 
 /* Borrow entries of a receive that the dead one had begun in this group and not finished never happened. */
@@ -337,9 +349,9 @@ static void repair_group(struct repair *r, uint32_t g, bool producers_ours) {
     if (!seize(r, &group->lock, wrong)) return;
     t = look_at_tail(r, producers_ours); /* again: until now the head may have moved, and the tail before it */
     bool known = !moved(r) && !r->view->lost;
-    if (known && (active || xi_load_acquire(&group->state) != XI_GROUP_FREE)) repair_head(r, group, &t);
+    if (known && (active || xi_load_acquire(&group->state) != XI_GROUP_FREE)) repair_head(r, g, &t);
     judge_borrows(r, g);
-    unlock(r->world, &group->lock, &group->lock_sleep);
+    xi_free_lock(r->world, &group->lock, &group->lock_sleep);
 }
 
 /* --------------------------------------- a `ring` that names none, under the producers' lock */
@@ -360,7 +372,7 @@ static bool seize_groups(const struct repair *r, uint64_t *taken) {
 
 static void free_groups(const struct repair *r, uint64_t taken) {
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
-        if (taken >> g & 1) unlock(r->world, &r->chan->groups[g].lock, &r->chan->groups[g].lock_sleep);
+        if (taken >> g & 1) xi_free_lock(r->world, &r->chan->groups[g].lock, &r->chan->groups[g].lock_sleep);
 }
 
 /* Where to go on: at the tail, or where somebody has come to. */
@@ -386,6 +398,7 @@ static bool bring_home(const struct repair *r) {
         if (!(xi_load_acquire(&r->chan->active) >> g & 1)) continue;
         xi_put64(&group->head_seq, xi_load_acquire(&r->chan->tail_seq));
         xi_put64(&group->head, tail);
+        xi_reset_flying(r->view, g, r->world);
         xi_put64(&group->corrupt, xi_load_relaxed(&group->corrupt) + 1);
     }
     if (all) {
@@ -403,6 +416,7 @@ static bool bring_home(const struct repair *r) {
 static void drain(const struct xi_chan_view *view, uint32_t g, const struct xi_world *world) {
     uint64_t tail = xi_load_acquire(&view->chan->tail);
     uint64_t position = xi_load_acquire(&view->chan->groups[g].head);
+    uint64_t number = xi_load_acquire(&view->chan->groups[g].head_seq);
     struct xi_record record;
     /* Whoever received in a group that has a name was to serve; who has a group of its own may only have listened. */
     bool served = xi_load_acquire(&view->chan->groups[g].owner) == 0 && !(view->chan->retain && g == XI_GROUP_RETAIN) &&
@@ -411,11 +425,12 @@ static void drain(const struct xi_chan_view *view, uint32_t g, const struct xi_w
         position < xi_lowest_head(view, tail))
         return;
     for (; position < tail && xi_record_read(view, position, tail, &record); position = record.next) {
+        number++;
         if (served && XI_REC_FLAGS(record.header) & XI_REC_F_CALL) refuse_request(view, &record, world);
-        if (XI_REC_KIND(record.header) != XI_REC_BLOCK) continue;
+        if (XI_REC_KIND(record.header) != XI_REC_BLOCK || !xi_end_flying(view, g, world, number, &record)) continue;
         struct xi_block_name block = xi_block_read(view, position);
-        set_release_bit(world, &block, g);
-        if (XI_REC_FLAGS(record.header) & XI_REC_F_FREE) tell_owner(world, block.segment);
+        xi_release_block(world, &block, g);
+        if (XI_REC_FLAGS(record.header) & XI_REC_F_FREE) xi_tell_owner_of(world, block.segment);
     }
 }
 
@@ -487,7 +502,7 @@ static void repair_producers(struct repair *r) {
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
         if (!group_settled(r->chan, g)) settle_group(r, g);
     repair_min_head(r);
-    unlock(r->world, &r->chan->lock, &r->chan->lock_sleep);
+    xi_free_lock(r->world, &r->chan->lock, &r->chan->lock_sleep);
 }
 
 bool xi_repair_channel(const struct xi_chan_view *view, const struct xi_dead *dead, const struct xi_world *world) {
@@ -495,7 +510,7 @@ bool xi_repair_channel(const struct xi_chan_view *view, const struct xi_dead *de
     struct repair r = {&here, view->chan, dead, world, false};
     bool producers = seize(&r, &view->chan->lock, view->lost || producers_wrong(view));
     if (producers && moved(&r)) {
-        unlock(world, &view->chan->lock, &view->chan->lock_sleep);
+        xi_free_lock(world, &view->chan->lock, &view->chan->lock_sleep);
         producers = false;
     }
     if (producers) restore_queue(&r);
@@ -525,7 +540,7 @@ static bool end_owned(const struct xi_chan_view *view, uint32_t g, const struct 
     struct xi_group *group = &view->chan->groups[g];
     if (!xi_do_cas32(&group->lock, 0, XI_LOCK_OF(0))) return false;
     end_group(view, g, world);
-    unlock(world, &group->lock, &group->lock_sleep);
+    xi_free_lock(world, &group->lock, &group->lock_sleep);
     return true;
 }
 
@@ -541,7 +556,7 @@ bool xi_repair_groups(const struct xi_chan_view *view, const struct xi_dead *dea
     done = due != 0;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
         if ((due >> g & 1) && ends_with(chan, g, dead) && !end_owned(view, g, world)) done = false;
-    unlock(world, &chan->lock, &chan->lock_sleep);
+    xi_free_lock(world, &chan->lock, &chan->lock_sleep);
     xi_ring_channel(view, world); /* producers that waited for the groups that are gone */
     return done;
 }
@@ -557,7 +572,7 @@ bool xi_end_channel(const struct xi_chan_view *view, const struct xi_world *worl
             bool there = xi_load_acquire(&chan->groups[g].state) != XI_GROUP_FREE || (xi_load_acquire(&chan->active) >> g & 1);
             if (there && !end_owned(view, g, world)) done = false;
         }
-        unlock(world, &chan->lock, &chan->lock_sleep);
+        xi_free_lock(world, &chan->lock, &chan->lock_sleep);
     }
     xi_ring_channel(view, world);
     return done;
@@ -579,8 +594,8 @@ void xi_repair_borrows(const struct xi_dead *dead, const struct xi_world *world)
                 continue;
             }
             struct xi_block_name block = {(uint32_t)(where >> 32), (uint32_t)where, XI_BORROW_GENERATION(key)};
-            set_release_bit(world, &block, XI_BORROW_GROUP(key));
-            tell_owner(world, block.segment); /* whether it has a free function is not written here */
+            xi_release_block(world, &block, XI_BORROW_GROUP(key));
+            xi_tell_owner_of(world, block.segment); /* whether it has a free function is not written here */
             xi_put64(&b->key, 0);
         }
     }

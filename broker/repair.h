@@ -12,9 +12,10 @@
  * that of a broker that was killed, and is repaired as the dead one's is. After
  * an adoption xi_repair_channel runs on every channel with slot 0 as the dead.
  *
- * Order for one or more deaths: xi_repair_channel for each dead on each of its
- * channels; xi_repair_borrows for each; xi_repair_groups until true;
- * xi_repair_bells for each living mailbox. Only then may the slots be reused.
+ * Order for one or more deaths: xi_judge_moves for each dead on each table of
+ * its channels, then xi_repair_channel for each of its channels; xi_repair_borrows
+ * for each; xi_repair_acks and xi_repair_groups until true; xi_repair_bells for
+ * each living mailbox. Only then may the slots be reused.
  */
 #ifndef XI_BROKER_REPAIR_H
 #define XI_BROKER_REPAIR_H
@@ -22,6 +23,8 @@
 #include <stdbool.h>
 
 #include "wire/layout.h"
+
+struct xi_chan_view;
 
 /* What repair needs of the world; answers NULL for what is gone or out of bounds. */
 struct xi_world {
@@ -31,6 +34,10 @@ struct xi_world {
     /* Slot of the interpreter that an arena segment belongs to, also when it is gone; 0: no such segment. */
     uint32_t (*owner_of)(void *context, uint32_t segment);
     void (*futex_wake)(void *context, xi_a32 *word, int count);
+    /* A table of deliveries that belongs to the channel in this segment. */
+    struct xi_acks *(*acks)(void *context, uint32_t number, uint32_t chan_segment, uint64_t *window);
+    /* The channel in this segment; false: none. */
+    bool (*channel)(void *context, uint32_t segment, struct xi_chan_view *view);
 };
 
 /*
@@ -56,6 +63,14 @@ struct xi_dead {
     int64_t id;
     const struct xi_borrow_view *borrows;
     size_t borrow_chunks;
+    bool left; /* orderly */
+};
+
+/* A table of deliveries, as the broker has it mapped. */
+struct xi_acks_view {
+    struct xi_acks *acks;
+    uint64_t window;
+    uint32_t number;
 };
 
 /*
@@ -81,9 +96,22 @@ void xi_repair_borrows(const struct xi_dead *dead, const struct xi_world *world)
  */
 bool xi_repair_groups(const struct xi_chan_view *view, const struct xi_dead *dead, const struct xi_world *world);
 
-/* True if a table of deliveries is no group's any more and nobody lingers in it. `may_join`: who asked for it lives. */
-bool xi_acks_unused(const struct xi_chan_view *view, struct xi_acks *acks, uint32_t number, uint64_t window,
-                    bool may_join);
+/*
+ * Before any lock of the dead one is freed: whether the values that it was moving to
+ * another channel were sent there. Any channel of its may be that other channel.
+ */
+void xi_judge_moves(const struct xi_acks_view *acks, const struct xi_dead *dead, const struct xi_world *world);
+/*
+ * What was delivered to the dead one goes to others, and blocks that it may have been
+ * reading are let go, in this table. Needs the group's lock, as xi_repair_groups.
+ */
+bool xi_repair_acks(const struct xi_chan_view *view, const struct xi_acks_view *acks, const struct xi_dead *dead,
+                    const struct xi_world *world);
+/* True if a table is no group's any more and nobody lingers in it. `may_join`: who asked for it lives. */
+bool xi_acks_unused(const struct xi_chan_view *view, const struct xi_acks_view *acks, bool may_join);
+/* True if somebody may be reading a block whose value is gone. */
+bool xi_acks_linger(const struct xi_acks_view *acks);
+
 /*
  * After a channel was removed by name: says so in it, and ends every group, which
  * releases what they had yet to receive. False when a living process holds a lock
@@ -129,6 +157,8 @@ struct xi_mark_cursor {
 };
 enum xi_marked { XI_MARK_DONE, XI_MARK_MORE, XI_MARK_MOVED };
 enum xi_marked xi_mark_part(const struct xi_chan_view *view, struct xi_mark_cursor *cursor, xi_mark_fn mark, void *context);
+/* After its channel: what those name who linger. */
+void xi_mark_lingers(const struct xi_acks_view *acks, xi_mark_fn mark, void *context);
 void xi_mark_borrows(const struct xi_borrow_view *borrows, size_t chunks, xi_mark_fn mark, void *context);
 
 #endif

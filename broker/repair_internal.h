@@ -104,6 +104,26 @@ static_assert(offsetof(struct xi_descriptor, segment) == 0 && offsetof(struct xi
                   offsetof(struct xi_descriptor, generation) == 8,
               "xi_block_read takes the descriptor apart");
 
+/* ---- repair.c */
+
+/* Frees a lock that is ours, and wakes who sleeps for it. */
+void xi_free_lock(const struct xi_world *world, xi_a32 *lock, xi_a32 *lock_sleep);
+/* Sets the group's bit in the block's release word, while the generation matches. And: its owner must look. */
+void xi_release_block(const struct xi_world *world, const struct xi_block_name *block, uint32_t group);
+void xi_tell_owner_of(const struct xi_world *world, uint32_t segment);
+/* The number of the last value sent, though whoever sent it has not stored that yet: its lock is a dead one's. */
+uint64_t xi_tail_number(const struct xi_chan_view *view);
+
+/* ---- repair_ack.c: of groups that acknowledge; all but the last under the group's lock, which is ours */
+
+/* Brings head, next and the table into order. False: the group does not acknowledge, or they cannot be. */
+bool xi_repair_flying(const struct xi_chan_view *view, uint32_t g, const struct xi_world *world);
+/* Nothing is in flight: the group goes on at its head. */
+void xi_reset_flying(const struct xi_chan_view *view, uint32_t g, const struct xi_world *world);
+/* The group ends: true if the block of this record, number `number`, is nobody's then. */
+bool xi_end_flying(const struct xi_chan_view *view, uint32_t g, const struct xi_world *world, uint64_t number,
+                   const struct xi_record *record);
+
 /* ---- repair_ring.c */
 
 /* Rings one doorbell. True if a thread that was asleep has been told by this call. */

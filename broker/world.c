@@ -159,8 +159,19 @@ static void repair_wake(void *context, xi_a32 *word, int count) {
     syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
 }
 
+static struct xi_acks *repair_acks(void *context, uint32_t number, uint32_t chan_segment, uint64_t *window) {
+    return world_acks(context, number, chan_segment, window);
+}
+
+static bool repair_channel(void *context, uint32_t segment, struct xi_chan_view *view) {
+    struct world *w = context;
+    uint64_t *found = table_find(&w->st->segments, segment); /* kind and place, see state_internal.h */
+    return found && *found >> 32 == XI_SEG_CHANNEL && world_view(w, &w->st->chans[(uint32_t)*found], view);
+}
+
 static void set_repair(struct world *w) {
-    w->repair = (struct xi_world){w, repair_release, repair_their_mailbox, repair_owner, repair_wake};
+    w->repair = (struct xi_world){w,           repair_release, repair_their_mailbox, repair_owner,
+                                  repair_wake, repair_acks,    repair_channel};
 }
 
 /* ---- beginning and end ---- */

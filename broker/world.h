@@ -53,6 +53,7 @@ struct world {
     uint32_t about_channel;   /* what is being repaired there: index + 1 of a channel, or 0; */
     uint32_t about_slot;      /* or what this interpreter had borrowed */
     struct xi_world repair;
+    const struct state *st; /* for repair, which finds channels by their segments */
 };
 
 /* Makes a namespace from nothing. `open_to`: the others who may join (only with `memfd`), or NULL. */

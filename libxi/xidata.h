@@ -605,11 +605,15 @@ XI_API int xi_msg_buffer(const xi_msg *msg, const xi_buffer_ref *ref, const void
  * consumer, ahead of newer values and with a delivery count one higher, when its consumer dies, leaves, frees the handle or
  * the message, lets the group's timeout pass, or says xi_nack(). Acknowledging is when the free function may run. Delivered
  * max_deliveries times in vain, it goes to the dead letters: a dict {"reason", "channel", "group", "deliveries", "value"}.
- * Errors of all three: STALE (another has it, or had), INVAL (not a delivery of such a group), LEFT, FORKED.
+ * Errors: STALE (another has it, or had), INVAL (not a delivery of such a group), LEFT, FORKED, TIMEOUT (a process that is
+ * stopped has held the group's lock for a second; nothing has changed).
  */
 XI_API int xi_ack(xi_msg *msg); /* also ends the message's borrow; the message holds nothing afterwards */
 /* Gives it back, to be delivered again after delay_ns at the earliest (to anybody). The message holds nothing afterwards. */
 XI_API int xi_nack(xi_msg *msg, int64_t delay_ns);
+/* The same, but what the message holds stays readable until it is released. LIMIT: as many as the group's window are kept so. */
+XI_API int xi_ack_keep(xi_msg *msg);
+XI_API int xi_nack_keep(xi_msg *msg, int64_t delay_ns);
 /* The group's timeout begins anew, with ns (0: the group's own). */
 XI_API int xi_extend(xi_msg *msg, int64_t ns);
 /* How often the value has been delivered, this time included; 0 in a group that does not acknowledge. */

@@ -253,6 +253,31 @@ int xi_maps_ring(struct xi_interp *me, uint32_t number, uint64_t chan_id, int fd
     return 0;
 }
 
+int xi_maps_acks(struct xi_interp *me, uint32_t number, int fd, struct xi_map_entry **out) {
+    struct xi_map_entry *e = lookup(me, number, true);
+    if (e) {
+        if (e->map.head.kind == XI_SEG_ACKS) {
+            *out = e;
+            return 0;
+        }
+        xi_maps_put(e);
+        return xi_fail(XI_E_CORRUPT, "segment %08x is no table of deliveries", number);
+    }
+    int fds[2] = {-1, -1}, rc = fd < 0 ? open_segment(me, number, true, false, fds) : 0;
+    if (rc == 0) {
+        struct xi_expect expect = {XI_SEG_ACKS, number, me->epoch};
+        e = entry_new(me, number, true, false);
+        rc = e ? xi_segment_map(fd < 0 ? fds[0] : fd, true, false, &expect, &e->map) : XI_E_NOMEM;
+    }
+    if (fds[0] >= 0) close(fds[0]);
+    if (rc) {
+        if (e) destroy(e);
+        return rc;
+    }
+    *out = insert(e);
+    return 0;
+}
+
 void xi_maps_put(struct xi_map_entry *e) {
     if (e->kept) { /* the table may unmap it any time from now */
         atomic_fetch_sub(&e->users, 1);

@@ -35,6 +35,8 @@ int xi_maps_own_arena(struct xi_interp *me, uint32_t number, int fd, int release
 int xi_maps_channel(struct xi_interp *me, uint32_t number, int fd, struct xi_map_entry **out);
 /* A ring of this channel; `fd` -1: opened by its number. Counts one user. Errors: NOENT (gone), CORRUPT, NOMEM, BROKER. */
 int xi_maps_ring(struct xi_interp *me, uint32_t number, uint64_t chan_id, int fd, struct xi_map_entry **out);
+/* Likewise the table of a group that acknowledges; what it says of itself is for the caller to check. */
+int xi_maps_acks(struct xi_interp *me, uint32_t number, int fd, struct xi_map_entry **out);
 void xi_maps_put(struct xi_map_entry *e);
 /* Unmaps what has no users and belongs to `epoch`. */
 void xi_maps_forget(uint64_t epoch);

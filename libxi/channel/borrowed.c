@@ -41,7 +41,8 @@ static void end_borrow(xi_msg *m) {
 
 void xi_msg_reset(xi_msg *m) {
     if (__builtin_expect(m->call_ != 0, 0)) xi_call_abandon(m);
-    if (m->borrow_) end_borrow(m);
+    if (m->delivery_) xi_delivery_end(m);
+    else if (m->borrow_) end_borrow(m);
     m->data = NULL;
     m->size = 0;
 }

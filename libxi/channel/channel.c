@@ -140,6 +140,7 @@ static int open_handle(xi_interp *me, const char *name, const xi_open_opts *o, x
     ch->sends_plainly = ch->can_send && !ch->need_peer;
     ch->serves = true;
     ch->group_index = XI_NO_GROUP;
+    atomic_init(&ch->holders, 1);
     memcpy(ch->name, name, strlen(name));
     rc = open_at_broker(ch, o);
     if (rc) {
@@ -148,7 +149,7 @@ static int open_handle(xi_interp *me, const char *name, const xi_open_opts *o, x
     }
     xi_interp_hold(me);
     list_add(me, ch);
-    if (!(o->flags & XI_OPEN_SEND)) rc = xi_group_join(ch, o->group);
+    if (!(o->flags & XI_OPEN_SEND)) rc = xi_group_join(ch, o->group, o->group_opts);
     if (rc) {
         (void)xi_channel_free(ch);
         return rc;
@@ -218,17 +219,30 @@ int xi_channel_free(xi_channel *ch) {
         send_home(ch);
         xi_sets_forget(ch);
         if (ch->group_is_own) xi_group_end(ch);
+        else if (ch->ack) xi_ack_close(ch);
+        xi_letters_close(ch);
         xi_channel_flush(ch);
         list_remove(me, ch);
-        xi_views_drop(ch);
         xi_ring_tell(ch);
         post_close(me, ch->id, ch->flags);
+    } else {
+        xi_letters_close(ch);
+    }
+    xi_channel_drop(ch);
+    return 0;
+}
+
+void xi_channel_drop(struct xi_channel *ch) {
+    if (atomic_fetch_sub(&ch->holders, 1) != 1) return;
+    struct xi_interp *me = ch->interp;
+    if (xi_alive(me) && ch->entry) { /* not where leaving has taken them already */
+        xi_views_drop(ch);
         xi_maps_put(ch->entry);
     }
+    xi_ack_free(ch);
     free(ch->flights);
     free(ch);
     xi_interp_drop(me);
-    return 0;
 }
 
 void xi_channels_detach(struct xi_interp *me) {

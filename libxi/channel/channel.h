@@ -14,6 +14,7 @@
 #include "../wait/sleep.h"
 
 #define XI_NO_GROUP UINT32_MAX
+#define XI_LETTER_KINDS 2 /* dead.c */
 
 /* A ring as this process has it mapped: the channel's own, or one that it has grown into (layout.h, "Growing"). */
 struct xi_view {
@@ -41,6 +42,7 @@ struct xi_channel {
     uint32_t fast_max;    /* values up to this size may be sent the fast way; 0 where every send must go the general way */
     uint32_t lock_word;   /* what this interpreter writes into locks */
     struct xi_group *group;
+    struct xi_ack *ack;   /* of a handle whose group acknowledges (ack.h), else NULL */
     uint32_t group_index; /* XI_NO_GROUP: sends only */
     uint64_t group_life;  /* of the group when it was joined; another now: it has ended */
     uint32_t segment;     /* number of the channel's segment */
@@ -89,6 +91,8 @@ struct xi_channel {
         _Atomic int64_t small_since; /* and since when */
         _Atomic uint32_t passed; /* values received from a ring that is not the channel's own */
     } moving;
+    struct xi_channel *_Atomic letters[XI_LETTER_KINDS]; /* channels for values that nobody receives, once opened */
+    atomic_uint holders;  /* the handle itself, and messages whose delivery is not over */
     struct xi_channel *next;
     char name[80];
 };
@@ -253,9 +257,10 @@ static inline uint32_t xi_record_length(const struct xi_record *r) { return r->l
  * sent just before the header that publishes it.
  */
 struct xi_sending {
-    struct xi_block *block;
+    struct xi_block *block; /* NULL: the record is inline */
     uint32_t free_index;
     uint64_t free_argument;
+    xi_a64 *number;       /* NULL, or where to store the value's number just before it is published */
 };
 int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, struct xi_sending *sending,
                       struct xi_want *want);
@@ -269,6 +274,8 @@ bool xi_log_has_room(struct xi_channel *ch, uint32_t length);
 uint64_t xi_log_smallest_head(struct xi_channel *ch);
 /* True if the group may have something to receive, or never will: a look without the lock. */
 bool xi_log_has_value(struct xi_channel *ch);
+/* True if a record lies at this position, which is the group's and at most a ring behind: a look without the lock. */
+bool xi_log_value_at(struct xi_channel *ch, uint64_t position);
 /*
  * In a ring that is not the channel's own nobody looks without a lock: there, what was sent is what lies before the
  * tail. A sender moves it before it unlocks, so who looks after having passed the producers' lock misses nothing.
@@ -309,6 +316,8 @@ void xi_wake_producers_slow(struct xi_channel *ch);
 void xi_wake_everybody(struct xi_channel *ch);
 /* Every consumer of a group, which has ended. */
 void xi_wake_group(struct xi_channel *ch, uint32_t g);
+/* One consumer of the handle's group, whatever there is. */
+void xi_wake_one(struct xi_channel *ch);
 /* One more consumer of this group, if there is something left: by one that goes without having received. */
 void xi_pass_on(struct xi_channel *ch, uint32_t side);
 static inline void xi_wake_consumers(struct xi_channel *ch, uint64_t n) {
@@ -363,7 +372,7 @@ int xi_sleep_refused(struct xi_interp *me);
 int xi_sleep_ended(struct xi_interp *me, enum xi_wake_reason why);
 
 /* group.c */
-int xi_group_join(struct xi_channel *ch, const char *name);
+int xi_group_join(struct xi_channel *ch, const char *name, const xi_group_opts *opts);
 void xi_group_end(struct xi_channel *ch);
 
 /* send.c: sends a request or a reply; `loan` NULL: `value` is copied. Errors: as xi_send and xi_send_loan, NO_CONSUMER. */
@@ -406,8 +415,41 @@ bool xi_release_bit(struct xi_map_entry *e, uint32_t granule, uint64_t generatio
 
 /* dead.c. Takes the message of a value that expired and is nobody's any more; the message holds nothing afterwards. */
 void xi_bury_expired(struct xi_channel *ch, xi_msg *m);
+/* Closes the channels that dead letters went to. */
+void xi_letters_close(struct xi_channel *ch);
+/*
+ * send.c: one value, inline or (value NULL) in `root`, whose block is then the channel's; tries once. `number`, where not
+ * NULL: the number that it gets is stored there before it is sent, and the channel's segment in the upper half of `place`.
+ */
+int xi_send_letter(struct xi_channel *ch, const void *value, size_t size, struct xi_block *root, xi_a64 *number,
+                   xi_a64 *place);
 
-/* channel.c */
+/* ack.c: for handles whose group acknowledges (ack.h has the rest). */
+struct xi_ack;
+/* Maps the group's table, from `fd` or (-1) by its number; or asks for a new one for a group that is to be made. */
+int xi_ack_open(struct xi_channel *ch, uint32_t group, uint32_t segment, int fd, struct xi_ack **out);
+int xi_ack_make(struct xi_channel *ch, uint32_t group, const xi_group_opts *opts, struct xi_ack **out, uint32_t *segment);
+/* Its group was joined; or another's was, and `made` says that the broker may take this one back. */
+void xi_ack_joined(struct xi_ack *a);
+void xi_ack_discard(struct xi_ack *a, bool made);
+/* Under both locks, the group at its end: true if the block of value `number`, which is in flight, is nobody's now. */
+bool xi_ack_end_one(const struct xi_ack *a, uint64_t number, uint64_t block, uint64_t generation);
+/* The handle is closed, its group lives on: what it has is given back. And: nobody uses it any more. */
+void xi_ack_close(struct xi_channel *ch);
+void xi_ack_free(struct xi_channel *ch);
+/* deliver.c */
+int64_t xi_ack_receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout);
+bool xi_ack_has_value(struct xi_channel *ch);
+/* When the group will have something to look at by itself; UINT64_MAX: never. */
+static inline uint64_t xi_ack_due(const struct xi_channel *ch) {
+    return ch->ack ? xi_load_full(&ch->group->next_due) : UINT64_MAX;
+}
+/* The message is released, but its delivery is not over. */
+void xi_delivery_end(xi_msg *m);
+
+/* channel.c. A message of a group that acknowledges keeps the handle's memory and mappings. */
+static inline void xi_channel_hold(struct xi_channel *ch) { atomic_fetch_add_explicit(&ch->holders, 1, memory_order_relaxed); }
+void xi_channel_drop(struct xi_channel *ch);
 void xi_channel_flush(struct xi_channel *ch);
 void xi_channels_flush(struct xi_interp *me);
 /* At leave: forgets every handle's mapping; the handles stay to be freed by their owners. */

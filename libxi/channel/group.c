@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "../wire/bounds.h"
+#include "../wire/names.h"
 #include "call.h"
 
 /* Groups that anybody can be in: all that are there but the one that keeps values for those that join. */
@@ -29,26 +30,39 @@ static void forget_counts(struct xi_group *g) {
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) xi_store_relaxed(counts[i], 0);
 }
 
-static struct xi_group *make(struct xi_channel *ch, const char name[32], bool own, uint32_t *index) {
-    struct xi_chan *c = ch->chan;
+/* A slot that no group has, or XI_NO_GROUP. */
+static uint32_t free_slot(struct xi_chan *c) {
     uint64_t active = xi_load_relaxed(&c->active);
-    for (uint32_t i = 0; i < XI_MAX_GROUPS; i++) {
-        struct xi_group *g = &c->groups[i];
-        if (active >> i & 1 || xi_load_relaxed(&g->state) == XI_GROUP_ENDING) continue;
-        memcpy(g->name, name, 32);
-        forget_counts(g);
-        xi_store_relaxed(&g->owner, own ? ch->interp->slot : 0);
-        xi_store_relaxed(&g->owner_id, own ? (uint64_t)ch->interp->id : 0);
-        uint64_t seq = xi_load_relaxed(&c->tail_seq);
-        xi_store_relaxed(&g->head_seq, seq);
-        xi_store_relaxed(&g->start_seq, seq);
-        xi_store_relaxed(&g->head, xi_load_relaxed(&c->tail));
-        xi_store_release(&g->state, XI_GROUP_ACTIVE);
-        (void)xi_or_full(&c->active, (uint64_t)1 << i); /* THE JOIN: what is sent from now on is for this group too */
-        *index = i;
-        return g;
-    }
-    return NULL;
+    for (uint32_t i = 0; i < XI_MAX_GROUPS; i++)
+        if (!(active >> i & 1) && xi_load_relaxed(&c->groups[i].state) != XI_GROUP_ENDING) return i;
+    return XI_NO_GROUP;
+}
+
+/* What a group that acknowledges begins with, beside its head: nothing in flight. */
+static void begin_acks(struct xi_group *g, uint32_t segment) {
+    xi_store_relaxed(&g->next, xi_load_relaxed(&g->head));
+    xi_store_relaxed(&g->next_seq, xi_load_relaxed(&g->head_seq));
+    xi_store_relaxed(&g->next_due, UINT64_MAX);
+    xi_store_relaxed(&g->acks_seg, segment);
+}
+
+/* `acks`: the segment of its table, 0 for a group that does not acknowledge. */
+static struct xi_group *make(struct xi_channel *ch, const char name[32], bool own, uint32_t i, uint32_t acks) {
+    struct xi_chan *c = ch->chan;
+    struct xi_group *g = &c->groups[i];
+    memcpy(g->name, name, 32);
+    forget_counts(g);
+    xi_store_relaxed(&g->owner, own ? ch->interp->slot : 0);
+    xi_store_relaxed(&g->owner_id, own ? (uint64_t)ch->interp->id : 0);
+    uint64_t seq = xi_load_relaxed(&c->tail_seq);
+    xi_store_relaxed(&g->head_seq, seq);
+    xi_store_relaxed(&g->start_seq, seq);
+    xi_store_relaxed(&g->head, xi_load_relaxed(&c->tail));
+    begin_acks(g, acks);
+    xi_store_relaxed(&g->flags, acks ? XI_GROUP_F_ACK | XI_GROUP_F_TAKEN : XI_GROUP_F_TAKEN);
+    xi_store_release(&g->state, XI_GROUP_ACTIVE);
+    (void)xi_or_full(&c->active, (uint64_t)1 << i); /* THE JOIN: what is sent from now on is for this group too */
+    return g;
 }
 
 /* The name in full, padded with zeros; NULL is the default group's. */
@@ -62,65 +76,166 @@ static int group_name(const char *text, char name[32]) {
     return 0;
 }
 
-int xi_group_join(struct xi_channel *ch, const char *text) {
-    char name[32];
-    bool own = !text && ch->mode == XI_BROADCAST;
-    uint32_t index = 0;
-    int rc = group_name(text, name);
-    if (rc == 0) rc = xi_lock(ch, ch->chan, XI_LOCK_ABANDON_NS);
-    if (rc) return rc;
-    struct xi_group *g = NULL;
-    bool removed = xi_load_acquire(&ch->chan->closed) == XI_CHAN_REMOVED; /* between opening and joining it */
-    if (!removed) {
-        g = own ? NULL : find(ch, name, &index);
-        if (!g) g = make(ch, name, own, &index);
-        if (g) ch->group_life = xi_load_relaxed(&g->life);
-    }
-    xi_unlock(ch->chan);
-    if (removed) return xi_fail_closed(ch);
-    if (!g) return xi_fail(XI_E_LIMIT, "channel \"%s\" has %u groups already", ch->name, XI_MAX_GROUPS);
-    ch->group = g;
-    ch->group_index = index;
-    ch->group_is_own = own;
+static int check_options(const struct xi_channel *ch, const xi_group_opts *o) {
+    if (o->flags & ~XI_GROUP_ACK) return xi_fail(XI_E_INVAL, "flags 0x%x of a group: XI_GROUP_ACK", o->flags);
+    if (!(o->flags & XI_GROUP_ACK) && (o->max_deliveries || o->window || o->timeout_ns || o->dead))
+        return xi_fail(XI_E_INVAL, "max_deliveries, window, timeout_ns and dead are for groups with XI_GROUP_ACK");
+    if (o->window > XI_WINDOW_MAX)
+        return xi_fail(XI_E_TOOBIG, "a window of %u values is more than %u", o->window, XI_WINDOW_MAX);
+    if (o->timeout_ns < 0) return xi_fail(XI_E_INVAL, "a timeout of %lld ns is none: 0 is for ever", (long long)o->timeout_ns);
+    if (o->dead && !xi_channel_name_valid(o->dead, XI_NAME_MAX))
+        return xi_fail(XI_E_INVAL, "`dead` names a channel: 1 to %d bytes of UTF-8 without control characters", XI_NAME_MAX);
+    if (o->dead && strcmp(o->dead, ch->name) == 0)
+        return xi_fail(XI_E_INVAL, "channel \"%s\" cannot be its own channel for dead letters", ch->name);
     return 0;
 }
 
-static void release_record(struct xi_channel *ch, uint32_t group, uint64_t position, uint64_t header) {
+/* A join under way. A table of deliveries is mapped or made without the lock, so it is there before it is known to be right. */
+struct joining {
+    char name[32];
+    bool own, acks;
+    const xi_group_opts *opts;
+    struct xi_ack *ack;     /* the table at hand, */
+    uint32_t slot, segment; /* of this group, in this segment; */
+    bool made;              /* asked for by us */
+};
+
+static void put_table(struct joining *j) {
+    if (j->ack) xi_ack_discard(j->ack, j->made);
+    j->ack = NULL;
+    j->made = false;
+}
+
+/* Under the lock. 1: joined as it is; 0: its table must be mapped first; or MISMATCH. */
+static int join_old(struct xi_channel *ch, struct joining *j, struct xi_group *g, uint32_t index) {
+    uint32_t flags = xi_load_relaxed(&g->flags), segment = xi_load_relaxed(&g->acks_seg);
+    if (!(flags & XI_GROUP_F_TAKEN)) { /* a queue's own, which nobody has received in: its first consumer says what it is */
+        if (j->acks && !(j->ack && j->made && j->slot == index)) return 0;
+        if (j->acks) begin_acks(g, j->segment);
+        xi_store_release(&g->flags, XI_GROUP_F_TAKEN | (j->acks ? XI_GROUP_F_ACK : 0));
+        return 1;
+    }
+    if (!!(flags & XI_GROUP_F_ACK) != j->acks)
+        return xi_fail(XI_E_MISMATCH, "group \"%.31s\" of channel \"%s\" %s: open it as one that does", j->name, ch->name,
+                       j->acks ? "does not acknowledge" : "acknowledges (XI_GROUP_ACK)");
+    return !j->acks || (j->ack && j->slot == index && j->segment == segment);
+}
+
+/* Under the lock. 1: joined; 0: a table for `*index` must be at hand first (made, if *segment is 0); or an error. */
+static int try_join(struct xi_channel *ch, struct joining *j, uint32_t *index, uint32_t *segment) {
+    *segment = 0;
+    if (xi_load_acquire(&ch->chan->closed) == XI_CHAN_REMOVED) return xi_fail_closed(ch); /* between opening and joining it */
+    struct xi_group *g = j->own ? NULL : find(ch, j->name, index);
+    if (g) {
+        if (xi_load_relaxed(&g->flags) & XI_GROUP_F_ACK) *segment = xi_load_relaxed(&g->acks_seg);
+        int rc = join_old(ch, j, g, *index);
+        if (rc <= 0) return rc;
+    } else {
+        *index = free_slot(ch->chan);
+        if (*index == XI_NO_GROUP)
+            return xi_fail(XI_E_LIMIT, "channel \"%s\" has %u groups already", ch->name, XI_MAX_GROUPS);
+        if (j->acks && !(j->ack && j->made && j->slot == *index)) return 0;
+        g = make(ch, j->name, j->own, *index, j->acks ? j->segment : 0);
+    }
+    ch->group = g;
+    ch->group_index = *index;
+    ch->group_life = xi_load_relaxed(&g->life);
+    ch->group_is_own = j->own;
+    return 1;
+}
+
+#define JOIN_TRIES 1000 /* each lost to another who joined or left in between */
+
+static int join(struct xi_channel *ch, struct joining *j) {
+    uint32_t index, segment;
+    for (int i = 0; i < JOIN_TRIES; i++) {
+        int rc = xi_lock(ch, ch->chan, XI_LOCK_ABANDON_NS);
+        if (rc) return rc;
+        rc = try_join(ch, j, &index, &segment);
+        xi_unlock(ch->chan);
+        if (rc) return rc;
+        put_table(j);
+        j->slot = index;
+        j->segment = segment;
+        rc = segment ? xi_ack_open(ch, index, segment, -1, &j->ack) : xi_ack_make(ch, index, j->opts, &j->ack, &j->segment);
+        j->made = !segment && rc == 0;
+        if (rc && !(segment && rc == XI_E_NOENT)) return rc; /* the group whose table is gone has ended meanwhile */
+    }
+    return xi_fail(XI_E_AGAIN, "the groups of channel \"%s\" change all the time; try again", ch->name);
+}
+
+int xi_group_join(struct xi_channel *ch, const char *text, const xi_group_opts *opts) {
+    static const xi_group_opts none;
+    struct joining j = {.opts = opts ? opts : &none, .own = !text && ch->mode == XI_BROADCAST};
+    j.acks = j.opts->flags & XI_GROUP_ACK;
+    int rc = group_name(text, j.name);
+    if (rc == 0) rc = check_options(ch, j.opts);
+    if (rc == 0) rc = join(ch, &j);
+    if (rc < 0) {
+        put_table(&j);
+        return rc;
+    }
+    if (j.acks) xi_ack_joined(j.ack);
+    else put_table(&j);
+    ch->ack = j.acks ? j.ack : NULL;
+    return 0;
+}
+
+/* A group at its end. */
+struct ending {
+    uint32_t index;
+    const struct xi_ack *ack; /* its table where it acknowledges; NULL if that could not be had */
+    bool acks;
+    uint64_t number, next;    /* of the record looked at; and where those in flight end */
+};
+
+/* True if the group is done with this block. */
+static bool lets_go(const struct ending *e, uint64_t position, const struct xi_descriptor *d) {
+    if (!e->acks || position >= e->next) return true;
+    /* In flight: somebody may be reading it. Without the table nobody knows, so it stays with its owner until that ends. */
+    return e->ack && xi_ack_end_one(e->ack, e->number, (uint64_t)d->segment << 32 | d->granule, d->generation);
+}
+
+static void release_record(struct xi_channel *ch, const struct ending *ending, uint64_t position, uint64_t header) {
     struct xi_descriptor d;
     struct xi_map_entry *e;
     memcpy(&d, xi_payload_at(&ch->send_view, position), sizeof d);
+    if (!lets_go(ending, position, &d)) return;
     if (d.segment & 1 || xi_maps_arena(ch->interp, d.segment, &e) != 0) return; /* its owner is gone, and it with it */
     if (xi_range_inside((uint64_t)d.granule * XI_GRANULE, XI_GRANULE, e->map.size)) {
-        bool set = xi_release_bit(e, d.granule, d.generation, group);
+        bool set = xi_release_bit(e, d.granule, d.generation, ending->index);
         if (set && XI_REC_FLAGS(header) & XI_REC_F_FREE) xi_tell_owner(ch->interp, e->map.head.owner);
     }
     xi_maps_put(e);
 }
 
 /* Under the producers' lock as well as the group's. */
-static void drain(struct xi_channel *ch, uint32_t group) {
+static void drain(struct xi_channel *ch, struct ending *e) {
     const struct xi_view *v = &ch->send_view;
     struct xi_call_ref ref;
-    bool named = xi_load_relaxed(&ch->chan->groups[group].owner) == 0; /* it was to serve; others may listen only */
-    uint64_t at = xi_load_relaxed(&ch->chan->groups[group].head), tail = xi_load_relaxed(&ch->chan->tail);
+    bool named = xi_load_relaxed(&ch->chan->groups[e->index].owner) == 0; /* it was to serve; others may listen only */
+    uint64_t at = xi_load_relaxed(&ch->chan->groups[e->index].head), tail = xi_load_relaxed(&ch->chan->tail);
     if (!xi_is_aligned(at, 8) || !xi_is_aligned(tail, 8)) return;
     while (at != tail && tail - at <= v->capacity) {
         uint64_t h = xi_load_acquire(xi_header_at(v, at));
         uint32_t length = XI_REC_LENGTH(h);
         if (length < 8 || length % 8 || length + 16 > v->capacity) return; /* overwritten: nothing more can be known */
-        if (XI_REC_IS_BLOCK(h)) release_record(ch, group, at, h);
+        if (XI_REC_IS_BLOCK(h)) release_record(ch, e, at, h);
         if (XI_REC_FLAGS(h) & XI_REC_F_CALL && named && xi_call_ref_read(v, at, h, &ref)) xi_call_refuse(ch->interp, &ref);
         at += 8 + length;
+        e->number++;
     }
 }
 
 /* Under both locks. */
-static void end(struct xi_channel *ch, uint32_t index) {
+static void end(struct xi_channel *ch, uint32_t index, const struct xi_ack *ack) {
     struct xi_group *g = &ch->chan->groups[index];
+    struct ending e = {index, ack, xi_load_relaxed(&g->flags) & XI_GROUP_F_ACK, xi_load_relaxed(&g->head_seq) + 1,
+                       xi_load_relaxed(&g->next)};
     (void)xi_and_full(&ch->chan->active, ~((uint64_t)1 << index)); /* THE END */
     xi_store_full(&g->life, xi_load_relaxed(&g->life) + 1);
     xi_store_full(&g->state, XI_GROUP_ENDING);
-    drain(ch, index);
+    drain(ch, &e);
     xi_store_relaxed(&g->owner, 0);
     xi_store_release(&g->state, XI_GROUP_FREE);
 }
@@ -145,34 +260,50 @@ void xi_group_end(struct xi_channel *ch) {
     struct xi_group *g = ch->group;
     if (lock_producers(ch)) return; /* held by one that is stopped: the broker ends it when this interpreter leaves */
     if (lock_group(ch, g) == 0) {
-        if (xi_group_lives(ch)) end(ch, ch->group_index); /* else the channel was removed, and it with it */
+        if (xi_group_lives(ch)) end(ch, ch->group_index, ch->ack); /* else the channel was removed, and it with it */
         xi_unlock(g);
     }
     xi_unlock(c);
     xi_wake_producers(ch);
 }
 
+/* Under the producers' lock: the group of this name is ended. 0; 1: its table must be mapped first; or an error. */
+static int end_named(struct xi_channel *ch, const char name[32], struct joining *j) {
+    struct xi_group *g = find(ch, name, &j->slot);
+    if (xi_load_acquire(&ch->chan->closed) == XI_CHAN_REMOVED) return xi_fail_closed(ch);
+    if (!g) return xi_fail(XI_E_NOENT, "channel \"%s\" has no group \"%s\"", ch->name, name);
+    uint32_t segment = xi_load_relaxed(&g->flags) & XI_GROUP_F_ACK ? xi_load_relaxed(&g->acks_seg) : 0;
+    if (segment != j->segment) {
+        j->segment = segment;
+        return 1;
+    }
+    int rc = lock_group(ch, g);
+    if (rc) return rc;
+    end(ch, j->slot, j->ack);
+    xi_unlock(g);
+    return 0;
+}
+
 int xi_group_remove(xi_channel *ch, const char *text) {
     char name[32];
-    uint32_t index = 0;
+    struct joining j = {.own = false};
     int rc = xi_channel_check(ch);
     if (rc == 0 && !(ch->rights & XI_ACCESS_WRITE))
         return xi_fail(XI_E_ACCESS, "channel \"%s\" is another user's: who may only receive from it cannot remove a group", ch->name);
     if (rc == 0 && !text) rc = xi_fail(XI_E_INVAL, "only a named group can be removed; the default one is the channel's own");
     if (rc == 0) rc = group_name(text, name);
-    if (rc == 0) rc = lock_producers(ch);
-    if (rc) return rc;
-    struct xi_group *g = find(ch, name, &index);
-    if (xi_load_acquire(&ch->chan->closed) == XI_CHAN_REMOVED) rc = xi_fail_closed(ch);
-    else if (!g) rc = xi_fail(XI_E_NOENT, "channel \"%s\" has no group \"%s\"", ch->name, text);
-    if (rc == 0) rc = lock_group(ch, g);
-    if (rc == 0) {
-        end(ch, index);
-        xi_unlock(g);
+    for (bool again = rc == 0; again; again = rc == 1) {
+        rc = lock_producers(ch);
+        if (rc) break;
+        rc = end_named(ch, name, &j);
+        xi_unlock(ch->chan);
+        if (rc != 1) break;
+        put_table(&j);
+        if (j.segment) (void)xi_ack_open(ch, j.slot, j.segment, -1, &j.ack); /* it can be done without: see lets_go() */
     }
-    xi_unlock(ch->chan);
+    put_table(&j);
     if (rc) return rc;
-    xi_wake_group(ch, index);
+    xi_wake_group(ch, j.slot);
     xi_wake_producers(ch);
     return 0;
 }

@@ -153,15 +153,16 @@ int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, si
     uint64_t floor_ = xi_load_relaxed(&c->min_head), active = xi_load_relaxed(&c->active), w = stored;
     if (__builtin_expect(!xi_is_aligned(stored, 8), 0)) return broken(ch);
     if (__builtin_expect(active == 0, 0)) { /* a broadcast that nobody hears */
-        if (sending) xi_arena_mark_sent(sending->block, 0, sending->free_index, sending->free_argument);
+        if (sending && sending->block) xi_arena_mark_sent(sending->block, 0, sending->free_index, sending->free_argument);
         xi_bump(&c->vanished, n);
         return (int64_t)n;
     }
     if (n > BATCH_MAX) n = BATCH_MAX;
     *want = (struct xi_want){.length = xi_record_length(&records[0]), .lack = XI_LACK_BYTES};
-    if (sending && !flights_reserve(ch)) return xi_fail(XI_E_NOMEM, "no memory to keep account of values under way");
-    if (__builtin_expect(sending || ch->max_values, 0)) {
-        if (!within_bounds(ch, sending, &n, want)) return 0;
+    bool block = sending && sending->block;
+    if (block && !flights_reserve(ch)) return xi_fail(XI_E_NOMEM, "no memory to keep account of values under way");
+    if (__builtin_expect(block || ch->max_values, 0)) {
+        if (!within_bounds(ch, block ? sending : NULL, &n, want)) return 0;
         floor_ = xi_load_relaxed(&c->min_head);
     }
     size_t done = 0;
@@ -174,12 +175,13 @@ int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, si
         }
         /* Never over the record at the stored tail: a repair would start its walk there. */
         if (__builtin_expect(w - stored + need > v->capacity, 0)) break;
-        if (sending) xi_arena_mark_sent(sending->block, active, sending->free_index, sending->free_argument);
+        if (block) xi_arena_mark_sent(sending->block, active, sending->free_index, sending->free_argument);
+        if (sending && sending->number) xi_store_release(sending->number, seq + done + 1);
         xi_log_publish(v, w, &records[done], (uint16_t)(seq + done + 1));
         w += 8 + xi_record_length(&records[done]);
     }
     if (done == 0) return 0;
-    if (sending) flights_add(ch, sending->block->size, w);
+    if (block) flights_add(ch, sending->block->size, w);
     /* Release: neither may be seen before the headers that it counts (a repair reads them in that order). */
     xi_store_release(&c->tail_seq, seq + done);
     xi_store_release(&c->tail, w);
@@ -229,14 +231,15 @@ bool xi_log_has_room(struct xi_channel *ch, uint32_t length) {
     return ch->when_full == XI_FULL_DROP || xi_ring_could_grow(ch);
 }
 
-bool xi_log_has_value(struct xi_channel *ch) {
+bool xi_log_value_at(struct xi_channel *ch, uint64_t position) {
     /* Sequentially consistent, so that after parking this look is not done before the bits are set. */
-    uint64_t head = xi_load_full(&ch->group->head);
-    if (xi_load_full(&ch->chan->ring) != 0) {
-        if (xi_log_tail_beyond(ch, head)) return true;
-    } else if (xi_load_full(xi_header_at(&ch->home, head)) != 0) {
-        return true;
-    }
+    if (xi_load_full(&ch->chan->ring) != 0) return xi_log_tail_beyond(ch, position);
+    return xi_load_full(xi_header_at(&ch->home, position)) != 0;
+}
+
+bool xi_log_has_value(struct xi_channel *ch) {
+    if (ch->ack) return xi_ack_has_value(ch);
+    if (xi_log_value_at(ch, xi_load_full(&ch->group->head))) return true;
     /* Closed, nobody left who sends, its group at an end: the caller finds out whether there is a last value. */
     return xi_load_full(&ch->chan->closed) || !xi_has_producers(ch) || !xi_group_lives(ch);
 }

@@ -119,6 +119,10 @@ void xi_wake_everybody(struct xi_channel *ch) {
 
 void xi_wake_group(struct xi_channel *ch, uint32_t g) { (void)ring_some(ch, &ch->chan->groups[g].parked, UINT64_MAX); }
 
+void xi_wake_one(struct xi_channel *ch) {
+    if (xi_load_full(&ch->chan->parked_groups) >> ch->group_index & 1) wake_group(ch, ch->group_index, 1);
+}
+
 void xi_pass_on(struct xi_channel *ch, uint32_t side) {
     if (side == XI_SIDE_PRODUCERS) {
         if (xi_load_full(&ch->chan->parked_producers) && xi_log_has_room_for(ch, &(struct xi_want){.length = 8}))
@@ -260,10 +264,22 @@ static bool spin_for_room(const struct wait *w, int64_t budget) {
     }
 }
 
+/* In a group that acknowledges: for something new, or something that comes back. */
+static bool spin_for_delivery(const struct wait *w, int64_t budget) {
+    int64_t start = 0;
+    while (!ready(w)) {
+        if (over(w, &start, budget)) return false;
+        for (int i = 0; i < 16; i++) xi_pause();
+    }
+    return true;
+}
+
 static bool spin(const struct wait *w, struct xi_spin *s) {
     int64_t budget = xi_spin_budget(s);
+    bool hit;
     if (budget == 0) return false;
-    bool hit = w->side == XI_SIDE_PRODUCERS ? spin_for_room(w, budget) : spin_for_value(w, s, budget);
+    if (w->side == XI_SIDE_PRODUCERS) hit = spin_for_room(w, budget);
+    else hit = w->ch->ack ? spin_for_delivery(w, budget) : spin_for_value(w, s, budget);
     xi_spin_result(s, hit);
     return hit;
 }
@@ -307,6 +323,7 @@ void xi_waiter_pass_locks(struct xi_channel *ch, uint32_t side) {
     struct xi_chan *c = ch->chan;
     if (side != XI_SIDE_PRODUCERS) {
         xi_lock_pass(&c->lock);
+        if (ch->ack) xi_lock_pass(&ch->group->lock); /* what others acknowledge or give back is waited for too */
         return;
     }
     for (uint64_t active = xi_load_full(&c->active); active; active &= active - 1)
@@ -359,15 +376,26 @@ static int reason_to_go(const struct wait *w) {
     return xi_sleep_refused(w->ch->interp);
 }
 
+/* When to wake at the latest: the caller's deadline, or before it when the group has something to look at by itself. */
+static int64_t wake_at(const struct wait *w, bool *sooner) {
+    uint64_t due = w->side == XI_SIDE_PRODUCERS ? UINT64_MAX : xi_ack_due(w->ch);
+    *sooner = due < (uint64_t)INT64_MAX && (w->deadline < 0 || (int64_t)due < w->deadline);
+    return *sooner ? (int64_t)due : w->deadline;
+}
+
 static int sleep_once(const struct wait *w) {
     struct xi_interp *me = w->ch->interp;
+    bool sooner = false;
     uint32_t seen = xi_bell_park(w->bell);
     xi_waiter_arm(w->ch, w->side, w->number);
     xi_waiter_pass_locks(w->ch, w->side);
     xi_sleep_offer_frees(me, w->bell_index, true);
     int rc = reason_to_go(w);
-    if (rc == 0 && !atomic_load_explicit(&me->arena.debt, memory_order_relaxed))
-        rc = xi_sleep_ended(me, xi_sleep(&w->bell->bell, seen, w->deadline, atomic_load(&me->control.fd)));
+    if (rc == 0 && !atomic_load_explicit(&me->arena.debt, memory_order_relaxed)) {
+        int64_t until = wake_at(w, &sooner);
+        rc = xi_sleep_ended(me, xi_sleep(&w->bell->bell, seen, until, atomic_load(&me->control.fd)));
+    }
+    if (rc == XI_E_TIMEOUT && sooner) rc = 0;
     (void)xi_bell_unpark(w->bell);
     xi_sleep_offer_frees(me, w->bell_index, false);
     if (rc == XI_E_TIMEOUT || rc == XI_E_INTR) /* and yet: a value that came at the last moment is there to be taken */
@@ -406,6 +434,7 @@ static int wait_side(struct xi_channel *ch, uint32_t side, const struct xi_want 
         rc = park(&w);
         bool claimed = !xi_waiter_give(ch, side, w.number);
         if (rc && claimed) xi_pass_on(ch, side);
+        if (side != XI_SIDE_PRODUCERS && xi_ack_due(ch) != UINT64_MAX) xi_wake_one(ch); /* to look in our place */
     }
     xi_bell_give(&ch->interp->bells, w.bell_index);
     xi_wait_exit(ch);

@@ -288,7 +288,7 @@ static inline bool receive_one(struct xi_channel *ch, xi_msg *m) {
     struct xi_group *g = ch->group;
     /* Before the lock, so that a poll of an empty channel writes nothing. */
     uint64_t h = xi_load_acquire(xi_header_at(&ch->home, xi_load_relaxed(&g->head)));
-    if (h == 0 || XI_REC_KIND_AND_FLAGS(h) != XI_REC_INLINE || !xi_try_lock(ch, g)) return false;
+    if (h == 0 || XI_REC_KIND_AND_FLAGS(h) != XI_REC_INLINE || ch->ack || !xi_try_lock(ch, g)) return false;
     bool home = xi_load_relaxed(&ch->chan->ring) == 0, taken;
     if (__builtin_expect(home, 1)) taken = take_usual(ch, &ch->home, m);
     else taken = take_far(ch, m);
@@ -339,6 +339,7 @@ static int find(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout, 
 /* What is there now, up to n: how many, or XI_E_AGAIN, XI_E_CLOSED, ... */
 static int64_t receive_now(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
     struct next next;
+    if (ch->ack) return xi_ack_receive(ch, msgs, n, timeout);
     for (;;) {
         int64_t done = 0;
         int rc = find(ch, msgs, n, timeout, &next, &done);
@@ -370,7 +371,7 @@ static int64_t receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t ti
         if (rc) return rc;
         done = n == 1 && receive_one(ch, msgs) ? 1 : receive_now(ch, msgs, n, xi_left(deadline));
         if (done == XI_E_AGAIN) continue; /* another consumer was faster */
-        if (done > 0) xi_pass_on(ch, XI_SIDE_GROUP(ch->group_index));
+        if (done > 0 || ch->ack) xi_pass_on(ch, XI_SIDE_GROUP(ch->group_index));
         return done;
     }
 }

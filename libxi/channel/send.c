@@ -151,7 +151,7 @@ static int send_block(struct xi_channel *ch, struct xi_block *b, size_t size, co
                       struct xi_calling *calling) {
     struct xi_descriptor d = {b->segment->number, b->granule, b->generation, size, ch->interp->slot, 0};
     struct xi_record r = {&d, sizeof d, XI_REC_BLOCK, o->free_index ? XI_REC_F_FREE : 0, 0, NULL, NULL};
-    struct xi_sending s = {b, o->free_index, o->free_argument};
+    struct xi_sending s = {.block = b, .free_index = o->free_index, .free_argument = o->free_argument};
     uint64_t at = expiry(ch, o->ttl_ns), words[3];
     record_expires(&r, &at);
     record_calls(&r, calling, words);
@@ -171,6 +171,22 @@ static int send_copy_in_block(struct xi_channel *ch, const void *value, size_t s
     rc = send_block(ch, b, size, o, calling);
     if (rc) xi_arena_free(ch->interp, b);
     return rc;
+}
+
+int xi_send_letter(struct xi_channel *ch, const void *value, size_t size, struct xi_block *root, xi_a64 *number,
+                   xi_a64 *place) {
+    struct xi_sending s = {.block = root, .number = number};
+    struct xi_descriptor d;
+    struct xi_record r = {value, (uint32_t)size, XI_REC_INLINE, 0, 0, NULL, NULL};
+    uint64_t at = expiry(ch, 0);
+    if (root) {
+        d = (struct xi_descriptor){root->segment->number, root->granule, root->generation, size, ch->interp->slot, 0};
+        r = (struct xi_record){&d, sizeof d, XI_REC_BLOCK, 0, 0, NULL, NULL};
+    }
+    record_expires(&r, &at);
+    if (place) xi_store_release(place, (uint64_t)ch->segment << 32 | (uint32_t)xi_load_relaxed(place));
+    int64_t done = send_records(ch, &r, 1, &s, XI_TRY);
+    return done < 0 ? (int)done : 0;
 }
 
 /* A value without a free function, not the fast way. */

@@ -105,6 +105,7 @@ struct xi_interp {
     pthread_mutex_t channels_mutex;
     pthread_cond_t idle;           /* a waiting call has returned, while leaving or freeing a handle */
     struct xi_channel *channels;   /* open handles */
+    uint32_t ack_handles;          /* the number last given to one whose group acknowledges; under channels_mutex */
     struct xi_ref_held {           /* references that this interpreter holds, to declare to a new broker */
         int64_t id;
         uint32_t count;

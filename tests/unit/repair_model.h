@@ -31,7 +31,20 @@ static inline void m_step(void);
 #define xi_ring_bell stepped_ring_bell
 #define xi_ring_sleepers stepped_ring_sleepers
 #define xi_forget_waiters stepped_forget_waiters
+#define xi_free_lock stepped_free_lock
+#define xi_release_block stepped_release_block
+#define xi_tell_owner_of stepped_tell_owner_of
+#define xi_tail_number stepped_tail_number
+#define xi_repair_flying stepped_repair_flying
+#define xi_reset_flying stepped_reset_flying
+#define xi_end_flying stepped_end_flying
+#define xi_judge_moves stepped_judge_moves
+#define xi_repair_acks stepped_repair_acks
+#define xi_acks_unused stepped_acks_unused
+#define xi_acks_linger stepped_acks_linger
+#define xi_mark_lingers stepped_mark_lingers
 #include "../../broker/repair.c"
+#include "../../broker/repair_ack.c"
 #include "../../broker/repair_ring.c"
 
 enum { BROKER = 0, PRODUCER = 1, CONSUMER = 2, MEMBER = 3, SLEEPER = 4, LIVING = 5, SLOTS = 6 };
@@ -127,7 +140,22 @@ static inline void m_futex_wake(void *context, xi_a32 *word, int count) {
             if (word == &M.mail[s].bells[b].bell) M.woken[s][b]++;
     if (word == &M.chan->lock_sleep) M.lock_wakes++;
 }
-static const struct xi_world m_world = {NULL, m_release_word, m_mailbox, m_owner_of, m_futex_wake};
+/* The table of deliveries of one group, and the channel of its dead letters, where a test has them. */
+enum { TABLE = 11, LETTERS = 13 };
+static struct xi_acks *m_table;
+static struct xi_chan_view m_letters;
+static inline struct xi_acks *m_acks(void *context, uint32_t number, uint32_t chan_segment, uint64_t *window) {
+    (void)context;
+    if (number != TABLE || chan_segment != CHANNEL || m_table == NULL) return NULL;
+    *window = m_table->window;
+    return m_table;
+}
+static inline bool m_channel(void *context, uint32_t segment, struct xi_chan_view *view) {
+    (void)context;
+    *view = m_letters;
+    return segment == LETTERS && m_letters.chan != NULL;
+}
+static const struct xi_world m_world = {NULL, m_release_word, m_mailbox, m_owner_of, m_futex_wake, m_acks, m_channel};
 
 /* ------------------------------------------------------------- the channel */
 
@@ -556,7 +584,7 @@ static struct xi_borrow_view m_chunks[2];
 static inline struct xi_dead m_dead(uint32_t slot) {
     m_chunks[0] = (struct xi_borrow_view){M.borrows[slot][0], ENTRIES / 2};
     m_chunks[1] = (struct xi_borrow_view){M.borrows[slot][1], ENTRIES / 2};
-    return (struct xi_dead){slot, 100 + slot, m_chunks, slot == BROKER ? 0 : 2};
+    return (struct xi_dead){slot, 100 + slot, m_chunks, slot == BROKER ? 0 : 2, false};
 }
 
 /* Again with a new view, as long as the living move the ring meanwhile. */
