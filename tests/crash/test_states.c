@@ -10,7 +10,8 @@
 #include <stdatomic.h>
 
 #include "../system/harness.h"
-#include "channel/channel.h"
+#include "channel/call.h"
+#include "channel/set.h"
 
 #define BOUND (500 * MS)
 #define SETTLE (20 * MS) /* from the last store before a sleep that can be seen to the sleep itself */
@@ -83,6 +84,18 @@ static void store_header(xi_channel *ch, int64_t number) {
     xi_store_release(xi_header_at(&ch->home, w), XI_REC(8, XI_REC_INLINE, 0, seq));
 }
 
+/* A whole send of a reply, but for the look for sleepers. */
+static void store_reply(xi_channel *lane, const struct xi_calling *c, uint64_t value) {
+    uint64_t w = xi_load_relaxed(&lane->chan->tail), seq = xi_load_relaxed(&lane->chan->tail_seq) + 1;
+    xi_store_relaxed(xi_header_at(&lane->home, w + 8), value);
+    xi_store_relaxed(xi_header_at(&lane->home, w + 16), (uint64_t)c->ref.slot | (uint64_t)c->ref.index << 32);
+    xi_store_relaxed(xi_header_at(&lane->home, w + 24), c->ref.generation);
+    xi_store_relaxed(xi_header_at(&lane->home, w + 32), 0);
+    xi_store_release(xi_header_at(&lane->home, w), XI_REC(24, XI_REC_INLINE, XI_REC_F_CALL, seq));
+    xi_store_release(&lane->chan->tail_seq, seq);
+    xi_store_release(&lane->chan->tail, w + 32);
+}
+
 static void send_without_ring(xi_channel *ch, int64_t number) {
     lock_producers(ch);
     store_header(ch, number);
@@ -149,6 +162,65 @@ static void die_after_claiming_the_bell(xi_channel *ch) {
            "the witness does not sleep");
     die();
 }
+/* What a waker does to a member of a set, as far as `steps`. The witness has armed it, and sleeps on the set's bell. */
+static void die_marking_a_member(xi_channel *ch, int steps) {
+    start_witness_and_wait_for_sleep(ch, XI_SIDE_GROUP(0));
+    send_without_ring(ch, 77);
+    uint64_t w = claim_sleeper(ch, XI_SIDE_GROUP(0));
+    uint32_t member = XI_WAITER_MEMBER(w) - 1, parked = XI_BELL_PARKED;
+    expect(member < XI_MAX_MEMBERS, "the witness is in no set");
+    struct xi_map_entry *e;
+    struct xi_mailbox *m = xi_mailbox_get(ch->interp, XI_WAITER_SLOT(w), &e);
+    if (steps > 0) (void)xi_or_full(&m->ready[member / 64], (uint64_t)1 << (member % 64));
+    if (steps > 1) (void)xi_or_full(&m->ready_words[member / 4096], (uint64_t)1 << (member / 64 % 64));
+    if (steps > 2) expect(xi_cas32_full(&m->bells[XI_WAITER_BELL(w)].state, &parked, XI_BELL_NOTIFIED), "it does not sleep");
+    die();
+}
+static void die_after_claiming_a_member(xi_channel *ch) { die_marking_a_member(ch, 0); }
+static void die_after_marking_a_member(xi_channel *ch) { die_marking_a_member(ch, 1); }
+static void die_after_marking_its_word(xi_channel *ch) { die_marking_a_member(ch, 2); }
+static void die_after_claiming_a_sets_bell(xi_channel *ch) { die_marking_a_member(ch, 3); }
+
+/* The witness calls, and sleeps for the reply. */
+static void await_request(xi_channel *ch) {
+    atomic_store(&S->go, true);
+    await(xi_load_acquire(xi_header_at(&ch->home, xi_load_relaxed(&ch->group->head))) != 0);
+    rest(SETTLE);
+}
+static void die_after_noting_a_request(xi_channel *ch) {
+    struct xi_call_ref ref;
+    uint32_t index;
+    await_request(ch);
+    lock_group(ch);
+    uint64_t head = xi_load_relaxed(&ch->group->head);
+    expect(xi_call_ref_read(&ch->home, head, xi_load_relaxed(xi_header_at(&ch->home, head)), &ref), "no request");
+    must(xi_borrow_take(ch->interp, &index));
+    xi_call_note(ch, index, ch->group_index, &ref, head);
+    die();
+}
+static void die_with_a_request(xi_channel *ch) {
+    xi_msg m = XI_MSG_INIT;
+    await_request(ch);
+    must(xi_recv(ch, &m, XI_TRY));
+    die();
+}
+/* The reply is sent, the note of the request is still there. */
+static void die_after_replying(xi_channel *ch) {
+    xi_msg m = XI_MSG_INIT;
+    xi_channel *lane;
+    char name[80];
+    uint64_t five = XI_INT32 | (uint64_t)5 << 32;
+    await_request(ch);
+    must(xi_recv(ch, &m, XI_TRY));
+    struct xi_calling c = {.ref = {XI_CALL_FROM_SLOT(m.call_from_), XI_CALL_FROM_INDEX(m.call_from_), m.call_}};
+    xi_lane_name(xi_load_relaxed(&ch->interp->registry->slots[c.ref.slot].id), name);
+    must(xi_open_inner(ch->interp, name, &(xi_open_opts){.flags = XI_OPEN_SEND | XI_OPEN_EXISTING}, &lane));
+    must(xi_lock(lane, lane->chan, -1)); /* the last step of a send would wake the caller: that is owed */
+    store_reply(lane, &c, five);
+    xi_unlock(lane->chan);
+    die();
+}
+
 static void die_before_waking_lock_waiters(xi_channel *ch) {
     lock_producers(ch);
     start_witness_and_wait_for_lock(&ch->chan->lock_sleep);
@@ -264,6 +336,38 @@ static void witness_receive_again(xi_channel *ch) {
     witness_send(ch);
     witness_receive(ch, 5);
 }
+static void witness_set(xi_channel *ch) {
+    xi_set *set;
+    xi_event e;
+    must(xi_set_new(ch->interp, &set));
+    must(xi_set_add(set, ch, XI_READY_RECV, 9, 0));
+    expect(xi_set_wait(set, &e, 1, XI_FOREVER) == 1 && e.key == 9 && e.ready == XI_READY_RECV, "no event");
+    witness_receive(ch, 77);
+    xi_set_free(set);
+}
+static void witness_poll(xi_channel *ch) {
+    xi_set *set;
+    xi_event e;
+    must(xi_set_new(ch->interp, &set));
+    must(xi_set_add(set, ch, XI_READY_RECV, 9, 0));
+    struct pollfd p = {.fd = xi_set_fd(set), .events = POLLIN};
+    must(p.fd);
+    do must_sys(poll(&p, 1, -1));
+    while (xi_set_wait(set, &e, 1, XI_TRY) == XI_E_AGAIN);
+    witness_receive(ch, 77);
+    xi_set_free(set);
+}
+static void witness_call(xi_channel *ch, int outcome) {
+    uint64_t one = XI_INT32 | (uint64_t)1 << 32;
+    xi_msg m = XI_MSG_INIT;
+    int rc = xi_call(ch, &one, sizeof one, &m, XI_FOREVER);
+    expect(rc == outcome, "%s, not %s: %s", xi_error_name(rc), xi_error_name(outcome), xi_error_text(rc));
+    if (rc == 0) expect(message_int(&m) == 5, "another's reply");
+    xi_msg_release(&m);
+}
+static void witness_call_died(xi_channel *ch) { witness_call(ch, XI_E_DIED); }
+static void witness_call_nobody(xi_channel *ch) { witness_call(ch, XI_E_NO_CONSUMER); }
+static void witness_call_replied(xi_channel *ch) { witness_call(ch, 0); }
 /* Until it must sleep for room, and over that. Room for about 1,600 descriptors. */
 static void witness_fill(xi_channel *ch) {
     for (int i = 0; i < 1700; i++) send_block(ch, i);
@@ -324,6 +428,15 @@ static const struct deed {
     {"ring copied, not moved", XI_QUEUE, fill_up, die_before_the_move, witness_grow},
     {"ring moved, locks held", XI_QUEUE, fill_up, die_after_the_move, witness_grow},
     {"ring moved, broker not told", XI_QUEUE, fill_up, die_with_the_move_untold, witness_grow},
+    {"a set's member claimed", XI_QUEUE, sent_in_vain, die_after_claiming_a_member, witness_set},
+    {"a set's member marked", XI_QUEUE, sent_in_vain, die_after_marking_a_member, witness_set},
+    {"and its word", XI_QUEUE, sent_in_vain, die_after_marking_its_word, witness_set},
+    {"a set's bell claimed", XI_QUEUE, sent_in_vain, die_after_claiming_a_sets_bell, witness_set},
+    {"a polled set's member claimed", XI_QUEUE, sent_in_vain, die_after_claiming_a_member, witness_poll},
+    {"a polled set's bell claimed", XI_QUEUE, sent_in_vain, die_after_claiming_a_sets_bell, witness_poll},
+    {"a request noted, head not stored", XI_QUEUE, sent_in_vain, die_after_noting_a_request, witness_call_nobody},
+    {"a request taken", XI_QUEUE, sent_in_vain, die_with_a_request, witness_call_died},
+    {"replied, the note still there", XI_QUEUE, sent_in_vain, die_after_replying, witness_call_replied},
 };
 #define DEEDS (int)(sizeof deeds / sizeof *deeds)
 
@@ -343,11 +456,17 @@ static void doomed(void *argument) {
     d->deed(ch);
 }
 
+/* A handle that may receive would make the witness a server, or a subscriber, itself. */
+static bool only_sends(const struct deed *d) {
+    return d->mode == XI_BROADCAST || d->witness == witness_call_died || d->witness == witness_call_nobody ||
+           d->witness == witness_call_replied;
+}
+
 static void witness(void *argument) {
     const struct deed *d = argument;
     bool grows = d->witness == witness_grow;
     xi_open_opts opts = {.mode = d->mode,
-                         .flags = d->mode == XI_BROADCAST ? XI_OPEN_SEND : 0,
+                         .flags = only_sends(d) ? XI_OPEN_SEND : 0,
                          .capacity = grows ? XI_CAPACITY_MIN : 0,
                          .grow = grows ? 4 * RING_BYTES : 0};
     xi_interp *me = join_sleepy("witness");
