@@ -239,7 +239,7 @@ class Calls(TestCase):
 
     def test_arguments(self):
         for call in (lambda: self.channel.call(), lambda: self.channel.call(1, 2, 3), lambda: self.channel.call(1, x=2),
-                     lambda: self.channel.call(1, "soon"), lambda: xidata.Request()):
+                     lambda: self.channel.call(1, "soon"), lambda: xidata.Request(), lambda: xidata.Delivery()):
             with self.assertRaises(TypeError):
                 call()
         with self.assertRaises(ValueError):

@@ -103,7 +103,10 @@ static void abandon(Claim *c) {
     PyErr_Fetch(&type, &value, &traceback);
     bool mine = c->generation == c->st->generation && has_views(c);
     if (mine && channel_enter(c->ch) == 0) {
-        (void)xi_reply(&c->borrow->msg, NULL, 0, XI_TRY);
+        if (c->count)
+            (void)xi_nack_keep(&c->borrow->msg, 0);
+        else
+            (void)xi_reply(&c->borrow->msg, NULL, 0, XI_TRY);
         channel_exit(c->ch);
     }
     PyErr_Clear();

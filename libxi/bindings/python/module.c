@@ -239,6 +239,7 @@ static int exec(PyObject *module) {
     if (add_type(module, &st->interp_type, &interp_spec) < 0 || add_type(module, &st->channel_type, &channel_spec) < 0 ||
         add_type(module, &st->loan_type, &loan_spec) < 0 || add_type(module, &st->view_type, &view_spec) < 0 ||
         add_type(module, &st->reference_type, &reference_spec) < 0 ||
+        add_type(module, &st->delivery_type, &delivery_spec) < 0 ||
         add_type(module, &st->request_type, &request_spec) < 0 || add_type(module, &st->set_type, &set_spec) < 0)
         return -1;
     if (intern(&st->s_timeout, "timeout") < 0 || intern(&st->s_on_free, "on_free") < 0 ||
