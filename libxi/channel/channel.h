@@ -64,6 +64,7 @@ struct xi_channel {
     char dead[80];
     struct xi_map_entry *entry;
     struct xi_spin send_spin, receive_spin;
+    xi_a32 sender_to_ring; /* the number at which the search for a sleeping sender begins */
     /* Values through this handle, under the producers' or the group's lock; told to the counters now and then. */
     _Atomic uint64_t sent, received;
     uint64_t sent_told, received_told;

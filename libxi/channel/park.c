@@ -34,20 +34,28 @@ static bool mask_any(struct xi_mask *m) {
     return false;
 }
 
-/* Clears one set bit; only one waker gets each. */
-static bool claim(struct xi_mask *m, uint32_t *number) {
-    for (uint32_t i = 0; i < XI_MASK_WORDS; i++) {
-        uint64_t v = xi_load_full(&m->word[i]);
-        while (v) {
-            uint64_t bit = v & (0 - v), old = xi_and_full(&m->word[i], ~bit);
-            if (old & bit) {
-                *number = i * 64 + (uint32_t)__builtin_ctzll(bit);
-                return true;
-            }
-            v = old & ~bit;
+/* Clears one of the word's `wanted` bits that is set; only one waker gets each. */
+static bool claim_in(struct xi_mask *m, uint32_t i, uint64_t wanted, uint32_t *number) {
+    uint64_t v = xi_load_full(&m->word[i]) & wanted;
+    while (v) {
+        uint64_t bit = v & (0 - v), old = xi_and_full(&m->word[i], ~bit);
+        if (old & bit) {
+            *number = i * 64 + (uint32_t)__builtin_ctzll(bit);
+            return true;
         }
+        v = old & wanted & ~bit;
     }
     return false;
+}
+
+/* The first from `from` on, all the way round. */
+static bool claim(struct xi_mask *m, uint32_t from, uint32_t *number) {
+    uint32_t first = from / 64 % XI_MASK_WORDS;
+    uint64_t later = ~(uint64_t)0 << (from % 64);
+    if (claim_in(m, first, later, number)) return true;
+    for (uint32_t i = 1; i < XI_MASK_WORDS; i++)
+        if (claim_in(m, (first + i) % XI_MASK_WORDS, ~(uint64_t)0, number)) return true;
+    return claim_in(m, first, ~later, number);
 }
 
 /* Marks a member of a set in its mailbox, in the order that wire/layout.h gives: the bell comes after. */
@@ -77,13 +85,20 @@ static bool ring(struct xi_channel *ch, uint32_t number) {
     return member == 0;
 }
 
-/* Up to n threads, and the members of sets that come before them; returns how many threads there were. Bits may come
- * back meanwhile: not more are claimed than a mask has. */
+/*
+ * Up to n threads, and the members of sets that come before them; returns how many threads there were. Bits may come
+ * back meanwhile: not more are claimed than a mask has. Consumers are rung from the lowest number on: who received last
+ * has warm caches, and who is rung takes its value. Senders in turn: on a channel that is always full those with low
+ * numbers would be back before the others are ever rung.
+ */
 static uint64_t ring_some(struct xi_channel *ch, struct xi_mask *m, uint64_t n) {
+    bool senders = m == &ch->chan->parked_senders;
     uint64_t done = 0;
-    uint32_t number;
-    for (uint32_t claims = 0; claims < XI_MAX_WAITERS && done < n && claim(m, &number); claims++)
+    uint32_t number = 0, from = senders ? xi_load_relaxed(&ch->sender_to_ring) : 0;
+    for (uint32_t claims = 0; claims < XI_MAX_WAITERS && done < n && claim(m, from, &number); claims++) {
+        if (senders) xi_store_relaxed(&ch->sender_to_ring, from = (number + 1) % XI_MAX_WAITERS);
         done += ring(ch, number);
+    }
     return done;
 }
 

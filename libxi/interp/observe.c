@@ -240,25 +240,25 @@ void xi_channel_read_stat(struct xi_chan *c, xi_channel_info *info) {
         add_group(&c->groups[__builtin_ctzll(active)], tail, seq, info);
 }
 
-/* False if it ended, and perhaps another took its place, while it was read. */
+/* False if it ended, and perhaps another took its place, while it was read: acquire loads, so that the second look at
+ * `life` is behind them all. */
 static bool read_group(struct xi_chan *c, uint32_t i, xi_group_info *info) {
     struct xi_group *g = &c->groups[i];
     uint64_t life = xi_load_acquire(&g->life), sent = xi_load_relaxed(&c->tail_seq);
-    uint64_t head_seq = xi_load_relaxed(&g->head_seq), next_seq = xi_load_relaxed(&g->next_seq);
+    uint64_t head_seq = xi_load_acquire(&g->head_seq), next_seq = xi_load_acquire(&g->next_seq);
     memset(info, 0, sizeof *info);
     copy_text(info->name, g->name, sizeof info->name);
     info->index = i;
-    info->flags = xi_load_relaxed(&g->flags) & XI_GROUP_F_ACK ? XI_GROUP_ACK : 0;
-    info->owner = (int64_t)xi_load_relaxed(&g->owner_id);
-    info->received = head_seq - xi_load_relaxed(&g->start_seq);
+    info->flags = xi_load_acquire(&g->flags) & XI_GROUP_F_ACK ? XI_GROUP_ACK : 0;
+    info->owner = (int64_t)xi_load_acquire(&g->owner_id);
+    info->received = head_seq - xi_load_acquire(&g->start_seq);
     info->depth = head_seq <= sent ? sent - head_seq : 0;
     info->unacked = info->flags && next_seq >= head_seq ? next_seq - head_seq : 0;
-    info->redelivered = xi_load_relaxed(&g->redelivered);
-    info->acked = xi_load_relaxed(&g->acked);
-    info->dropped = xi_load_relaxed(&g->dropped);
-    info->expired = xi_load_relaxed(&g->expired);
-    info->dead = xi_load_relaxed(&g->dead);
-    atomic_thread_fence(memory_order_acquire);
+    info->redelivered = xi_load_acquire(&g->redelivered);
+    info->acked = xi_load_acquire(&g->acked);
+    info->dropped = xi_load_acquire(&g->dropped);
+    info->expired = xi_load_acquire(&g->expired);
+    info->dead = xi_load_acquire(&g->dead);
     return xi_load_relaxed(&g->life) == life && (xi_load_relaxed(&c->active) >> i & 1);
 }
 
