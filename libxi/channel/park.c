@@ -196,6 +196,9 @@ static bool spin_for_value(const struct wait *w, struct xi_spin *s, int64_t budg
     for (uint32_t i = 0; i < held; i++) xi_pause();
     for (uint64_t looks = 0;; looks++) {
         if (header_at_head(w, &head) != 0) {
+            /* The value may go on in the next line: asked for now, it comes while the lock is taken (64 bytes there and back
+             * between two cores: 1.9, so 1.7 times a bare line's). */
+            __builtin_prefetch(w->ch->ring + (head & w->ch->mask) + XI_LINE, 0);
             learn(w, s, held, looks);
             return true;
         }
