@@ -331,6 +331,7 @@ int main(int argc, char **argv) {
     if (!o.foreground && (rc = start_daemonize(o.ready_fd, log_fd, &starter)) != 0) return failed(&o, rc);
     start_await_end(starter);
     start_raise_limits();
+    if (o.broker.automatic) start_leave_scheduling();
     int lock_fd = start_lock(o.broker.ns);
     if (lock_fd == XI_E_AGAIN && o.broker.automatic) {
         say_ready(&o, "busy");

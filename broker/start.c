@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,6 +95,15 @@ void start_raise_limits(void) {
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
     limit.rlim_cur = limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit); /* with fewer it works as well, for fewer interpreters */
+}
+
+void start_leave_scheduling(void) {
+    struct sched_param plain = {0};
+    cpu_set_t all;
+    memset(&all, 0xff, sizeof all);
+    /* Neither matters enough to give up over: what is not permitted stays as it is. */
+    (void)sched_setscheduler(0, SCHED_OTHER, &plain);
+    (void)sched_setaffinity(0, sizeof all, &all);
 }
 
 /* ---- folder, lock, socket ---- */

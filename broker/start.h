@@ -13,6 +13,9 @@ int start_daemonize(int keep_fd, int log_fd, int *starter);
 void start_await_end(int starter);
 /* Raises the soft limit of descriptors to the hard one. */
 void start_raise_limits(void);
+/* Back to the usual priority and any processor: whoever started this broker may be pinned and spin at real-time priority,
+ * and the broker serves everybody else too. */
+void start_leave_scheduling(void);
 /* Makes and checks the folder of sockets and takes the lock. The descriptor; XI_E_AGAIN: another broker has it. */
 int start_lock(const char *ns);
 /* The listening socket, mode 0600. *stale: there was one already, of a broker that did not end properly. */
