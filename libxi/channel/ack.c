@@ -282,6 +282,7 @@ static int acknowledge(xi_msg *m, bool keep) {
         xi_pass_on(ch, XI_SIDE_GROUP(ch->group_index));
     }
     if (told) xi_tell_owner(ch->interp, e->map.head.owner);
+    if (m->call_) xi_call_abandon(m); /* without a reply: nobody else will get the request */
     let_go(m, keep);
     return 0;
 }
@@ -298,6 +299,7 @@ static int refuse(xi_msg *m, int64_t delay_ns, bool keep) {
     xi_unlock(ch->group);
     if (due == 0) xi_pass_on(ch, XI_SIDE_GROUP(ch->group_index));
     else if (sooner) xi_wake_one(ch); /* to sleep no longer than that */
+    if (m->call_) xi_call_forget(m); /* another will serve it */
     let_go(m, keep);
     return 0;
 }

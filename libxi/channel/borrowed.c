@@ -40,7 +40,10 @@ static void end_borrow(xi_msg *m) {
 }
 
 void xi_msg_reset(xi_msg *m) {
-    if (__builtin_expect(m->call_ != 0, 0)) xi_call_abandon(m);
+    if (__builtin_expect(m->call_ != 0, 0)) {
+        if (m->delivery_) xi_call_forget(m); /* it goes to the next consumer */
+        else xi_call_abandon(m);
+    }
     if (m->delivery_) xi_delivery_end(m);
     else if (m->borrow_) end_borrow(m);
     m->data = NULL;

@@ -9,6 +9,7 @@
  * when that is done chooses again.
  */
 #include "ack.h"
+#include "call.h"
 
 #define BATCH_MAX 32767u
 
@@ -94,8 +95,20 @@ static void step_over(struct taking *t, const struct offer *o) {
     t->f.next = o->position + 8 + XI_REC_LENGTH(o->header);
 }
 
+/* Who asks, where the value is a request. */
+static bool is_request(struct taking *t, const struct offer *o, struct xi_call_ref *ref) {
+    return XI_REC_FLAGS(o->header) & XI_REC_F_CALL && xi_call_ref_read(&t->ch->receive_view, o->position, o->header, ref);
+}
+
+/* It will go to nobody: its caller knows before it goes. */
+static void refuse_request(struct taking *t, const struct offer *o) {
+    struct xi_call_ref ref;
+    if (is_request(t, o, &ref)) xi_call_refuse(t->ch->interp, &ref);
+}
+
 /* A value that is nobody's: acknowledged by whoever finds it. */
 static void drop(struct taking *t, const struct offer *o, xi_a64 *counter) {
+    refuse_request(t, o);
     struct xi_held_block b = held_block(t, o);
     bool held = is_block(o) && b.entry;
     if (!o->state) {
@@ -147,6 +160,7 @@ static uint32_t reason_of(const struct offer *o) {
 /* 1 and 2 of "Dead letters": the rest is done without the lock. */
 static int begin_move(struct taking *t, const struct offer *o, enum xi_letters where, enum outcome *what) {
     struct moving *m = &t->moving;
+    refuse_request(t, o);
     m->block = is_block(o) ? held_block(t, o) : (struct xi_held_block){0};
     *what = STAYS;
     if (!remember_reader(t, o)) return 0;
@@ -172,6 +186,8 @@ static int begin_move(struct taking *t, const struct offer *o, enum xi_letters w
 static int deliver(struct taking *t, const struct offer *o, xi_msg *m, enum outcome *what) {
     struct xi_channel *ch = t->ch;
     uint64_t due = t->a->timeout_ns ? now_of(t) + t->a->timeout_ns : UINT64_MAX;
+    struct xi_call_ref ref;
+    bool request = ch->serves && is_request(t, o, &ref);
     *what = STAYS;
     if (!remember_reader(t, o)) return 0;
     int rc = take_value(t, o, m);
@@ -193,6 +209,7 @@ static int deliver(struct taking *t, const struct offer *o, xi_msg *m, enum outc
     m->handle_number_ = t->a->handle;
     m->channel_ = ch;
     xi_channel_hold(ch);
+    if (request) xi_call_taken(ch, m, 0, &ref);
     xi_bump(&ch->received, 1);
     *what = TAKEN;
     return 0;
@@ -452,6 +469,24 @@ static int turn(struct taking *t, int64_t timeout) {
     return t->block.wanted ? map_wanted(t) : why_nothing(ch);
 }
 
+/* Requests whose callers wait no more are acknowledged, and go to nobody. Returns how many messages are left. */
+static size_t drop_unwanted(xi_msg *msgs, size_t n) {
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (msgs[i].call_ && !xi_call_wanted(&msgs[i])) {
+            xi_call_forget(&msgs[i]);
+            if (xi_ack(&msgs[i]) != 0) xi_msg_reset(&msgs[i]); /* then the next finds it so */
+            continue;
+        }
+        if (kept != i) {
+            xi_msg_release(&msgs[kept]);
+            xi_msg_move(&msgs[kept], &msgs[i]);
+        }
+        kept++;
+    }
+    return kept;
+}
+
 int64_t xi_ack_receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
     struct taking t; /* not cleared: the message in it is large */
     t.ch = ch;
@@ -464,7 +499,10 @@ int64_t xi_ack_receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t ti
     t.block = (struct mapped){0};
     t.moving.d = NULL;
     int rc = 0;
-    while (rc == 0 && t.done == 0) rc = turn(&t, timeout);
+    while (rc == 0 && t.done == 0) {
+        rc = turn(&t, timeout);
+        t.done = drop_unwanted(msgs, t.done);
+    }
     if (t.block.entry) xi_maps_put(t.block.entry);
     return t.done ? (int64_t)t.done : rc;
 }

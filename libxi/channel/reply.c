@@ -187,8 +187,15 @@ static void lane_done(struct xi_interp *me, struct xi_lane *l) {
 
 /* --------------------------------------------------------------- replying */
 
-static int stale(xi_msg *m) {
+/* There is nothing more to do for it. Where no more messages can be kept so it is given back when it is released, and
+ * acknowledged by whoever gets it next, since nobody wants a reply any more. */
+static void settle(xi_msg *m) {
     end(m);
+    if (m->delivery_) (void)xi_ack_keep(m);
+}
+
+static int stale(xi_msg *m) {
+    settle(m);
     return xi_fail(XI_E_STALE, "the caller has gone, or waits no more: the reply is for nobody");
 }
 
@@ -208,7 +215,7 @@ static int reply(xi_msg *m, const void *value, size_t size, xi_loan *loan, const
         lane_done(me, lane);
     }
     if (is_gone(rc)) return stale(m);
-    if (rc == 0) end(m);
+    if (rc == 0) settle(m);
     return rc;
 }
 
@@ -222,7 +229,8 @@ int xi_reply(xi_msg *m, const void *value, size_t size, int64_t timeout) {
     int rc = check(m);
     if (rc) return rc;
     if (value) return reply(m, value, size, NULL, &(xi_send_opts){.timeout = timeout});
-    xi_call_abandon(m);
+    refuse(m->holder_, m->call_from_, m->call_);
+    settle(m);
     return 0;
 }
 

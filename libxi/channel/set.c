@@ -247,6 +247,7 @@ int xi_set_new(xi_interp *me, xi_set **out) {
     struct xi_set *s = calloc(1, sizeof *s);
     if (!s) return xi_fail(XI_E_NOMEM, "no memory for a set");
     s->interp = me;
+    s->alarm = -1;
     pthread_mutex_init(&s->mutex, NULL);
     xi_spin_init(&s->spin, me->spin_ns);
     rc = xi_bell_take(&me->bells, &s->bell_index);

@@ -44,6 +44,7 @@ struct xi_set {
     struct xi_member **due;
     uint32_t due_count, due_capacity;
     uint64_t turn;
+    int64_t alarm;            /* when a member whose group acknowledges is to be looked at by itself; -1: never */
     struct xi_spin spin;
     struct xi_pollfd *poll;   /* NULL until xi_set_fd() */
 };
@@ -61,7 +62,7 @@ void xi_due_remove(struct xi_set *s, struct xi_member *m);
 /* XI_READY_*, or 0: nothing to do for it. */
 uint32_t xi_member_look(const struct xi_member *m);
 /* Arms it: whatever comes from now on marks it. Then as xi_member_look(). */
-uint32_t xi_member_arm(const struct xi_member *m);
+uint32_t xi_member_arm(struct xi_member *m);
 /* Lets whoever waits, or polls, look at what is due. */
 void xi_set_stir(struct xi_set *s);
 /* Arms all that is due. False: something is ready, or it is not to be slept. */

@@ -16,7 +16,8 @@
  *   waker:  publish    summary? claim the bit    mark    ring, if parked
  *
  * Against a waker that is stopped in between, all members are looked at once a
- * second.
+ * second; and when a delivery of a group that acknowledges may have become
+ * overdue, for which nobody rings.
  */
 #include <sched.h>
 
@@ -90,9 +91,16 @@ uint32_t xi_member_look(const struct xi_member *m) {
     return m->side == XI_SIDE_PRODUCERS ? look_to_send(m->ch) : look_to_receive(m->ch);
 }
 
-uint32_t xi_member_arm(const struct xi_member *m) {
+/* A delivery that becomes overdue, or is to be repeated at a later time, makes a member ready though nobody does anything. */
+static void set_alarm(struct xi_set *s, const struct xi_member *m) {
+    uint64_t due = m->side == XI_SIDE_PRODUCERS ? UINT64_MAX : xi_ack_due(m->ch);
+    if (due < INT64_MAX && (s->alarm < 0 || (int64_t)due < s->alarm)) s->alarm = (int64_t)due;
+}
+
+uint32_t xi_member_arm(struct xi_member *m) {
     xi_waiter_arm(m->ch, m->side, m->number);
     xi_waiter_pass_locks(m->ch, m->side);
+    set_alarm(m->set, m); /* after the lock: who makes it sooner later marks us */
     return xi_member_look(m);
 }
 
@@ -119,13 +127,16 @@ static void collect(struct xi_set *s) {
     }
 }
 
-/* Once a second: marks that were not made, or whose word's was not. */
+/* Once a second, or when the alarm says so: marks that were not made, or whose word's was not, or that nobody makes. */
 static void collect_all(struct xi_set *s) {
+    s->alarm = -1;
     for (uint32_t i = 0; i < XI_MAX_MEMBERS / 64; i++) {
         if (!s->words[i]) continue;
         for (uint64_t bits = s->words[i]->used; bits; bits &= bits - 1) {
             struct xi_member *m = s->words[i]->member[__builtin_ctzll(bits)];
-            if (!m->place && (!xi_waiter_is_armed(m->ch, m->side, m->number) || xi_member_look(m))) xi_due_add(s, m);
+            if (m->place) continue;
+            if (!xi_waiter_is_armed(m->ch, m->side, m->number) || xi_member_look(m)) xi_due_add(s, m);
+            else set_alarm(s, m);
         }
     }
 }
@@ -214,7 +225,7 @@ static int park(struct xi_set *s, uint32_t *seen, enum xi_wake_reason *why) {
     *why = XI_WAKE_BELL;
     *seen = xi_bell_park(s->bell);
     xi_sleep_offer_frees(me, s->bell_index, true);
-    if (s->poll) *why = xi_pollfd_arm(s->poll, *seen, atomic_load(&me->control.fd));
+    if (s->poll) *why = xi_pollfd_arm(s->poll, *seen, atomic_load(&me->control.fd), s->alarm);
     return xi_sleep_refused(me);
 }
 
@@ -244,6 +255,8 @@ static int sleep_once(struct xi_set *s, int64_t deadline) {
     struct xi_interp *me = s->interp;
     enum xi_wake_reason why;
     uint32_t seen;
+    bool alarmed = s->alarm >= 0 && (deadline < 0 || s->alarm < deadline);
+    if (alarmed) deadline = s->alarm;
     xi_interp_wait_enter(me);
     int control = atomic_load(&me->control.fd), rc = park(s, &seen, &why);
     if (rc == 0 && why == XI_WAKE_BELL && may_sleep(s)) {
@@ -253,7 +266,9 @@ static int sleep_once(struct xi_set *s, int64_t deadline) {
         xi_set_lock(s);
     }
     unpark(s);
-    if (rc == 0) rc = after_sleep(s, why);
+    bool look = why == XI_WAKE_TIME && alarmed;
+    if (rc == 0) rc = after_sleep(s, look ? XI_WAKE_BELL : why);
+    if (look && !s->over) collect_all(s);
     xi_interp_wait_exit(me);
     return rc;
 }

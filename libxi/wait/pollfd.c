@@ -31,6 +31,7 @@ struct helper {
     bool armed, stop;
     uint32_t seen;
     int control;
+    int64_t until;
     enum xi_wake_reason why; /* of the latest signal */
 };
 
@@ -78,13 +79,14 @@ static void *help(void *argument) {
         }
         uint32_t seen = h->seen;
         int control = h->control;
+        int64_t until = h->until;
         pthread_mutex_unlock(&h->mutex);
-        enum xi_wake_reason why = xi_sleep(p->word, seen, -1, control);
+        enum xi_wake_reason why = xi_sleep(p->word, seen, until, control);
         pthread_mutex_lock(&h->mutex);
         /* Armed again meanwhile, with another value: then the word has changed, and it is readable for nothing once. */
         if (why == XI_WAKE_SIGNAL) continue;
         h->armed = false;
-        h->why = why;
+        h->why = why == XI_WAKE_TIME ? XI_WAKE_LOOK : why;
         make_readable(p->event);
     }
     pthread_mutex_unlock(&h->mutex);
@@ -129,15 +131,18 @@ static void helper_stop(struct xi_pollfd *p) {
     p->helper = NULL;
 }
 
-static enum xi_wake_reason helper_arm(struct xi_pollfd *p, uint32_t seen, int control) {
+static enum xi_wake_reason helper_arm(struct xi_pollfd *p, uint32_t seen, int control, int64_t until) {
     struct helper *h = p->helper;
     pthread_mutex_lock(&h->mutex);
     enum xi_wake_reason why = h->why;
     h->why = XI_WAKE_BELL;
     if (!h->armed || p->signalled) make_unreadable(p->event);
+    bool sooner = until >= 0 && (h->until < 0 || until < h->until);
+    if (h->armed && sooner) (void)xi_futex_wake(p->word, INT_MAX); /* it sleeps for longer: readable for nothing once */
     h->armed = true;
     h->seen = seen;
     h->control = control;
+    h->until = until;
     pthread_cond_signal(&h->change);
     pthread_mutex_unlock(&h->mutex);
     return why;
@@ -170,12 +175,12 @@ void xi_pollfd_free(struct xi_pollfd *p, bool inherited) {
 }
 
 /* With the ring that there is, or with another: that one was of another thread, or is broken. */
-static bool arm_ring(struct xi_pollfd *p, uint32_t seen, int control, enum xi_wake_reason *why) {
-    if (xi_pollring_arm(p->ring, p->word, seen, control, p->signalled, why)) return true;
+static bool arm_ring(struct xi_pollfd *p, uint32_t seen, int control, int64_t until, enum xi_wake_reason *why) {
+    if (xi_pollring_arm(p->ring, p->word, seen, control, until, p->signalled, why)) return true;
     xi_pollring_give(p->ring, p->word);
     make_unreadable(p->event);
     p->ring = xi_pollring_take(p->event);
-    if (p->ring && xi_pollring_arm(p->ring, p->word, seen, control, true, why)) {
+    if (p->ring && xi_pollring_arm(p->ring, p->word, seen, control, until, true, why)) {
         *why = XI_WAKE_LOOK; /* what the old one had to say is not known */
         return true;
     }
@@ -184,15 +189,15 @@ static bool arm_ring(struct xi_pollfd *p, uint32_t seen, int control, enum xi_wa
     return false;
 }
 
-enum xi_wake_reason xi_pollfd_arm(struct xi_pollfd *p, uint32_t seen, int control) {
+enum xi_wake_reason xi_pollfd_arm(struct xi_pollfd *p, uint32_t seen, int control, int64_t until) {
     enum xi_wake_reason why = XI_WAKE_BELL;
     bool had_ring = p->ring != NULL;
-    if (!had_ring || !arm_ring(p, seen, control, &why)) {
+    if (!had_ring || !arm_ring(p, seen, control, until, &why)) {
         if (!p->helper && helper_start(p) != 0) {
             xi_pollfd_signal(p); /* there is no way to be told: whoever polls looks all the time */
             return XI_WAKE_LOOK;
         }
-        why = helper_arm(p, seen, control);
+        why = helper_arm(p, seen, control, until);
         if (had_ring) why = XI_WAKE_LOOK;
     }
     p->signalled = false;

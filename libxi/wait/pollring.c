@@ -45,6 +45,7 @@ struct xi_pollring {
     int control;              /* descriptor whose poll is armed, or -1 */
     bool bell_armed, look_armed;
     bool broken;              /* the kernel took its entries no more */
+    int64_t look_at;          /* when it ends */
     struct __kernel_timespec look;
 };
 
@@ -105,7 +106,7 @@ void xi_pollring_forked(void) { pthread_mutex_init(&mutex, NULL); }
 
 /* ------------------------------------------------------------------- rings */
 
-/* Four entries at most of eight are ever pending; if the kernel was too busy to take them, it is asked again. */
+/* Five entries at most of eight are ever pending; if the kernel was too busy to take them, it is asked again. */
 static struct io_uring_sqe *entry(struct xi_pollring *r) {
     struct io_uring_sqe *sqe;
     while (!(sqe = io_uring_get_sqe(&r->uring))) (void)io_uring_submit(&r->uring);
@@ -236,7 +237,22 @@ static bool settle(struct xi_pollring *r, bool signalled) {
     return go_on(rc);
 }
 
-static void fill(struct xi_pollring *r, _Atomic uint32_t *word, uint32_t seen, int control) {
+/* A look that is to come sooner than the one that is armed changes that one. If it has ended already, it is due anyway. */
+static void fill_look(struct xi_pollring *r, int64_t until) {
+    int64_t now = xi_now(), at = now + XI_LOOK_NS;
+    if (until >= 0 && until < at) at = until;
+    if (r->look_armed && at >= r->look_at) return;
+    int64_t left = at > now ? at - now : 1;
+    r->look = (struct __kernel_timespec){left / 1000000000, left % 1000000000};
+    r->look_at = at;
+    struct io_uring_sqe *sqe = entry(r);
+    if (r->look_armed) io_uring_prep_timeout_update(sqe, &r->look, TAG_LOOK, 0);
+    else io_uring_prep_timeout(sqe, &r->look, 0, 0);
+    sqe->user_data = r->look_armed ? TAG_CANCEL : TAG_LOOK;
+    r->look_armed = true;
+}
+
+static void fill(struct xi_pollring *r, _Atomic uint32_t *word, uint32_t seen, int control, int64_t until) {
     if (!r->bell_armed) xi_uring_prep_futex_wait(entry(r), word, seen, TAG_BELL);
     r->bell_armed = true;
     if (r->control != control) {
@@ -248,20 +264,14 @@ static void fill(struct xi_pollring *r, _Atomic uint32_t *word, uint32_t seen, i
         }
         r->control = control;
     }
-    if (!r->look_armed) {
-        r->look = (struct __kernel_timespec){XI_LOOK_NS / 1000000000, XI_LOOK_NS % 1000000000};
-        struct io_uring_sqe *sqe = entry(r);
-        io_uring_prep_timeout(sqe, &r->look, 0, 0);
-        sqe->user_data = TAG_LOOK;
-        r->look_armed = true;
-    }
+    fill_look(r, until);
 }
 
-bool xi_pollring_arm(struct xi_pollring *r, _Atomic uint32_t *word, uint32_t seen, int control, bool signalled,
+bool xi_pollring_arm(struct xi_pollring *r, _Atomic uint32_t *word, uint32_t seen, int control, int64_t until, bool signalled,
                      enum xi_wake_reason *why) {
     if (r->owner != owner_here() || !settle(r, signalled)) return false;
     *why = reap(r);
-    fill(r, word, seen, control);
+    fill(r, word, seen, control, until);
     int rc = 0;
     while (io_uring_sq_ready(&r->uring) > 0 && go_on(rc)) rc = io_uring_submit(&r->uring);
     r->broken = !go_on(rc);

@@ -20,7 +20,7 @@ struct xi_pollring *xi_pollring_take(int event);
 /* From any thread. `word`: what it waited for; NULL in a forked child, where there is nothing to be kept. */
 void xi_pollring_give(struct xi_pollring *r, _Atomic uint32_t *word);
 /* As xi_pollfd_arm(). `signalled`: `event` is readable already. False: another thread's ring, or broken. */
-bool xi_pollring_arm(struct xi_pollring *r, _Atomic uint32_t *word, uint32_t seen, int control, bool signalled,
+bool xi_pollring_arm(struct xi_pollring *r, _Atomic uint32_t *word, uint32_t seen, int control, int64_t until, bool signalled,
                      enum xi_wake_reason *why);
 /* In a forked child: begins with nothing. */
 void xi_pollring_forked(void);

@@ -519,6 +519,113 @@ START_TEST(a_full_channel_and_nobody_left_to_empty_it) {
 }
 END_TEST
 
+/* ---------------------------------------------- in a group that acknowledges */
+
+static xi_channel *acking(xi_interp *who, uint32_t max_deliveries) {
+    xi_group_opts g = {.flags = XI_GROUP_ACK, .max_deliveries = max_deliveries};
+    return open_with(who, XI_OPEN_RECV, (xi_open_opts){.group_opts = &g});
+}
+
+START_TEST(a_reply_acknowledges) {
+    xi_channel *in = acking(you, 0), *out = caller();
+    xi_msg m = XI_MSG_INIT, reply = XI_MSG_INIT;
+    xi_pending p;
+    for (int large = 0; large < 2; large++) {
+        ok(begin(out, 1, large ? 9000 : 0, &p));
+        ok(xi_recv(in, &m, XI_TRY));
+        ck_assert(xi_msg_is_call(&m));
+        ck_assert_uint_eq(xi_msg_deliveries(&m), 1);
+        ok(reply_with(&m, 2, 0));
+        ck_assert_int_eq(number_of(&m), 1); /* readable still */
+        ok(xi_call_wait(&p, &reply, XI_TRY));
+        ck_assert_int_eq(number_of(&reply), 2);
+        xi_group_info g;
+        ck_assert_int_eq(xi_channel_groups(in, &g, 1), 1);
+        ck_assert_uint_eq(g.unacked, 0);
+        ck_assert_uint_eq(g.acked, (uint64_t)large + 1);
+        xi_msg_release(&m);
+        fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
+    }
+    xi_msg_release(&reply);
+    nothing_is_out(me);
+    nothing_is_out(you);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+START_TEST(another_server_gets_a_request_that_was_not_replied_to) {
+    xi_interp *third;
+    ok(xi_join(&(xi_join_opts){.name = "third"}, &third));
+    xi_channel *in = acking(you, 0), *of_third = acking(third, 0), *out = caller();
+    xi_msg m = XI_MSG_INIT, other = XI_MSG_INIT;
+    struct one_call c;
+    pthread_t t = start_call(&c, out);
+    ok(xi_recv(in, &m, XI_TRY));
+    xi_msg_release(&m);
+    ok(xi_recv(in, &m, XI_TRY));
+    ok(xi_nack(&m, 0));
+    ok(xi_recv(of_third, &other, XI_TRY));
+    ck_assert_uint_eq(xi_msg_deliveries(&other), 3);
+    ck_assert(xi_call_wanted(&other));
+    ok(xi_leave(third));
+    ok(xi_recv(in, &m, 5000 * MS));
+    ck_assert_uint_eq(xi_msg_deliveries(&m), 4);
+    ok(reply_with(&m, 6, 0));
+    ended(t, &c, 0);
+    xi_msg_release(&m);
+    xi_msg_release(&other);
+    ok(xi_channel_free(of_third));
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+START_TEST(a_request_that_will_not_be_served_is_refused) {
+    xi_channel *in = acking(you, 2), *out = caller();
+    xi_msg m = XI_MSG_INIT;
+    struct one_call c;
+    for (int how = 0; how < 3; how++) {
+        pthread_t t = start_call(&c, out);
+        ok(xi_recv(in, &m, XI_TRY));
+        if (how == 0) ok(xi_ack(&m));
+        if (how == 1) ok(xi_reply(&m, NULL, 0, XI_TRY));
+        if (how == 2) { /* delivered twice in vain */
+            xi_msg_release(&m);
+            ok(xi_recv(in, &m, XI_TRY));
+            xi_msg_release(&m);
+            fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
+        }
+        ended(t, &c, XI_E_DIED);
+        xi_msg_release(&m);
+        fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
+    }
+    /* And one that nobody waits for goes to nobody, the values around it do. */
+    xi_pending p[2];
+    xi_msg got[4] = {XI_MSG_INIT, XI_MSG_INIT, XI_MSG_INIT, XI_MSG_INIT};
+    ok(begin(out, 1, 0, &p[0]));
+    ok(xi_send_int(out, 2, XI_TRY));
+    ok(begin(out, 3, 9000, &p[1]));
+    ok(xi_send_int(out, 4, XI_TRY));
+    for (int i = 0; i < 2; i++) xi_call_cancel(&p[i]);
+    int64_t n = 0;
+    while (n < 2) {
+        int64_t some = xi_recv_many(in, got + n, 4 - (size_t)n, XI_TRY);
+        ok(some);
+        n += some;
+    }
+    fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
+    for (int i = 0; i < 2; i++) {
+        ck_assert(!xi_msg_is_call(&got[i]));
+        ok(xi_ack(&got[i]));
+    }
+    nothing_is_out(me);
+    nothing_is_out(you);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
 START_TEST(lanes_are_nobodys_business) {
     xi_channel *out = caller(), *in = server(), *ch;
     xi_msg m = XI_MSG_INIT, reply = XI_MSG_INIT;
@@ -693,6 +800,9 @@ int main(void) {
     tcase_add_test(t, a_request_that_makes_room_for_newer_values_is_refused);
     tcase_add_test(t, a_group_is_removed_with_requests_in_it);
     tcase_add_test(t, a_full_channel_and_nobody_left_to_empty_it);
+    tcase_add_test(t, a_reply_acknowledges);
+    tcase_add_test(t, another_server_gets_a_request_that_was_not_replied_to);
+    tcase_add_test(t, a_request_that_will_not_be_served_is_refused);
     tcase_add_test(t, lanes_are_nobodys_business);
     tcase_add_test(t, lanes_go_with_their_interpreters);
     tcase_add_test(t, a_forked_child_has_no_part_in_it);

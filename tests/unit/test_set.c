@@ -670,6 +670,74 @@ START_TEST(a_forked_child_can_free_it_and_no_more) {
 }
 END_TEST
 
+/* --------------------------------------------------- groups that acknowledge */
+
+static xi_channel *acking(int i, int64_t timeout_ns, uint32_t window) {
+    xi_channel *ch = NULL;
+    char name[40];
+    xi_group_opts g = {.flags = XI_GROUP_ACK, .timeout_ns = timeout_ns, .window = window};
+    snprintf(name, sizeof name, "%lld.%d", (long long)xi_id(me), i);
+    ok(xi_open(me, name, &(xi_open_opts){.flags = XI_OPEN_RECV, .group_opts = &g}, &ch));
+    return ch;
+}
+
+/* Nobody rings when a delivery becomes overdue, or is to be repeated by now. */
+START_TEST(what_is_due_again_is_reported_in_time) {
+    xi_channel *in = acking(0, 40 * MS, 0), *other = acking(0, 40 * MS, 0), *out = yours(0);
+    xi_msg m = XI_MSG_INIT;
+    for (int with_fd = 0; with_fd < 2; with_fd++) {
+        if (with_fd) ok(xi_set_fd(set));
+        add(in, 1);
+        expect_nothing();
+        ok(xi_send_int(out, 5, XI_TRY));
+        ok(xi_recv(other, &m, XI_TRY));
+        for (int how = 0; how < 3; how++) {
+            int64_t begun = xi_now();
+            if (how == 1) ok(xi_nack(&m, 30 * MS));
+            if (how == 2) ok(xi_nack(&m, 0));
+            do fails(0, xi_set_wait(set, &(xi_event){0}, 1, 5000 * MS) == 1 ? 0 : -1);
+            while (xi_recv(other, &m, XI_TRY) == XI_E_AGAIN); /* a look too many is allowed */
+            int64_t took = xi_now() - begun;
+            ck_assert_int_lt(took, 700 * MS);
+            ck_assert_int_ge(took, how == 2 ? 0 : 25 * MS);
+            if (how == 0) expect_nothing();
+        }
+        ok(xi_ack(&m));
+        expect_nothing();
+        ok(xi_set_remove(set, in));
+    }
+    xi_msg_release(&m);
+    ok(xi_channel_free(other));
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+START_TEST(a_window_that_opens_is_reported) {
+    xi_channel *in = acking(0, 0, 2), *other = acking(0, 0, 2), *out = yours(0);
+    xi_msg m[2] = {XI_MSG_INIT, XI_MSG_INIT};
+    for (int with_fd = 0; with_fd < 2; with_fd++) {
+        if (with_fd) ok(xi_set_fd(set));
+        add(in, 1);
+        for (int i = 0; i < 3; i++) ok(xi_send_int(out, i, XI_TRY));
+        for (int i = 0; i < 2; i++) ok(xi_recv(other, &m[i], XI_TRY));
+        expect_nothing();
+        ok(xi_ack(&m[0]));
+        expect_event(1, XI_READY_RECV, 500 * MS);
+        ok(xi_recv(in, &m[0], XI_TRY));
+        for (int i = 0; i < 2; i++) ok(xi_ack(&m[i]));
+        expect_nothing();
+        ok(xi_set_remove(set, in));
+    }
+    ok(xi_close(out));
+    add(in, 1);
+    expect_event(1, XI_READY_CLOSED, XI_TRY);
+    ok(xi_channel_free(other));
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
 /* --------------------------------------------------------- what peers can do */
 
 START_TEST(garbage_in_the_mailbox_costs_a_look) {
@@ -752,6 +820,8 @@ int main(void) {
     tcase_add_test(t, an_event_loop_can_have_it);
     tcase_add_test(t, leaving_makes_the_descriptor_readable);
     tcase_add_test(t, a_forked_child_can_free_it_and_no_more);
+    tcase_add_test(t, what_is_due_again_is_reported_in_time);
+    tcase_add_test(t, a_window_that_opens_is_reported);
     tcase_add_test(t, garbage_in_the_mailbox_costs_a_look);
     tcase_add_test(t, a_mark_that_never_comes_is_made_up_for);
     suite_add_tcase(suite, t);
