@@ -263,6 +263,7 @@ static bool adopt_channel(struct world *w, struct state *st, uint32_t index, str
     if (ch.capacity < XI_PAGE || ch.capacity > XI_CAPACITY_MAX || !known(w, ch.segment, XI_SEG_CHANNEL)) return false;
     if (!world_view(w, &ch, &view) || view.chan->id != ch.id || view.chan->mode != ch.mode) return false;
     ch.grow_max = view.chan->grow_max; /* once: members may write there */
+    ch.retains = view.chan->retain != 0;
     if (ch.grow_max && (ch.grow_max < ch.capacity || ch.grow_max > XI_GROW_MAX || !xi_is_pow2(ch.grow_max))) return false;
     /* The earlier broker may have died between saying it here and there. */
     xi_store_full(&view.chan->producers, ch.told_producers);

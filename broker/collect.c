@@ -6,7 +6,8 @@
  *
  * Nobody is stopped for it. A dead owner sends no more, so what may name its
  * blocks lies between the smallest head and the tail of now, and moves one way
- * only: out of the ring, into a borrow table, out of that. A receiver writes
+ * only: out of the ring, into a borrow table, out of that. (A group that joins
+ * begins no further back than the smallest head.) A receiver writes
  * its borrow before it moves the head; so whoever reads all rings first and
  * then all borrow tables meets every name at least once.
  *
@@ -38,17 +39,37 @@ static void mark_block(const struct marker *m, uint32_t segment, uint32_t granul
     if (segment != 0 && segment % 2 == 0) m->mark(m->context, segment, granule);
 }
 
-/* The smallest head of the active groups, UINT64_MAX without groups. False if one cannot be: see xi_lowest_head. */
-static bool smallest_head(const struct xi_chan_view *view, uint64_t tail, uint64_t *out) {
-    uint64_t active = xi_load_acquire(&view->chan->active), smallest = UINT64_MAX;
-    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
-        if (!(active >> g & 1)) continue;
-        uint64_t head = xi_load_acquire(&view->chan->groups[g].head);
+/* The smallest head of these groups, UINT64_MAX without any. False if one cannot be: see xi_lowest_head. */
+static bool smallest_of(const struct xi_chan_view *view, uint64_t active, uint64_t tail, uint64_t *out) {
+    uint64_t smallest = UINT64_MAX;
+    for (; active; active &= active - 1) {
+        uint64_t head = xi_load_acquire(&view->chan->groups[__builtin_ctzll(active)].head);
         if (!xi_position_plausible(head) || head < xi_lowest_head(view, tail)) return false;
         if (head < smallest) smallest = head;
     }
     *out = smallest;
     return true;
+}
+
+static uint64_t lives_of(const struct xi_chan_view *view, uint64_t active) {
+    uint64_t sum = 0;
+    for (; active; active &= active - 1) sum += xi_load_acquire(&view->chan->groups[__builtin_ctzll(active)].life);
+    return sum;
+}
+
+#define LOOKS 100
+
+/*
+ * The same of the active groups. One that joins may begin at the smallest head, which then goes on: whoever sees that it
+ * has, sees that another group is there, too, and looks again. False also when that goes on all the time.
+ */
+static bool smallest_head(const struct xi_chan_view *view, uint64_t tail, uint64_t *out) {
+    for (int i = 0; i < LOOKS; i++) {
+        uint64_t active = xi_load_acquire(&view->chan->active), lives = lives_of(view, active);
+        if (!smallest_of(view, active, tail, out)) return false;
+        if (xi_load_acquire(&view->chan->active) == active && lives_of(view, active) == lives) return true;
+    }
+    return false;
 }
 
 /* Marks what a run of records from *position on names, and moves it past them. False at a record that is not valid. */
@@ -128,7 +149,7 @@ void xi_mark_borrows(const struct xi_borrow_view *borrows, size_t chunks, xi_mar
 uint64_t xi_channel_depth(const struct xi_chan_view *view) {
     struct xi_chan *chan = view->chan;
     uint64_t active = xi_load_full(&chan->active), sent = xi_load_full(&chan->tail_seq), depth = 0;
-    if (view->chan->retain && active & ~XI_RETAIN_BIT) active &= ~XI_RETAIN_BIT;
+    if (view->retains && active & ~XI_RETAIN_BIT) active &= ~XI_RETAIN_BIT;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         uint64_t received = xi_load_full(&chan->groups[g].head_seq);
         if ((active >> g & 1) && received < sent && sent - received > depth) depth = sent - received;
@@ -140,8 +161,8 @@ bool xi_channel_empty(const struct xi_chan_view *view) {
     struct xi_chan *chan = view->chan;
     uint64_t active = xi_load_full(&chan->active), tail = xi_load_full(&chan->tail);
     /* What is kept for those that join keeps the channel, until it is closed. */
-    if (chan->retain && xi_load_full(&chan->closed)) active &= ~XI_RETAIN_BIT;
     if (view->lost) return true; /* nobody can find what was in it */
+    if (view->retains && xi_load_full(&chan->closed)) active &= ~XI_RETAIN_BIT;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         if (!(active >> g & 1)) continue;
         uint64_t head = xi_load_full(&chan->groups[g].head);

@@ -13,6 +13,8 @@
  *               it is right. Head moved: only the lock is left over.
  *   join, end   `active` decides. Bit set: the group is there. Bit clear: it is
  *               not; if it was ending, its records are released (again).
+ *   keeping     values for groups that join: at most the one at the head is in
+ *               doubt; if its bit is set it is given up.
  *   releasing   the bit may be set or not: it is set (again) while the
  *               generation matches, the owner is told (again), the entry goes.
  *
@@ -341,8 +343,39 @@ static void judge_borrows(const struct repair *r, uint32_t g) {
     }
 }
 
+static bool is_retaining(const struct xi_chan_view *view, uint32_t g) { return view->retains && g == XI_GROUP_RETAIN; }
+
+/* True if the block has been released for the group, or has another life, or is gone. */
+static bool given_up(const struct repair *r, uint64_t position, uint32_t g) {
+    struct xi_block_name block = xi_block_read(r->view, position);
+    struct xi_release *release = r->world->release(r->world->context, block.segment, block.granule);
+    uint64_t word = release ? xi_load_full(&release->word[XI_RELEASE_WORD(g)]) : 0;
+    return !release || word >> 16 != block.generation || word & XI_RELEASE_BIT(g);
+}
+
+/* The group of retained values, which the producers' lock guards. Whoever joined at a value that was given up would find
+ * its block gone. */
+static void repair_retained(struct repair *r) {
+    struct xi_group *group = &r->chan->groups[XI_GROUP_RETAIN];
+    struct tail_view t = look_at_tail(r, true);
+    struct xi_record record;
+    repair_head(r, XI_GROUP_RETAIN, &t);
+    for (uint64_t head; (head = xi_load_acquire(&group->head)) < t.tail;) {
+        if (!xi_record_read(r->view, head, t.tail, &record) || !XI_REC_IS_BLOCK(record.header) ||
+            !given_up(r, head, XI_GROUP_RETAIN))
+            return;
+        xi_put64(&group->head_seq, xi_load_acquire(&group->head_seq) + 1);
+        xi_put64(&group->head, record.next);
+    }
+}
+
 static void repair_group(struct repair *r, uint32_t g, bool producers_ours) {
     struct xi_group *group = &r->chan->groups[g];
+    if (is_retaining(r->view, g)) {
+        if (producers_ours && xi_load_acquire(&r->chan->active) & XI_RETAIN_BIT) repair_retained(r);
+        if (seize(r, &group->lock, false)) xi_free_lock(r->world, &group->lock, &group->lock_sleep);
+        return;
+    }
     struct tail_view t = look_at_tail(r, producers_ours);
     bool active = xi_load_acquire(&r->chan->active) >> g & 1;
     bool wrong = active && !r->view->lost && !head_explained(r->view, xi_load_acquire(&group->head), t.tail, t.exact);

@@ -51,6 +51,7 @@ struct xi_chan_view {
     uint32_t segment;
     bool lost;     /* `word` names no ring of this channel; the view is at the channel's own, which holds nothing */
     uint64_t word;
+    bool retains; /* its last group is that of retained values: nobody's, moved by producers under their lock */
 };
 
 /* The dead one's borrow entries, in any number of chunks. */

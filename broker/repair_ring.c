@@ -145,6 +145,7 @@ static bool producers_due(const struct xi_chan_view *view) {
     if (xi_load_full(&chan->consumers) == 0) return true;
     if (view->capacity < chan->grow_max) return true; /* the dead one may have been at it */
     uint64_t active = xi_load_full(&chan->active), smallest_record = 8 + 8 + 8;
+    if (view->retains) active &= ~XI_RETAIN_BIT; /* it gives way */
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         uint64_t head = xi_load_full(&chan->groups[g].head);
         if ((active >> g & 1) && xi_position_plausible(head) && tail + smallest_record > view->capacity + head)

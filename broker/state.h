@@ -111,6 +111,7 @@ struct chan {
     uint64_t grow_max; /* 0: bounded; else bytes to which its ring may grow, a power of two */
     uint32_t handles, producers, consumers; /* open ones; of those, that may send and that receive */
     uint32_t told_producers, told_consumers; /* what its members see: not lowered while somebody is declaring */
+    bool retains;      /* values, for groups that join later */
     bool removed;      /* by name, which another may have now; it goes with its last handle */
     bool ended;        /* and all its groups have ended */
     uint32_t uid;

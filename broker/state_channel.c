@@ -235,6 +235,7 @@ static void open_new(struct state *st, struct interp *me, const struct xi_reques
                         .mode = q->a ? (uint32_t)q->a : XI_QUEUE,
                         .capacity = capacity,
                         .grow_max = round_grow(q->e),
+                        .retains = q->g != 0,
                         .uid = me->uid};
     memcpy(ch->name, q->name, sizeof ch->name);
     memcpy(ch->access, q->access, sizeof ch->access);

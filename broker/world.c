@@ -387,7 +387,18 @@ static int write_at(int fd, const void *from, size_t n, uint64_t at) {
 
 static_assert(offsetof(struct xi_chan, consumers) == offsetof(struct xi_chan, producers) + 4, "written together");
 
-/* Fields of a new channel, through the descriptor: nothing needs mapping for it. A queue has its one group already. */
+/* A group that is there from the start. */
+static int fill_group(int fd, uint32_t g, uint32_t flags) {
+    uint32_t state = XI_GROUP_ACTIVE;
+    uint64_t at = offsetof(struct xi_chan, groups) + g * sizeof(struct xi_group);
+    int rc = write_at(fd, &flags, sizeof flags, at + offsetof(struct xi_group, flags));
+    return rc ? rc : write_at(fd, &state, sizeof state, at + offsetof(struct xi_group, state));
+}
+
+/*
+ * Fields of a new channel, through the descriptor: nothing needs mapping for it. A queue has its one group already, and a
+ * channel that retains values the one that keeps them.
+ */
 static int fill_channel(int fd, const struct chan *ch, const struct xi_request *q) {
     struct xi_chan_fixed fixed = {.id = ch->id,
                                   .capacity = ch->capacity,
@@ -401,12 +412,11 @@ static int fill_channel(int fd, const struct chan *ch, const struct xi_request *
                                   .when_full = (uint32_t)q->h};
     memcpy(fixed.dead, q->other, sizeof fixed.dead);
     uint32_t peers[2] = {ch->told_producers, ch->told_consumers};
+    uint64_t active = (ch->mode == XI_QUEUE ? 1 : 0) | (ch->retains ? XI_RETAIN_BIT : 0);
     int rc = xi_write_channel(fd, &fixed);
     if (rc == 0) rc = write_at(fd, peers, sizeof peers, offsetof(struct xi_chan, producers));
-    if (rc || ch->mode != XI_QUEUE) return rc;
-    uint32_t state = XI_GROUP_ACTIVE;
-    uint64_t active = 1;
-    rc = write_at(fd, &state, sizeof state, offsetof(struct xi_chan, groups) + offsetof(struct xi_group, state));
+    if (rc == 0 && ch->mode == XI_QUEUE) rc = fill_group(fd, 0, 0);
+    if (rc == 0 && ch->retains) rc = fill_group(fd, XI_GROUP_RETAIN, XI_GROUP_F_RETAIN);
     return rc ? rc : write_at(fd, &active, sizeof active, offsetof(struct xi_chan, active));
 }
 
@@ -621,6 +631,7 @@ bool world_view(struct world *w, const struct chan *ch, struct xi_chan_view *vie
                                   .ring = base + XI_RING_OFFSET,
                                   .capacity = ch->capacity,
                                   .segment = ch->segment,
+                                  .retains = ch->retains,
                                   .word = xi_load_acquire(&((struct xi_chan *)base)->ring)};
     if (view->word) view_ring(w, ch, view);
     return true;

@@ -463,7 +463,8 @@ enum xi_when_full {
 
 enum xi_from { XI_FROM_TAIL = 0, XI_FROM_OLDEST = 1, XI_FROM_LAST = 2 };
 
-#define XI_GROUP_ACK 1u /* values are the group's until acknowledged: see xi_ack() */
+#define XI_GROUP_ACK 1u       /* values are the group's until acknowledged: see xi_ack() */
+#define XI_GROUP_TEMPORARY 2u /* a group of this handle's own, without a name, which ends with it: on a queue, too */
 #define XI_WINDOW_DEFAULT 1024u
 #define XI_WINDOW_MAX 65536u
 

@@ -232,12 +232,21 @@ static void release_words_reset(struct xi_block *b) {
     for (int i = 0; i < 4; i++) xi_store_relaxed(&r->word[i], b->generation << 16);
 }
 
+/* True if every group is done with it; then nobody can join at it any more (wire/layout.h, "Release words"). */
 static bool released_by_all(const struct xi_block *b) {
     if (atomic_load_explicit(&b->state, memory_order_acquire) != XI_BLOCK_SENT) return false;
-    const struct xi_release *r = &b->segment->release[b->granule];
+    struct xi_release *r = &b->segment->release[b->granule];
+    uint64_t all = XI_RELEASE_ALL(b->generation), seen = all;
     /* Pairs with the compare-and-swap of the reader's release: its reads of the block are over. */
     for (int i = 0; i < 4; i++)
-        if (xi_load_acquire(&r->word[i]) != (b->generation << 16 | 0xffff)) return false;
+        if (xi_load_acquire(&r->word[i]) != all) return false;
+    if (!xi_cas64_full(&r->word[0], &seen, XI_RELEASE_CLOSED)) return false;
+    /* Pairs with claim() in history.c, which clears a bit and then looks at the first word: one of us sees the other. */
+    for (int i = 1; i < 4; i++)
+        if (xi_load_full(&r->word[i]) != all) {
+            xi_store_release(&r->word[0], all);
+            return false;
+        }
     return true;
 }
 
@@ -257,7 +266,10 @@ static void put_back(struct xi_interp *me, struct xi_block *b) {
 
 static bool reclaim_one(struct xi_interp *me, struct xi_block *b) {
     if (!released_by_all(b)) return false;
-    if (b->free_index && !xi_free_enqueue(me, b->free_index, b->free_argument)) return false;
+    if (b->free_index && !xi_free_enqueue(me, b->free_index, b->free_argument)) { /* no memory: it stays as it is */
+        xi_store_release(&b->segment->release[b->granule].word[0], XI_RELEASE_ALL(b->generation));
+        return false;
+    }
     out_remove(&me->arena, b);
     put_back(me, b);
     return true;

@@ -176,6 +176,16 @@ int xi_maps_arena(struct xi_interp *me, uint32_t number, struct xi_map_entry **o
     return 0;
 }
 
+int xi_maps_release(struct xi_interp *me, uint32_t number, struct xi_map_entry **out) {
+    struct xi_map_entry *e = lookup(me, number, true); /* as its owner has it mapped */
+    if (!e || !e->release.base) {
+        if (e) xi_maps_put(e);
+        return xi_maps_arena(me, number, out);
+    }
+    *out = e;
+    return 0;
+}
+
 int xi_maps_mailbox(struct xi_interp *me, uint32_t number, struct xi_map_entry **out) {
     struct xi_map_entry *e = lookup(me, number, true);
     if (e) {

@@ -29,6 +29,8 @@ struct xi_map_entry {
 
 /* Peers' arena: data read-only, release words writable. Counts one user. Errors: NOENT (gone), CORRUPT, NOMEM, BROKER. */
 int xi_maps_arena(struct xi_interp *me, uint32_t number, struct xi_map_entry **out);
+/* Any arena, one's own too, for the sake of its release words. */
+int xi_maps_release(struct xi_interp *me, uint32_t number, struct xi_map_entry **out);
 int xi_maps_mailbox(struct xi_interp *me, uint32_t number, struct xi_map_entry **out);
 /* From descriptors just received; closes neither. `release_fd` -1 for channels. Counts one user. */
 int xi_maps_own_arena(struct xi_interp *me, uint32_t number, int fd, int release_fd, struct xi_map_entry **out);

@@ -76,7 +76,7 @@ static void use_mapping(struct xi_channel *ch, const struct xi_reply *r) {
     ch->max_values = f->max_values;
     ch->grow_max = f->grow_max;
     ch->ttl_ns = f->ttl_ns;
-    ch->fast_max = f->ttl_ns || f->max_values ? 0 : ch->inline_max;
+    ch->fast_max = f->ttl_ns || f->max_values || f->retain ? 0 : ch->inline_max;
     ch->retain = f->retain;
     ch->when_full = f->when_full;
     memcpy(ch->dead, f->dead, sizeof ch->dead);

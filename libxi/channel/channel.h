@@ -217,6 +217,11 @@ static inline bool xi_ring_may_grow(struct xi_channel *ch) {
     return ch->grow_max && xi_ring_capacity(ch, xi_load_relaxed(&ch->chan->ring)) < ch->grow_max;
 }
 
+/* Of active groups, those that anybody can be in: all but the one that keeps values for those that join. */
+static inline uint64_t xi_real_groups(const struct xi_channel *ch, uint64_t active) {
+    return active & ~(ch->retain ? XI_RETAIN_BIT : 0);
+}
+
 /* log.c: the ring itself. */
 static inline uint8_t *xi_payload_at(const struct xi_view *v, uint64_t position) {
     return v->ring + (position & v->mask & ~(uint64_t)7) + 8;
@@ -271,8 +276,8 @@ uint64_t xi_log_floor(struct xi_channel *ch);
 bool xi_log_has_room_for(struct xi_channel *ch, const struct xi_want *want);
 /* True if a record of `length` could be sent now, be it by growing or by dropping the oldest, or never will. */
 bool xi_log_has_room(struct xi_channel *ch, uint32_t length);
-/* How far the slowest group has come: a look without the lock, for telling whether it goes on. */
-uint64_t xi_log_smallest_head(struct xi_channel *ch);
+/* How far the slowest of these groups has come: a look without the lock. */
+uint64_t xi_log_smallest_head(struct xi_channel *ch, uint64_t active);
 /* True if the group may have something to receive, or never will: a look without the lock. */
 bool xi_log_has_value(struct xi_channel *ch);
 /* True if a record lies at this position, which is the group's and at most a ring behind: a look without the lock. */
@@ -375,6 +380,31 @@ int xi_sleep_ended(struct xi_interp *me, enum xi_wake_reason why);
 /* group.c */
 int xi_group_join(struct xi_channel *ch, const char *name, const xi_group_opts *opts);
 void xi_group_end(struct xi_channel *ch);
+/* Under the producers' lock: releases for this group the block that the record at a position of the ring names. */
+void xi_release_record(struct xi_channel *ch, uint32_t group, uint64_t position, uint64_t header);
+
+/*
+ * history.c: values kept for groups that join later. Under the producers' lock,
+ * in channels with `retain`: keeps no more than it is to, given where the records
+ * end and the last one's number; and gives up what lies before `position`, and
+ * returns how far it has come.
+ */
+void xi_retain_trim(struct xi_channel *ch, uint64_t limit, uint64_t seq);
+uint64_t xi_retain_yield(struct xi_channel *ch, uint64_t position, uint64_t limit, uint64_t seq);
+/*
+ * Where a group begins, under the producers' lock (taken by xi_lock_send()):
+ * finds it, and holds the lock of the group that keeps it there; claims its
+ * blocks for the new group, whose state is JOINING by then, which may move the
+ * start; lets go of the lock. Errors of finding: as xi_lock(), AGAIN, CORRUPT.
+ */
+struct xi_start {
+    uint64_t head, seq;    /* as of struct xi_group */
+    uint32_t guard;        /* the group that has yet to receive all of it; XI_NO_GROUP: none, it is at the tail */
+    struct xi_group *held; /* the guard, where its lock is held */
+};
+int xi_start_find(struct xi_channel *ch, uint32_t from, uint32_t last, struct xi_start *start);
+void xi_start_claim(struct xi_channel *ch, uint32_t group, struct xi_start *start);
+void xi_start_done(struct xi_start *start);
 
 /* send.c: sends a request or a reply; `loan` NULL: `value` is copied. Errors: as xi_send and xi_send_loan, NO_CONSUMER. */
 int xi_send_call(struct xi_channel *ch, const void *value, size_t size, xi_loan *loan, const xi_send_opts *o,

@@ -24,7 +24,7 @@ static bool in_the_way(struct xi_channel *ch, uint32_t g, const struct xi_want *
     if (used == 0 || used > ch->send_view.capacity) return false; /* nothing to drop, or garbage that its receivers put right */
     if (used + 8 + w->length + 8 > ch->send_view.capacity) return true;
     if (w->head && (int64_t)(head - w->head) < 0) return true;
-    return ch->max_values && g != XI_GROUP_RETAIN &&
+    return ch->max_values &&
            (int64_t)(xi_load_relaxed(&c->tail_seq) - xi_load_relaxed(&group->head_seq)) >= (int64_t)ch->max_values;
 }
 
@@ -119,7 +119,7 @@ static int step_aside(struct xi_channel *ch, uint32_t g, const struct xi_want *w
 }
 
 int xi_drop_oldest(struct xi_channel *ch, const struct xi_want *want, struct xi_drops *d) {
-    uint64_t active = xi_load_relaxed(&ch->chan->active);
+    uint64_t active = xi_real_groups(ch, xi_load_relaxed(&ch->chan->active)); /* what is kept gives way by itself */
     int rc = 1;
     d->kept = NULL;
     for (; active && rc == 1; active &= active - 1) {

@@ -6,17 +6,12 @@
  */
 #include <string.h>
 
-#include "../wire/bounds.h"
 #include "../wire/names.h"
 #include "call.h"
-
-/* Groups that anybody can be in: all that are there but the one that keeps values for those that join. */
-static uint64_t real_groups(const struct xi_channel *ch) {
-    return xi_load_relaxed(&ch->chan->active) & ~(ch->retain ? XI_RETAIN_BIT : 0);
-}
+#include "record.h"
 
 static struct xi_group *find(const struct xi_channel *ch, const char name[32], uint32_t *index) {
-    for (uint64_t active = real_groups(ch); active; active &= active - 1) {
+    for (uint64_t active = xi_real_groups(ch, xi_load_relaxed(&ch->chan->active)); active; active &= active - 1) {
         *index = (uint32_t)__builtin_ctzll(active);
         struct xi_group *g = &ch->chan->groups[*index];
         if (xi_load_relaxed(&g->owner) == 0 && memcmp(g->name, name, 32) == 0) return g;
@@ -31,8 +26,9 @@ static void forget_counts(struct xi_group *g) {
 }
 
 /* A slot that no group has, or XI_NO_GROUP. */
-static uint32_t free_slot(struct xi_chan *c) {
-    uint64_t active = xi_load_relaxed(&c->active);
+static uint32_t free_slot(const struct xi_channel *ch) {
+    struct xi_chan *c = ch->chan;
+    uint64_t active = xi_load_relaxed(&c->active) | (ch->retain ? XI_RETAIN_BIT : 0);
     for (uint32_t i = 0; i < XI_MAX_GROUPS; i++)
         if (!(active >> i & 1) && xi_load_relaxed(&c->groups[i].state) != XI_GROUP_ENDING) return i;
     return XI_NO_GROUP;
@@ -46,22 +42,35 @@ static void begin_acks(struct xi_group *g, uint32_t segment) {
     xi_store_relaxed(&g->acks_seg, segment);
 }
 
+/* Where it begins; JOINING while blocks that are there already become this group's too. */
+static void begin(struct xi_channel *ch, uint32_t index, struct xi_start *start, uint32_t acks) {
+    struct xi_group *g = &ch->chan->groups[index];
+    xi_store_relaxed(&g->head_seq, start->seq);
+    xi_store_relaxed(&g->head, start->head);
+    begin_acks(g, acks);
+    if (start->guard != XI_NO_GROUP) {
+        xi_store_full(&g->state, XI_GROUP_JOINING);
+        xi_start_claim(ch, index, start);
+        xi_store_relaxed(&g->head_seq, start->seq);
+        xi_store_release(&g->head, start->head);
+        begin_acks(g, acks);
+    }
+    xi_store_relaxed(&g->start_seq, start->seq);
+}
+
 /* `acks`: the segment of its table, 0 for a group that does not acknowledge. */
-static struct xi_group *make(struct xi_channel *ch, const char name[32], bool own, uint32_t i, uint32_t acks) {
+static struct xi_group *make(struct xi_channel *ch, const char name[32], bool own, uint32_t i, uint32_t acks,
+                             struct xi_start *start) {
     struct xi_chan *c = ch->chan;
     struct xi_group *g = &c->groups[i];
     memcpy(g->name, name, 32);
     forget_counts(g);
     xi_store_relaxed(&g->owner, own ? ch->interp->slot : 0);
     xi_store_relaxed(&g->owner_id, own ? (uint64_t)ch->interp->id : 0);
-    uint64_t seq = xi_load_relaxed(&c->tail_seq);
-    xi_store_relaxed(&g->head_seq, seq);
-    xi_store_relaxed(&g->start_seq, seq);
-    xi_store_relaxed(&g->head, xi_load_relaxed(&c->tail));
-    begin_acks(g, acks);
     xi_store_relaxed(&g->flags, acks ? XI_GROUP_F_ACK | XI_GROUP_F_TAKEN : XI_GROUP_F_TAKEN);
+    begin(ch, i, start, acks);
     xi_store_release(&g->state, XI_GROUP_ACTIVE);
-    (void)xi_or_full(&c->active, (uint64_t)1 << i); /* THE JOIN: what is sent from now on is for this group too */
+    (void)xi_or_full(&c->active, (uint64_t)1 << i); /* THE JOIN: what is sent from now on, or was since then, is its too */
     return g;
 }
 
@@ -77,7 +86,11 @@ static int group_name(const char *text, char name[32]) {
 }
 
 static int check_options(const struct xi_channel *ch, const xi_group_opts *o) {
-    if (o->flags & ~XI_GROUP_ACK) return xi_fail(XI_E_INVAL, "flags 0x%x of a group: XI_GROUP_ACK", o->flags);
+    if (o->flags & ~(XI_GROUP_ACK | XI_GROUP_TEMPORARY))
+        return xi_fail(XI_E_INVAL, "flags 0x%x of a group: XI_GROUP_ACK and XI_GROUP_TEMPORARY", o->flags);
+    if (o->from > XI_FROM_LAST)
+        return xi_fail(XI_E_INVAL, "a group begins at XI_FROM_TAIL, XI_FROM_OLDEST or XI_FROM_LAST, not at %u", o->from);
+    if (o->last && o->from != XI_FROM_LAST) return xi_fail(XI_E_INVAL, "`last` is for groups that begin at XI_FROM_LAST");
     if (!(o->flags & XI_GROUP_ACK) && (o->max_deliveries || o->window || o->timeout_ns || o->dead))
         return xi_fail(XI_E_INVAL, "max_deliveries, window, timeout_ns and dead are for groups with XI_GROUP_ACK");
     if (o->window > XI_WINDOW_MAX)
@@ -131,11 +144,15 @@ static int try_join(struct xi_channel *ch, struct joining *j, uint32_t *index, u
         int rc = join_old(ch, j, g, *index);
         if (rc <= 0) return rc;
     } else {
-        *index = free_slot(ch->chan);
+        *index = free_slot(ch);
         if (*index == XI_NO_GROUP)
             return xi_fail(XI_E_LIMIT, "channel \"%s\" has %u groups already", ch->name, XI_MAX_GROUPS);
         if (j->acks && !(j->ack && j->made && j->slot == *index)) return 0;
-        g = make(ch, j->name, j->own, *index, j->acks ? j->segment : 0);
+        struct xi_start start;
+        int rc = xi_start_find(ch, j->opts->from, j->opts->last, &start);
+        if (rc) return rc;
+        g = make(ch, j->name, j->own, *index, j->acks ? j->segment : 0, &start);
+        xi_start_done(&start);
     }
     ch->group = g;
     ch->group_index = *index;
@@ -149,7 +166,7 @@ static int try_join(struct xi_channel *ch, struct joining *j, uint32_t *index, u
 static int join(struct xi_channel *ch, struct joining *j) {
     uint32_t index, segment;
     for (int i = 0; i < JOIN_TRIES; i++) {
-        int rc = xi_lock(ch, ch->chan, XI_LOCK_ABANDON_NS);
+        int rc = xi_lock_send(ch, XI_LOCK_ABANDON_NS);
         if (rc) return rc;
         rc = try_join(ch, j, &index, &segment);
         xi_unlock(ch->chan);
@@ -166,9 +183,12 @@ static int join(struct xi_channel *ch, struct joining *j) {
 
 int xi_group_join(struct xi_channel *ch, const char *text, const xi_group_opts *opts) {
     static const xi_group_opts none;
-    struct joining j = {.opts = opts ? opts : &none, .own = !text && ch->mode == XI_BROADCAST};
+    struct joining j = {.opts = opts ? opts : &none};
+    j.own = (!text && ch->mode == XI_BROADCAST) || j.opts->flags & XI_GROUP_TEMPORARY;
     j.acks = j.opts->flags & XI_GROUP_ACK;
     int rc = group_name(text, j.name);
+    if (rc == 0 && text && j.opts->flags & XI_GROUP_TEMPORARY)
+        rc = xi_fail(XI_E_INVAL, "a temporary group has no name: it is this handle's own");
     if (rc == 0) rc = check_options(ch, j.opts);
     if (rc == 0) rc = join(ch, &j);
     if (rc < 0) {
@@ -196,17 +216,22 @@ static bool lets_go(const struct ending *e, uint64_t position, const struct xi_d
     return e->ack && xi_ack_end_one(e->ack, e->number, (uint64_t)d->segment << 32 | d->granule, d->generation);
 }
 
-static void release_record(struct xi_channel *ch, const struct ending *ending, uint64_t position, uint64_t header) {
+void xi_release_record(struct xi_channel *ch, uint32_t group, uint64_t position, uint64_t header) {
     struct xi_descriptor d;
     struct xi_map_entry *e;
-    memcpy(&d, xi_payload_at(&ch->send_view, position), sizeof d);
-    if (!lets_go(ending, position, &d)) return;
-    if (d.segment & 1 || xi_maps_arena(ch->interp, d.segment, &e) != 0) return; /* its owner is gone, and it with it */
+    xi_descriptor_read(&ch->send_view, position, &d);
+    if (d.segment & 1 || xi_maps_release(ch->interp, d.segment, &e) != 0) return; /* its owner is gone, and it with it */
     if (xi_range_inside((uint64_t)d.granule * XI_GRANULE, XI_GRANULE, e->map.size)) {
-        bool set = xi_release_bit(e, d.granule, d.generation, ending->index);
+        bool set = xi_release_bit(e, d.granule, d.generation, group);
         if (set && XI_REC_FLAGS(header) & XI_REC_F_FREE) xi_tell_owner(ch->interp, e->map.head.owner);
     }
     xi_maps_put(e);
+}
+
+static void release_record(struct xi_channel *ch, const struct ending *e, uint64_t position, uint64_t header) {
+    struct xi_descriptor d;
+    xi_descriptor_read(&ch->send_view, position, &d);
+    if (lets_go(e, position, &d)) xi_release_record(ch, e->index, position, header);
 }
 
 /* Under the producers' lock as well as the group's. */

@@ -56,10 +56,20 @@ static void flights_settle(struct xi_channel *ch, uint64_t head) {
     }
 }
 
+/* What is kept for groups that join later alone is too much: it is given up, oldest first, as far as need be. */
+static void flights_yield(struct xi_channel *ch, size_t size) {
+    struct xi_chan *c = ch->chan;
+    uint64_t tail = xi_load_relaxed(&c->tail), active = xi_real_groups(ch, xi_load_relaxed(&c->active)), end;
+    uint64_t head = smallest_head(c, active, tail, ch->send_view.capacity);
+    while (too_much(ch, size) && (int64_t)(head - (end = ch->flights[ch->flight_head].end)) >= 0)
+        flights_settle(ch, xi_retain_yield(ch, end, tail, xi_load_relaxed(&c->tail_seq)));
+}
+
 static bool flights_full(struct xi_channel *ch, const struct xi_sending *s, struct xi_want *want) {
     flights_settle(ch, xi_load_relaxed(&ch->chan->min_head)); /* so that the list is no longer than the ring */
     if (!too_much(ch, s->block->size)) return false;
     flights_settle(ch, xi_log_floor(ch));
+    if (ch->retain) flights_yield(ch, s->block->size);
     if (!too_much(ch, s->block->size)) return false;
     want->lack = XI_LACK_BLOCKS;
     want->head = ch->flights[ch->flight_head].end;
@@ -87,17 +97,11 @@ static void flights_add(struct xi_channel *ch, size_t size, uint64_t end) {
 
 /* ------------------------------------------------------------ most values */
 
-/*
- * Groups that have yet to receive what was sent: all but the one that keeps
- * values for those who join later, which receives nothing.
- */
-static uint64_t receiving(uint64_t active) { return active & ~((uint64_t)1 << XI_GROUP_RETAIN); }
-
-/* Of those groups the fewest values that one has received, at most `seq`. */
-static uint64_t fewest_received(struct xi_chan *c, uint64_t active, uint64_t seq) {
+/* Of the groups that anybody receives in the fewest values that one has received, at most `seq`. */
+static uint64_t fewest_received(struct xi_channel *ch, uint64_t active, uint64_t seq) {
     uint64_t most = 0;
-    for (active = receiving(active); active; active &= active - 1) {
-        uint64_t due = seq - xi_load_relaxed(&c->groups[__builtin_ctzll(active)].head_seq);
+    for (active = xi_real_groups(ch, active); active; active &= active - 1) {
+        uint64_t due = seq - xi_load_relaxed(&ch->chan->groups[__builtin_ctzll(active)].head_seq);
         if ((int64_t)due > (int64_t)most) most = due; /* a receiver may be past the number as stored: nothing is due */
     }
     return seq - most;
@@ -110,7 +114,7 @@ static uint64_t fewest_received(struct xi_chan *c, uint64_t active, uint64_t seq
  */
 static uint64_t values_left(struct xi_channel *ch, uint64_t active, uint64_t seq) {
     if (seq - ch->floor_seq >= ch->max_values || xi_load_relaxed(&ch->chan->min_head) < ch->floor_position) {
-        uint64_t fewest = fewest_received(ch->chan, active, seq); /* before the positions, so at most what they say */
+        uint64_t fewest = fewest_received(ch, active, seq); /* before the positions, so at most what they say */
         ch->floor_position = xi_log_floor(ch);
         ch->floor_seq = fewest;
     }
@@ -122,7 +126,7 @@ static uint64_t values_left(struct xi_channel *ch, uint64_t active, uint64_t seq
 static bool values_fit(struct xi_channel *ch, uint64_t active) {
     uint64_t numbers[XI_MAX_GROUPS];
     unsigned n = 0;
-    for (active = receiving(active); active; active &= active - 1)
+    for (active = xi_real_groups(ch, active); active; active &= active - 1)
         numbers[n++] = xi_load_full(&ch->chan->groups[__builtin_ctzll(active)].head_seq);
     uint64_t sent = xi_load_full(&ch->chan->tail_seq);
     for (unsigned i = 0; i < n; i++)
@@ -142,6 +146,22 @@ static bool within_bounds(struct xi_channel *ch, const struct xi_sending *s, siz
         if (left == 0) want->lack = XI_LACK_VALUES;
     }
     return *n != 0;
+}
+
+/*
+ * How far back the ring must be kept, when that seems too far for `need` more bytes at `w`. What is kept for groups that
+ * join later gives way, but not in vain.
+ */
+static uint64_t look_for_room(struct xi_channel *ch, uint64_t active, uint64_t w, uint64_t seq, uint64_t need) {
+    uint64_t capacity = ch->send_view.capacity;
+    uint64_t floor_ = smallest_head(ch->chan, active, w, capacity);
+    if (ch->retain && w - floor_ + need > capacity &&
+        w - smallest_head(ch->chan, xi_real_groups(ch, active), w, capacity) + need <= capacity) {
+        (void)xi_retain_yield(ch, w + need - capacity, w, seq);
+        floor_ = smallest_head(ch->chan, active, w, capacity);
+    }
+    xi_store_relaxed(&ch->chan->min_head, floor_);
+    return floor_;
 }
 
 int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, struct xi_sending *sending,
@@ -168,13 +188,12 @@ int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, si
     size_t done = 0;
     for (; done < n; done++) {
         uint64_t need = 8 + (uint64_t)xi_record_length(&records[done]) + 8;
-        if (__builtin_expect(w - floor_ > v->capacity || w - floor_ + need > v->capacity, 0)) {
-            floor_ = smallest_head(c, active, w, v->capacity);
-            xi_store_relaxed(&c->min_head, floor_);
-            if (w - floor_ + need > v->capacity) break;
-        }
         /* Never over the record at the stored tail: a repair would start its walk there. */
         if (__builtin_expect(w - stored + need > v->capacity, 0)) break;
+        if (__builtin_expect(w - floor_ > v->capacity || w - floor_ + need > v->capacity, 0)) {
+            floor_ = look_for_room(ch, active, w, seq + done, need);
+            if (w - floor_ + need > v->capacity) break;
+        }
         if (block) xi_arena_mark_sent(sending->block, active, sending->free_index, sending->free_argument);
         if (sending && sending->number) xi_store_release(sending->number, seq + done + 1);
         xi_log_publish(v, w, &records[done], (uint16_t)(seq + done + 1));
@@ -186,6 +205,7 @@ int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, si
     xi_store_release(&c->tail_seq, seq + done);
     xi_store_release(&c->tail, w);
     xi_bump(&ch->sent, done);
+    if (__builtin_expect(ch->retain != 0, 0)) xi_retain_trim(ch, w, seq + done);
     return (int64_t)done;
 }
 
@@ -196,10 +216,9 @@ uint64_t xi_log_floor(struct xi_channel *ch) {
     return floor_;
 }
 
-uint64_t xi_log_smallest_head(struct xi_channel *ch) {
+uint64_t xi_log_smallest_head(struct xi_channel *ch, uint64_t active) {
     struct xi_chan *c = ch->chan;
-    uint64_t capacity = xi_ring_capacity(ch, xi_load_relaxed(&c->ring));
-    return smallest_head(c, xi_load_relaxed(&c->active), xi_load_relaxed(&c->tail), capacity);
+    return smallest_head(c, active, xi_load_relaxed(&c->tail), xi_ring_capacity(ch, xi_load_relaxed(&c->ring)));
 }
 
 /* What is wanted, where so many bytes behind `tail` are used of so many. */
@@ -213,7 +232,7 @@ bool xi_log_has_room_for(struct xi_channel *ch, const struct xi_want *want) {
     struct xi_chan *c = ch->chan;
     if (xi_load_full(&c->closed) || !xi_has_consumers(ch)) return true;
     for (int attempt = 0; attempt < 3; attempt++) {
-        uint64_t active = xi_load_full(&c->active), rest = active, heads[XI_MAX_GROUPS], most = 0;
+        uint64_t active = xi_real_groups(ch, xi_load_full(&c->active)), rest = active, heads[XI_MAX_GROUPS], most = 0;
         unsigned n = 0;
         if (active == 0) return true;
         for (; rest; rest &= rest - 1) heads[n++] = xi_load_full(&c->groups[__builtin_ctzll(rest)].head);

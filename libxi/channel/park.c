@@ -279,7 +279,7 @@ static bool spin_for_room(const struct wait *w, int64_t budget) {
     if (plenty.length < w->ch->home.capacity / 8) plenty.length = w->ch->home.capacity / 8;
     for (;;) {
         if (xi_log_has_room_for(w->ch, &plenty)) return true;
-        head = xi_log_smallest_head(w->ch);
+        head = xi_log_smallest_head(w->ch, xi_real_groups(w->ch, xi_load_relaxed(&w->ch->chan->active)));
         if (head == before && xi_log_has_room_for(w->ch, w->want)) return true;
         before = head;
         for (int i = 0; i < 16; i++) xi_pause();
@@ -395,7 +395,7 @@ static int reason_to_go(const struct wait *w) {
     if (atomic_load(&w->ch->freeing))
         return xi_fail(XI_E_LEFT, "this handle of channel \"%s\" was closed meanwhile", w->ch->name);
     if (w->side != XI_SIDE_PRODUCERS && !(xi_load_full(&w->ch->chan->active) >> (w->side - 1) & 1))
-        return xi_fail(XI_E_LEFT, "the group that this handle of channel \"%s\" receives for has ended", w->ch->name);
+        return xi_fail_ended(w->ch);
     return xi_sleep_refused(w->ch->interp);
 }
 

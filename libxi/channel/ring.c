@@ -346,7 +346,7 @@ int xi_ring_look(struct xi_channel *ch) {
     xi_ring_tell(ch);
     uint64_t word = xi_load_acquire(&c->ring);
     if (word == 0 || !ch->grow_max) return 0;
-    uint64_t used = xi_load_relaxed(&c->tail) - xi_log_smallest_head(ch), small = xi_load_relaxed(&m->small_word);
+    uint64_t used = xi_load_relaxed(&c->tail) - xi_log_smallest_head(ch, xi_load_relaxed(&c->active)), small = xi_load_relaxed(&m->small_word);
     if (used >= xi_ring_capacity(ch, word) / SMALL_FRACTION) {
         if (small) xi_store_relaxed(&m->small_word, 0);
         return 0;

@@ -295,9 +295,13 @@ static_assert(sizeof(struct xi_mailbox) <= XI_MAILBOX_SIZE, "");
  * sets its group's bit by compare and swap while the generation matches: so
  * setting twice does nothing, and a late one cannot touch the block's next life.
  * A block is free again when all 64 bits are set. A group that joins at values
- * which others have yet to receive clears its bit, under the lock that keeps one
- * of those from receiving them. Generations are 48 bits,
- * counted per arena segment, never 0.
+ * which others have yet to receive clears its bit, by compare and swap on the
+ * generation too. The owner cannot look at four words at once, so it closes the
+ * first (XI_RELEASE_CLOSED, by compare and swap from all bits set), looks at the
+ * others once more, and takes the block back, or opens the first again. Who has
+ * cleared a bit looks at the first word: if it is closed, the bit is set again,
+ * and the group begins after that block. Generations are 48 bits, counted per
+ * arena segment, never 0.
  */
 #define XI_GRANULE 1024u
 struct xi_release {
@@ -306,6 +310,8 @@ struct xi_release {
 static_assert(sizeof(struct xi_release) == 32, "two a line");
 #define XI_RELEASE_WORD(group) ((group) / 16u)
 #define XI_RELEASE_BIT(group) ((uint64_t)1 << ((group) % 16u))
+#define XI_RELEASE_ALL(generation) ((uint64_t)(generation) << 16 | 0xffff)
+#define XI_RELEASE_CLOSED XI_RELEASE_ALL(0)
 #define XI_GENERATION_MAX (((uint64_t)1 << 48) - 1)
 
 struct xi_release_table {
