@@ -372,7 +372,7 @@ static void repair_retained(struct repair *r) {
 static void repair_group(struct repair *r, uint32_t g, bool producers_ours) {
     struct xi_group *group = &r->chan->groups[g];
     if (is_retaining(r->view, g)) {
-        if (producers_ours && xi_load_acquire(&r->chan->active) & XI_RETAIN_BIT) repair_retained(r);
+        if (producers_ours && !r->view->lost && xi_load_acquire(&r->chan->active) & XI_RETAIN_BIT) repair_retained(r);
         if (seize(r, &group->lock, false)) xi_free_lock(r->world, &group->lock, &group->lock_sleep);
         return;
     }
@@ -527,6 +527,9 @@ static bool producers_wrong(const struct xi_chan_view *view) {
     if (!xi_position_plausible(min_head) || min_head > smallest_head(view, tail)) return true;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
         if (!group_settled(chan, g)) return true;
+    const uint64_t kept_from = xi_load_acquire(&chan->groups[XI_GROUP_RETAIN].head);
+    if (view->retains && xi_load_acquire(&chan->active) & XI_RETAIN_BIT && !head_explained(view, kept_from, tail, true))
+        return true;
     return queue_lost_its_group(view);
 }
 

@@ -87,6 +87,7 @@ static struct {
     uint32_t woken[SLOTS][8]; /* wakes of a bell since it was parked */
     uint32_t lock_wakes;
     enum values values;
+    uint64_t keep; /* values kept for groups that join, in a channel whose view retains */
     struct m_truth truth;
 } M;
 
@@ -357,6 +358,37 @@ static inline uint64_t m_smallest_head(uint64_t w) {
     return smallest;
 }
 
+static inline void m_ring_owner(void);
+
+/* The group of retained values, which nobody receives in. */
+static inline void m_retaining(uint64_t keep) {
+    m_group_at(XI_GROUP_RETAIN, 0);
+    M.view.retains = true;
+    M.keep = keep;
+}
+
+/* Keeps no more than it is to: a value at a time, the bit of its block first. For a block that decides, as repair goes on. */
+static inline void m_trim(void) {
+    struct xi_group *group = &M.chan->groups[XI_GROUP_RETAIN];
+    while (M.chan->tail_seq - group->head_seq > M.keep) {
+        uint64_t number = group->head_seq + 1, next = group->head + 8 + m_length(number);
+        if (m_is_block(number)) {
+            m_step();
+            (void)xi_or_full(&M.release[m_granule(number)].word[XI_RELEASE_WORD(XI_GROUP_RETAIN)],
+                             XI_RELEASE_BIT(XI_GROUP_RETAIN));
+            M.truth.received[XI_GROUP_RETAIN] = number;
+            M.truth.head[XI_GROUP_RETAIN] = next;
+            m_ring_owner();
+        }
+        m_step();
+        group->head_seq = number;
+        m_step();
+        xi_store_release(&group->head, next);
+        M.truth.received[XI_GROUP_RETAIN] = number;
+        M.truth.head[XI_GROUP_RETAIN] = next;
+    }
+}
+
 /* Sends up to n values; returns how many there was room for. */
 static inline uint32_t m_send(uint32_t slot, uint32_t n) {
     m_lock(&M.chan->lock, slot);
@@ -382,6 +414,7 @@ static inline uint32_t m_send(uint32_t slot, uint32_t n) {
         xi_store_release(&M.chan->tail_seq, number);
         m_step();
         xi_store_release(&M.chan->tail, w);
+        if (M.view.retains && M.keep) m_trim();
     }
     m_unlock(&M.chan->lock);
     m_wake_consumers(done);
@@ -519,6 +552,38 @@ static inline void m_join(uint32_t slot, uint32_t g) {
     (void)xi_or_full(&M.chan->active, (uint64_t)1 << g);
     M.truth.head[g] = M.chan->tail;
     M.truth.received[g] = M.chan->tail_seq;
+    m_unlock(&M.chan->lock);
+}
+
+/* Joins at what `guard` has yet to receive, or keeps. */
+static inline void m_join_at(uint32_t slot, uint32_t g, uint32_t guard) {
+    struct xi_group *group = &M.chan->groups[g], *from = &M.chan->groups[guard];
+    bool locked = !(M.view.retains && guard == XI_GROUP_RETAIN);
+    m_lock(&M.chan->lock, slot);
+    if (locked) m_lock(&from->lock, slot);
+    m_step();
+    group->owner = slot;
+    m_step();
+    group->owner_id = 100 + slot;
+    m_step();
+    group->head_seq = from->head_seq;
+    m_step();
+    group->head = from->head;
+    m_step();
+    group->state = XI_GROUP_JOINING;
+    for (uint64_t p = group->head, number = group->head_seq + 1; p < M.chan->tail; p += 8 + m_length(number++)) {
+        if (!m_is_block(number)) continue;
+        m_assert(!(M.release[m_granule(number)].word[XI_RELEASE_WORD(guard)] & XI_RELEASE_BIT(guard)));
+        m_step();
+        (void)xi_and_full(&M.release[m_granule(number)].word[XI_RELEASE_WORD(g)], ~XI_RELEASE_BIT(g));
+    }
+    m_step();
+    group->state = XI_GROUP_ACTIVE;
+    m_step();
+    (void)xi_or_full(&M.chan->active, (uint64_t)1 << g);
+    M.truth.head[g] = group->head;
+    M.truth.received[g] = group->head_seq;
+    if (locked) m_unlock(&from->lock);
     m_unlock(&M.chan->lock);
 }
 

@@ -124,19 +124,34 @@ static void check_rest(uint32_t g) {
     must(due == M.truth.sent + 1);
 }
 
+static uint64_t first_number; /* of the scenario's own values */
+
+/* What is kept for groups that join: as many as there are to be, and their blocks are whole. */
+static void check_kept(void) {
+    struct xi_group *group = &M.chan->groups[XI_GROUP_RETAIN];
+    uint64_t kept = M.truth.sent - group->head_seq, all = M.truth.sent - (first_number - 1);
+    must(kept >= (all < M.keep ? all : M.keep));
+    for (uint64_t number = group->head_seq + 1; number <= M.truth.sent; number++)
+        if (m_is_block(number)) must(release_bit(number, XI_GROUP_RETAIN) == 0);
+}
+
+static void check_group(uint32_t g) {
+    if (M.view.retains && g == XI_GROUP_RETAIN) check_kept();
+    else check_rest(g);
+}
+
 static void check_usable(void) {
     if (M.chan->closed) return;
     for (int i = 0; i < 3; i++) {
         must(m_send(LIVING, 5) == 5);
         for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
-            if (is_active(g)) check_rest(g);
+            if (is_active(g)) check_group(g);
     }
     m_join(LIVING, 7);
     must(m_send(LIVING, 2) == 2);
     check_rest(7);
 }
 
-static uint64_t first_number; /* of the scenario's own values */
 
 /* Everything that the dead received is released; what went to a group that ended as well. */
 static void check_released(uint32_t g, uint64_t upto) {
@@ -155,7 +170,7 @@ static void check_all(uint32_t slot) {
     if (M.truth.taken_count[slot] > 0 && M.mail[PRODUCER].reclaim_bell == 8 && !M.gone[PRODUCER])
         must(M.mail[PRODUCER].reclaim == 1 && M.woken[PRODUCER][7] > 0);
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
-        if (is_active(g)) check_rest(g);
+        if (is_active(g)) check_group(g);
     check_usable();
 }
 
@@ -283,6 +298,21 @@ static void told_that_it_died(void) {
 static void told_nothing(void) {
     must(M.mail[LIVING].calls[CALL_INDEX] == ((uint64_t)(CALL_GENERATION + 1) << 8 | XI_CALL_WAITING));
 }
+static void kept_values(void) {
+    M.mail[PRODUCER].reclaim_bell = 8;
+    M.mail[PRODUCER].bells[7].state = XI_BELL_PARKED;
+    m_retaining(4);
+    m_send(LIVING, 9);
+    m_receive(CONSUMER, 0, 7, NULL);
+}
+static void join_at_slowest(void) { m_join_at(MEMBER, 1, 0); }
+static void join_at_kept(void) { m_join_at(MEMBER, 1, XI_GROUP_RETAIN); }
+/* The member is dead, so its group has ended, if it ever was: nothing waits for it, and nothing that it claimed is lost. */
+static void claimed_nothing(void) {
+    must(!is_active(1));
+    check_released(1, M.truth.sent);
+}
+
 static void leave_set(void) { m_unpark(MEMBER, 1, XI_SIDE_GROUP(0), 11); }
 
 static const struct scenario scenarios[] = {
@@ -295,6 +325,10 @@ static const struct scenario scenarios[] = {
     {"receive from a full ring", CONSUMER, full_ring, receive_batch, NULL},
     {"release", CONSUMER, some_values, release_one, NULL},
     {"join", MEMBER, some_values, join, no_group_left},
+    {"join at values that are there", MEMBER, some_values, join_at_slowest, claimed_nothing},
+    {"join at values that are kept", MEMBER, kept_values, join_at_kept, claimed_nothing},
+    {"keep values", PRODUCER, kept_values, send_batch, NULL},
+    {"receive beside kept values", CONSUMER, kept_values, receive_batch, NULL},
     {"end", MEMBER, two_groups, end, ended_and_released},
     {"do nothing in a group", MEMBER, two_groups, release_one, ended_and_released},
     {"park a consumer", CONSUMER, sleepers, park, NULL},

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "channel/record.h"
 #include "xidata.h"
 
 #define MS ((int64_t)1000000)
@@ -364,6 +365,64 @@ START_TEST(wrong_options_are_named) {
 }
 END_TEST
 
+/* ------------------------------------------------ what a joiner relies on */
+
+struct joiner {
+    pthread_t thread;
+    const char *group;
+    uint32_t from;
+    xi_channel *ch;
+    _Atomic bool done;
+};
+
+static void *join_in_thread(void *arg) {
+    struct joiner *j = arg;
+    j->ch = join_at(me, "b", j->group, j->from, 0);
+    atomic_store(&j->done, true);
+    return NULL;
+}
+
+START_TEST(a_joiner_holds_the_group_at_whose_values_it_begins) {
+    xi_channel *out = open_kept(me, "b", XI_BROADCAST, XI_OPEN_SEND, 0), *slow = join_at(you, "b", "slow", 0, 0);
+    struct joiner j = {.group = "late", .from = XI_FROM_OLDEST}, other = {.group = "tail", .from = XI_FROM_TAIL};
+    send_try(out, 1, 3000);
+    ok(xi_lock(slow, slow->group, XI_FOREVER)); /* as if it were just receiving */
+    ck_assert_int_eq(pthread_create(&other.thread, NULL, join_in_thread, &other), 0);
+    pthread_join(other.thread, NULL); /* no business of one that begins at the tail */
+    ck_assert_int_eq(pthread_create(&j.thread, NULL, join_in_thread, &j), 0);
+    nanosleep(&(struct timespec){0, 50 * MS}, NULL); /* time in which one that does not wait would be through */
+    ck_assert(!atomic_load(&j.done));
+    ck_assert_uint_eq(slow->chan->groups[2].state, XI_GROUP_FREE);
+    xi_unlock(slow->group);
+    pthread_join(j.thread, NULL);
+    expect_range(j.ch, 1, 1);
+    let_go(j.ch, other.ch, slow);
+    ok(xi_channel_free(out));
+    ok(xi_remove(me, "b"));
+}
+END_TEST
+
+/* A group that acknowledges gives blocks back behind its head, in any order. */
+START_TEST(a_joiner_leaves_out_what_has_been_given_back) {
+    xi_channel *out = open_kept(me, "b", XI_BROADCAST, XI_OPEN_SEND, 0), *slow = join_at(you, "b", "slow", 0, 0), *late;
+    struct xi_descriptor d;
+    struct xi_map_entry *e;
+    for (int64_t i = 1; i <= 4; i++) send_try(out, i, 3000);
+    uint64_t record = 8 + sizeof d;
+    xi_descriptor_read(&slow->home, record, &d); /* of the second */
+    ok(xi_maps_release(you, d.segment, &e));
+    ck_assert(xi_release_bit(e, d.granule, d.generation, slow->group_index));
+    xi_maps_put(e);
+    ck_assert_uint_eq(blocks_of(me), 3);
+    late = join_at(me, "b", "late", XI_FROM_OLDEST, 0);
+    expect_range(late, 3, 4);
+    ck_assert_uint_eq(late->group->start_seq, 2);
+    ok(xi_group_remove(out, "slow"));
+    ck_assert_uint_eq(blocks_of(me), 0); /* the first was not claimed for good */
+    let_go(late, slow, out);
+}
+END_TEST
+
 /* -------------------------------------------------- joining beside everybody */
 
 struct crowd {
@@ -471,6 +530,8 @@ int main(void) {
     tcase_add_test(t, who_joins_a_group_that_is_there_takes_it_as_it_is);
     tcase_add_test(t, a_temporary_group_ends_with_its_handle);
     tcase_add_test(t, wrong_options_are_named);
+    tcase_add_test(t, a_joiner_holds_the_group_at_whose_values_it_begins);
+    tcase_add_test(t, a_joiner_leaves_out_what_has_been_given_back);
     tcase_add_test(t, groups_join_at_values_that_others_are_receiving);
     tcase_add_test(t, groups_join_at_values_that_are_being_given_up);
     suite_add_tcase(s, t);
