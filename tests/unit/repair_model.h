@@ -215,6 +215,7 @@ static inline void m_group_at(uint32_t g, uint32_t owner) {
 /* An empty channel with group 0 that has already carried `position` bytes and `number` values. */
 static inline void m_reset(enum values values, uint64_t position, uint64_t number) {
     struct xi_chan_view view = M.home, far = M.far;
+    view.retains = far.retains = false;
     memset(&M, 0, sizeof M);
     M.view = M.home = view;
     M.far = far;
@@ -363,7 +364,7 @@ static inline void m_ring_owner(void);
 /* The group of retained values, which nobody receives in. */
 static inline void m_retaining(uint64_t keep) {
     m_group_at(XI_GROUP_RETAIN, 0);
-    M.view.retains = true;
+    M.view.retains = M.home.retains = M.far.retains = true;
     M.keep = keep;
 }
 

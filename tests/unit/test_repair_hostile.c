@@ -275,7 +275,7 @@ START_TEST(test_random) {
         uint64_t here = seed;
         uint32_t slot = prepare((enum holder)(random64() % HOLDERS));
         snprintf(where, sizeof where, "seed %#llx", (unsigned long long)here);
-        M.view.retains = random64() % 4 == 0; /* then group 63 is nobody's, whatever is written there */
+        M.view.retains = M.home.retains = M.far.retains = random64() % 4 == 0; /* then group 63 is nobody's, whatever is written there */
         uint64_t one_in = (uint64_t)1 << (random64() % 8);
         fill(offsetof(struct xi_chan, lock), sizeof *M.chan, one_in);
         fill(XI_RING_OFFSET, XI_RING_OFFSET + CAPACITY, (uint64_t)1 << (random64() % 10));
