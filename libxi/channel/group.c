@@ -158,6 +158,7 @@ static int try_join(struct xi_channel *ch, struct joining *j, uint32_t *index, u
     ch->group_index = *index;
     ch->group_life = xi_load_relaxed(&g->life);
     ch->group_is_own = j->own;
+    ch->serves = !(j->opts->flags & XI_GROUP_TEMPORARY); /* who listens for itself is nobody's server */
     return 1;
 }
 
