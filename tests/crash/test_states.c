@@ -313,6 +313,36 @@ static void die_with_the_move_untold(xi_channel *ch) {
     die();
 }
 
+/* A join at the value that is there: its block is claimed for group 1, which is not active yet. */
+static void die_while_joining(xi_channel *ch) {
+    struct xi_descriptor d;
+    struct xi_map_entry *e;
+    struct xi_group *g = &ch->chan->groups[1];
+    uint64_t head = xi_load_relaxed(&ch->group->head);
+    lock_producers(ch);
+    lock_group(ch);
+    xi_store_relaxed(&g->head, head);
+    xi_store_relaxed(&g->head_seq, xi_load_relaxed(&ch->group->head_seq));
+    xi_store_full(&g->state, XI_GROUP_JOINING);
+    memcpy(&d, xi_payload_at(&ch->home, head), sizeof d);
+    must(xi_maps_release(ch->interp, d.segment, &e));
+    struct xi_release *r = &((struct xi_release_table *)e->release.base)->release[d.granule];
+    (void)xi_and_full(&r->word[0], ~XI_RELEASE_BIT(1));
+    start_witness_and_wait_for_lock(&ch->group->lock_sleep);
+    die();
+}
+/* The oldest value kept is given up, but the head of what is kept has not moved: its block may be somebody else's. */
+static void die_while_giving_up(xi_channel *ch) {
+    struct xi_descriptor d;
+    struct xi_map_entry *e;
+    lock_producers(ch);
+    memcpy(&d, xi_payload_at(&ch->home, xi_load_relaxed(&ch->chan->groups[XI_GROUP_RETAIN].head)), sizeof d);
+    must(xi_maps_release(ch->interp, d.segment, &e));
+    expect(xi_release_bit(e, d.granule, d.generation, XI_GROUP_RETAIN), "it was given up before");
+    start_witness_and_wait_for_lock(&ch->chan->lock_sleep);
+    die();
+}
+
 /* ------------------------------------------------------------------- the witness */
 
 static void sent_in_vain(xi_channel *ch) { (void)ch; }
@@ -393,6 +423,16 @@ static void witness_grow(xi_channel *ch) {
     }
 }
 
+/* A group that joins late finds the second value first; and then nothing is kept any more. */
+static void witness_join_late(xi_channel *ch) {
+    xi_group_opts late = {.from = XI_FROM_OLDEST};
+    xi_open_opts opts = {.flags = XI_OPEN_RECV, .group_opts = &late};
+    xi_channel *in = open_with(xi_channel_interp(ch), xi_channel_name(ch), &opts);
+    witness_receive(in, 2);
+    must(xi_channel_free(in));
+    must(xi_remove(xi_channel_interp(ch), xi_channel_name(ch)));
+}
+
 static void nothing_is_out(xi_interp *me) {
     xi_stats stats;
     xi_loan loan;
@@ -424,6 +464,8 @@ static const struct deed {
     {"head stored, lock held", XI_QUEUE, two_blocks, die_after_head, witness_receive_2},
     {"owning a full group", XI_BROADCAST, sent_in_vain, die_owning_a_full_group, witness_fill},
     {"in the middle of ending a group", XI_BROADCAST, sent_in_vain, die_after_ending_the_group, witness_fill},
+    {"joining at a value that is there", XI_QUEUE, one_block, die_while_joining, witness_receive_1},
+    {"giving up a value that is kept", XI_BROADCAST, two_blocks, die_while_giving_up, witness_join_late},
     {"a ring reserved", XI_QUEUE, fill_up, die_with_a_ring, witness_grow},
     {"ring copied, not moved", XI_QUEUE, fill_up, die_before_the_move, witness_grow},
     {"ring moved, locks held", XI_QUEUE, fill_up, die_after_the_move, witness_grow},
@@ -468,7 +510,8 @@ static void witness(void *argument) {
     xi_open_opts opts = {.mode = d->mode,
                          .flags = only_sends(d) ? XI_OPEN_SEND : 0,
                          .capacity = grows ? XI_CAPACITY_MIN : 0,
-                         .grow = grows ? 4 * RING_BYTES : 0};
+                         .grow = grows ? 4 * RING_BYTES : 0,
+                         .retain = d->witness == witness_join_late ? 2 : 0};
     xi_interp *me = join_sleepy("witness");
     xi_channel *ch = open_with(me, d->name, &opts);
     d->before(ch);
