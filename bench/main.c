@@ -25,7 +25,8 @@ static const struct {
     int (*add)(struct bench_suite *s, bool xi);
 } suites[] = {
     {"latency", latency_add}, {"throughput", throughput_add}, {"handoff", handoff_add},
-    {"wake", wake_add},       {"python", python_add},
+    {"wake", wake_add},       {"select", select_add},         {"call", call_add},
+    {"python", python_add},
 };
 enum { SUITES = sizeof suites / sizeof *suites };
 
@@ -38,6 +39,8 @@ static int usage(FILE *out, int status) {
             "  throughput   values a second one way, one by one and by sixteens; large copies\n"
             "  handoff      large values handed over without a copy\n"
             "  wake         round trips when both sides sleep each time\n"
+            "  select       waiting on 1 to 1,000 channels together, awake and asleep\n"
+            "  call         requests and replies\n"
             "  python       Python objects, beside multiprocessing\n"
             "  limits       only what all of that is compared with; needs no broker\n"
             "  all          everything but limits alone\n\n"

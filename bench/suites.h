@@ -10,6 +10,8 @@ int latency_add(struct bench_suite *s, bool xi);    /* round_trip, open_loop_RAT
 int throughput_add(struct bench_suite *s, bool xi); /* one_way, one_way_batch16, copy */
 int handoff_add(struct bench_suite *s, bool xi);
 int wake_add(struct bench_suite *s, bool xi);       /* round_trip_asleep */
+int select_add(struct bench_suite *s, bool xi);     /* select, select_asleep */
+int call_add(struct bench_suite *s, bool xi);
 int python_add(struct bench_suite *s, bool xi);     /* python_one_way, python_round_trip */
 
 #endif
