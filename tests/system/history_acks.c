@@ -13,7 +13,8 @@
  *                 A value of which neither is known is explained by an
  *                 acknowledgement during which its consumer was killed
  *   refused       an acknowledgement is stale only if another had the value after
- *                 it, or it is among the dead letters, or was acknowledged already
+ *                 it, or it is among the dead letters, was acknowledged already, or
+ *                 may have expired
  */
 #include "history_internal.h"
 
@@ -175,9 +176,12 @@ static void check_dead(struct acks *k, const struct story *s, const struct mark 
               h_value_text(k->c, s->v), e->dead, e->acked);
 }
 
+/* (A value that was overdue may have expired since.) */
 static void check_stale(struct acks *k, const struct story *s, const struct mark *m, const struct end *e) {
     bool drained = k->c->span[k->group].drained != H_OPEN || k->g->drained;
-    if (m->count < e->highest || e->acked || e->dead || e->perhaps || !drained || k->g->vanished || k->room) return;
+    if (m->count < e->highest || e->acked || e->dead || e->perhaps || !drained || k->g->vanished || k->room ||
+        s->v->ttl > 0)
+        return;
     h_say(k->c, H_STALE, "%s: actor %u was refused delivery %u of %s as stale (%s), but nobody had it after it",
           h_group_text(k->c, k->group), m->actor, m->count, h_value_text(k->c, s->v),
           h_span_text(k->c, m->begin, m->end));

@@ -7,8 +7,10 @@
  *                the send began; once by each group; not by a group that began at
  *                the tail after it was sent
  *   not lost     a value whose send succeeded is due to every group that was there
- *                before its send began, or that received an older one; and has to
- *                be there if the group was drained, or received a younger one.
+ *                before its send began, or that received an older one; to one that
+ *                began with what was there, also what another group received after
+ *                that, or the channel keeps; and has to be there if the group was
+ *                drained, or received a younger one.
  *                What is missing must be explained: by receives during which
  *                their actor was killed, each for as many values as it may have
  *                taken and not for one that was sent after the kill; by what the
@@ -311,6 +313,7 @@ struct loss {
     uint32_t group;
     int64_t first_end, last_begin; /* of sends: the first to end, the last to begin, of those that were received */
     uint64_t *least, *most;        /* of each actor: numbers received; 0: none */
+    struct kept *kept;             /* of a group that did not begin at the tail; or NULL */
     bool *dead;                    /* values that are among the dead letters instead */
     struct killed *killed;         /* the latest first */
     uint32_t killed_count;
@@ -357,10 +360,99 @@ static void collect_reach(const struct check *c, struct loss *l) {
     }
 }
 
-static bool is_due(const struct check *c, const struct loss *l, const struct value *v) {
+/*
+ * What was there when a group joined that begins with that. A value is one of the
+ * last n if fewer than n can have come after it; and was there if another group
+ * received it afterwards, or if it is one of the last that the channel keeps.
+ */
+struct kept {
+    uint32_t n;           /* of the channel's values, sends that may have happened: */
+    int64_t *begin, *end; /* sorted */
+    int64_t *later; /* of each value: the latest begin of a receive of another group that was there before; or 0 */
+};
+
+static int by_number(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* How many of the sorted numbers are less than t. */
+static uint32_t less_than(const int64_t *sorted, uint32_t n, int64_t t) {
+    uint32_t low = 0, high = n;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (sorted[middle] < t)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void collect_kept(const struct check *c, struct loss *l) {
+    struct kept *k = h_array(1, sizeof *k);
+    uint32_t channel = c->h->group[l->group].channel;
+    k->begin = h_array(c->value_count, sizeof *k->begin);
+    k->end = h_array(c->value_count, sizeof *k->end);
+    k->later = h_array(c->value_count, sizeof *k->later);
+    for (uint32_t i = 0; i < c->value_count; i++) {
+        const struct value *v = &c->values[i];
+        if (v->channel != channel || v->fate == FAILED) continue;
+        k->begin[k->n] = v->begin;
+        k->end[k->n++] = v->end;
+    }
+    qsort(k->begin, k->n, sizeof *k->begin, by_number);
+    qsort(k->end, k->n, sizeof *k->end, by_number);
+    for (uint32_t i = 0; i < c->take_count; i++) {
+        const struct take *t = &c->takes[i];
+        if (c->h->group[t->group].channel != channel || t->group == l->group || t->count > 1) continue;
+        bool before = c->span[t->group].joined_end < c->span[l->group].joined_begin;
+        if (before && t->begin > k->later[t->value]) k->later[t->value] = t->begin;
+    }
+    l->kept = k;
+}
+
+static void free_kept(struct kept *k) {
+    if (!k) return;
+    free(k->begin);
+    free(k->end);
+    free(k->later);
+    free(k);
+}
+
+/* How many values there can have been after this one when the group had joined. */
+static uint32_t possibly_after(const struct kept *k, const struct value *v, int64_t joined) {
+    return less_than(k->begin, k->n, joined) - less_than(k->end, k->n, v->begin) - 1;
+}
+
+static bool was_kept(const struct check *c, const struct loss *l, uint32_t i) {
+    const struct value *v = &c->values[i];
+    const struct h_group *g = &c->h->group[l->group];
+    int64_t joined = c->span[l->group].joined_end;
+    if (!l->kept || v->end >= c->span[l->group].joined_begin) return false;
+    uint32_t after = possibly_after(l->kept, v, joined);
+    if (g->from == XI_FROM_LAST && after >= g->last) return false;
+    return l->kept->later[i] > joined || after < c->h->channel[g->channel].retain;
+}
+
+/* Of those that begin with the last n: not more than that. */
+static void check_last(struct check *c, uint32_t group) {
+    const struct h_group *g = &c->h->group[group];
+    uint64_t old = 0;
+    if (g->from != XI_FROM_LAST) return;
+    for (uint32_t i = c->first_take[group]; i < c->first_take[group + 1]; i++)
+        old += h_is_first(c, i) && c->values[c->takes[i].value].end < c->span[group].joined_begin;
+    if (old > g->last)
+        h_say(c, H_BEFORE_JOIN, "%s was to begin with the last %u values, and received %llu that were sent before",
+              h_group_text(c, group), g->last, (unsigned long long)old);
+}
+
+static bool is_due(const struct check *c, const struct loss *l, uint32_t i) {
+    const struct value *v = &c->values[i];
     uint64_t n = H_NUMBER(v->id), least_ = l->least[v->actor];
     if (v->fate != SENT) return false;
-    bool begun = v->begin > c->span[l->group].joined_end || v->begin > l->first_end || (least_ && n > least_);
+    bool begun = v->begin > c->span[l->group].joined_end || v->begin > l->first_end || (least_ && n > least_) ||
+                 was_kept(c, l, i);
     bool over = c->span[l->group].drained != H_OPEN || c->h->group[l->group].drained || v->end < l->last_begin ||
                 n < l->most[v->actor];
     return begun && over;
@@ -379,7 +471,7 @@ static void collect_missing(struct check *c, struct loss *l) {
         const struct value *v = &c->values[i];
         while (t < end && c->takes[t].value < i) t++;
         if (v->channel != channel || (t < end && c->takes[t].value == i) || l->dead[i]) continue;
-        if (is_due(c, l, v))
+        if (is_due(c, l, i))
             l->missing[l->missing_count++] = i;
         else if (v->fate != FAILED && !(v->end < c->span[l->group].joined_begin))
             l->maybe++;
@@ -417,7 +509,9 @@ static void check_lost(struct check *c, uint32_t group) {
     l.most = h_array(c->h->actors, sizeof *l.most);
     collect_killed(c, &l);
     collect_reach(c, &l);
+    if (g->from != XI_FROM_TAIL) collect_kept(c, &l);
     collect_missing(c, &l);
+    check_last(c, group);
     uint64_t explained = explained_by_kills(c, &l), counted = g->dropped + g->expired;
     if (g->acknowledges) counted += g->vanished;
     if (l.missing_count > explained + counted && !g->lossy) say_lost(c, &l, explained, counted);
@@ -431,6 +525,7 @@ static void check_lost(struct check *c, uint32_t group) {
     free(l.dead);
     free(l.killed);
     free(l.missing);
+    free_kept(l.kept);
 }
 
 /* ----------------------------------------------------------------------- all of it */

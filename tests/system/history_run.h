@@ -19,6 +19,7 @@
 #define EVENTS (1u << 17)
 #define BATCH 16
 #define HOLD 3 /* messages that a consumer keeps, in the order in which they came */
+#define DEAD "history.dead"
 #define STUCK (40 * SECOND)
 #define PATIENCE (800 * MS) /* sleepers look by themselves after a second */
 #define LARGE ((size_t)200000)
@@ -46,15 +47,21 @@ struct plan {
     bool groups_first;      /* all groups are there before the first value */
     bool close_early;       /* while producers send */
     bool kill;
-    int64_t ttl_ns;     /* of the channel; 0: values live for ever */
-    bool own_ttl;       /* some values have a time to live of their own */
-    uint64_t grow;      /* bytes to which the ring may grow; 0: it does not */
-    uint64_t most;      /* values that the channel may hold; 0: as many as fit */
-    uint32_t when_full; /* enum xi_when_full */
-    bool sets;          /* consumers wait by a set */
-    bool need_peer;     /* consumers ask to be told when no producer is left (there is one: the keeper) */
-    bool patient;       /* nobody but who serves several groups looks by itself: a wake that is lost is missed */
-    bool lockstep;      /* nobody sends before all that was sent is received: every wake is needed */
+    int64_t ttl_ns;      /* of the channel; 0: values live for ever */
+    bool own_ttl;        /* some values have a time to live of their own */
+    uint64_t grow;       /* bytes to which the ring may grow; 0: it does not */
+    uint64_t most;       /* values that the channel may hold; 0: as many as fit */
+    uint32_t when_full;  /* enum xi_when_full */
+    uint32_t retain;     /* values kept for groups that join later */
+    uint32_t from, last; /* where groups begin */
+    bool acks;           /* groups acknowledge, as these say: */
+    uint32_t max_deliveries, window;
+    int64_t overdue; /* their timeout */
+    bool dead_letters;
+    bool sets;      /* consumers wait by a set */
+    bool need_peer; /* consumers ask to be told when no producer is left (there is one: the keeper) */
+    bool patient;   /* nobody but who serves several groups looks by itself: a wake that is lost is missed */
+    bool lockstep;  /* nobody sends before all that was sent is received: every wake is needed */
     struct worker worker[WORKERS];
 };
 

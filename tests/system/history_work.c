@@ -73,7 +73,7 @@ struct work {
     uint32_t handles;
     xi_msg held[HOLD][BATCH];
     uint64_t held_id[HOLD][BATCH];
-    uint32_t held_count[HOLD], turn;
+    uint32_t held_count[HOLD], held_group[HOLD], turn;
     uint8_t *buffer[BATCH];
 };
 
@@ -85,6 +85,13 @@ static xi_interp *join(const char *name) {
 }
 
 static xi_channel *open_handle(xi_interp *me, uint32_t flags, const char *group) {
+    xi_group_opts how = {.from = plan.from,
+                         .last = plan.from == XI_FROM_LAST ? plan.last : 0,
+                         .flags = plan.acks ? XI_GROUP_ACK : 0,
+                         .max_deliveries = plan.max_deliveries,
+                         .window = plan.window,
+                         .timeout_ns = plan.overdue,
+                         .dead = plan.dead_letters ? DEAD : NULL};
     xi_open_opts opts = {.mode = plan.mode,
                          .flags = flags,
                          .capacity = plan.capacity,
@@ -92,7 +99,9 @@ static xi_channel *open_handle(xi_interp *me, uint32_t flags, const char *group)
                          .ttl_ns = plan.ttl_ns,
                          .grow = plan.grow,
                          .values = plan.most,
-                         .when_full = plan.when_full};
+                         .when_full = plan.when_full,
+                         .retain = plan.retain};
+    if ((plan.acks || plan.from) && flags & XI_OPEN_RECV) opts.group_opts = &how;
     if (plan.need_peer && flags & XI_OPEN_RECV) opts.flags |= XI_OPEN_NEED_PEER;
     return open_with(me, "history", &opts);
 }
@@ -211,20 +220,73 @@ static void produce(struct work *k) {
 
 /* ---- consumers */
 
+static struct h_event about_delivery(uint8_t kind, uint32_t group, uint64_t id, const xi_msg *m) {
+    return (struct h_event){.kind = kind,
+                            .channel = (uint8_t)channel,
+                            .group = (uint16_t)group,
+                            .value = id,
+                            .count = xi_msg_deliveries(m)};
+}
+
+/* Gives a delivery back, in one of the two ways. A later consumer has it then, or the dead letters. */
+static void give_back(struct work *k, xi_msg *m, uint32_t group, uint64_t id) {
+    bool nack = one_in(&k->random, 2);
+    uint32_t e = h_begin(H, k->actor, about_delivery(H_BACK, group, id, m));
+    int rc = nack ? xi_nack(m, one_in(&k->random, 2) ? 0 : below(&k->random, 3000000)) : 0;
+    if (!nack || rc) xi_msg_release(m);
+    h_end(H, k->actor, e, rc);
+    if (rc && rc != XI_E_STALE) fail("xi_nack returned %s: %s", xi_error_name(rc), xi_error_text(rc));
+}
+
+static void acknowledge(struct work *k, xi_msg *m, uint32_t group, uint64_t id) {
+    if (one_in(&k->random, 32)) {
+        int rc = xi_extend(m, one_in(&k->random, 2) ? 0 : 1 + below(&k->random, 20000000));
+        if (rc && rc != XI_E_STALE) fail("xi_extend returned %s: %s", xi_error_name(rc), xi_error_text(rc));
+    }
+    uint32_t e = h_begin(H, k->actor, about_delivery(H_ACK, group, id, m));
+    int rc = xi_ack(m);
+    h_end(H, k->actor, e, rc);
+    if (rc && rc != XI_E_STALE) fail("xi_ack returned %s: %s", xi_error_name(rc), xi_error_text(rc));
+    xi_msg_release(m);
+}
+
 static void let_go(struct work *k, uint32_t turn) {
     for (uint32_t i = 0; i < k->held_count[turn]; i++) {
         xi_msg *m = &k->held[turn][i];
-        expect(!xi_msg_borrowed(m) || decode(m) == k->held_id[turn][i], "a borrowed value changed");
-        xi_msg_release(m);
+        uint64_t id = k->held_id[turn][i];
+        expect(!xi_msg_borrowed(m) || decode(m) == id, "a borrowed value changed");
+        if (!xi_msg_deliveries(m))
+            xi_msg_release(m);
+        else if (one_in(&k->random, 8))
+            give_back(k, m, k->held_group[turn], id);
+        else
+            acknowledge(k, m, k->held_group[turn], id);
     }
     k->held_count[turn] = 0;
 }
 
+static void let_all_go(struct work *k) {
+    for (uint32_t i = 0; i < HOLD; i++) let_go(k, (k->turn + i) % HOLD);
+}
+
+/* Nobody waits without limit for others while it has deliveries that they may be waiting for. */
+static int64_t bounded(struct work *k, int64_t timeout) {
+    bool holds = false;
+    for (uint32_t i = 0; i < HOLD; i++) holds |= k->held_count[i] != 0;
+    if (!plan.acks || !holds) return timeout;
+    if (one_in(&k->random, 4))
+        let_all_go(k);
+    else
+        timeout = timeout == XI_TRY ? XI_TRY : 100000 + below(&k->random, 1000000);
+    return timeout;
+}
+
 /* Receives once through handle h. False: it is closed and drained. */
 static bool receive(struct work *k, uint32_t h, uint32_t most, int64_t timeout) {
-    uint32_t turn = k->turn++ % HOLD, counts[BATCH] = {0};
+    uint32_t turn = k->turn++ % HOLD, counts[BATCH];
     let_go(k, turn);
     if (!h_has_room(H, k->actor, EVENTS / 2)) timeout = MS; /* rather than a million attempts */
+    timeout = bounded(k, timeout);
     uint32_t e = h_begin(H, k->actor,
                          (struct h_event){.kind = H_RECEIVE,
                                           .channel = (uint8_t)channel,
@@ -241,8 +303,10 @@ static bool receive(struct work *k, uint32_t h, uint32_t most, int64_t timeout) 
         return n != XI_E_CLOSED;
     }
     k->held_count[turn] = most == 1 ? 1 : (uint32_t)n;
+    k->held_group[turn] = k->group[h];
     for (uint32_t i = 0; i < k->held_count[turn]; i++) {
         k->held_id[turn][i] = decode(&k->held[turn][i]);
+        counts[i] = xi_msg_deliveries(&k->held[turn][i]);
     }
     h_took(H, k->actor, e, end, k->held_id[turn], counts, k->held_count[turn]);
     atomic_fetch_add(&S->received, k->held_count[turn]);
@@ -310,7 +374,7 @@ static void receive_by_set(struct work *k) {
         must(xi_set_add(set, k->handle[h], XI_READY_RECV, h, (int32_t)below(&k->random, 2)));
     for (uint32_t left = k->handles; left;) {
         int64_t timeout = h_has_room(H, k->actor, EVENTS / 2) ? draw_timeout(&k->random) : XI_FOREVER;
-        int64_t n = wait_by_set(k, set, over, events, 1 + below(&k->random, 4), timeout);
+        int64_t n = wait_by_set(k, set, over, events, 1 + below(&k->random, 4), bounded(k, timeout));
         for (int64_t i = 0; i < n; i++) {
             uint32_t h = (uint32_t)events[i].key;
             expect(h < k->handles && !over[h] && events[i].channel == k->handle[h],
@@ -331,6 +395,7 @@ static void read_counters(xi_channel *ch, uint32_t group) {
     struct h_group *g = &H->group[group];
     g->dropped = xi_load_relaxed(&ch->group->dropped);
     g->expired = xi_load_relaxed(&ch->group->expired);
+    g->vanished = plan.dead_letters ? 0 : xi_load_relaxed(&ch->group->dead);
     g->counted = true;
     g->lossy = false;
 }
@@ -345,7 +410,7 @@ static void consume(struct work *k) {
         receive_by_set(k);
     else
         receive_in_turn(k);
-    for (uint32_t i = 0; i < HOLD; i++) let_go(k, i);
+    let_all_go(k);
     if (!k->w->served && plan.mode == XI_BROADCAST) read_counters(k->handle[0], k->group[0]);
 }
 
@@ -395,20 +460,81 @@ static void read_group(xi_interp *me, uint32_t group, const char *name) {
     must(xi_channel_free(ch));
 }
 
+/* The next child of a dict, as a str or an int. */
+static int64_t child_int(xi_cursor *c) {
+    xi_value v;
+    int64_t out = 0;
+    expect(xi_next(c, &v) == 1, "a dead letter is cut short");
+    must(xi_get_int(&v, &out));
+    return out;
+}
+static void child_text(xi_cursor *c, char *out, size_t size) {
+    xi_value v;
+    expect(xi_next(c, &v) == 1 && v.tag == XI_STR, "a dead letter lacks a str");
+    must(xi_to_utf8(&v, out, size, false));
+}
+
+/* {"reason", "channel", "group", "deliveries", "value"} */
+static void note_dead_letter(uint32_t actor, const xi_msg *m) {
+    struct h_event e = {.kind = H_DEAD, .channel = (uint8_t)channel, .group = (uint16_t)default_group};
+    char key[16], text[96];
+    xi_cursor c, children;
+    xi_value v;
+    xi_cursor_init(&c, m->data, m->size);
+    expect(xi_next(&c, &v) == 1 && v.tag == XI_DICT && v.count == 5, "a dead letter is no dict of five");
+    must(xi_enter(&v, &children));
+    for (int i = 0; i < 5; i++) {
+        child_text(&children, key, sizeof key);
+        if (strcmp(key, "deliveries") == 0)
+            e.count = (uint32_t)child_int(&children);
+        else if (strcmp(key, "value") != 0)
+            child_text(&children, text, sizeof text);
+        if (strcmp(key, "group") == 0 && text[0]) e.group = (uint16_t)named_group[atoi(text + 1)];
+        if (strcmp(key, "value") != 0) continue;
+        expect(xi_next(&children, &v) == 1, "a dead letter without its value");
+        e.value = id_of(&v);
+    }
+    e.begin = e.end = h_now();
+    h_add(H, actor, e);
+}
+
+static void read_dead_letters(xi_channel *dead, uint32_t actor) {
+    xi_msg m = XI_MSG_INIT;
+    int rc;
+    while (dead && (rc = xi_recv(dead, &m, XI_TRY)) != XI_E_AGAIN) {
+        must(rc);
+        note_dead_letter(actor, &m);
+    }
+    xi_msg_release(&m);
+}
+
+/* Reads dead letters until the parent has got there. */
+static void wait_for(const _Atomic bool *flag, xi_channel *dead, uint32_t actor) {
+    int64_t begun = now_ns();
+    while (!atomic_load(flag)) {
+        read_dead_letters(dead, actor);
+        expect(now_ns() - begun < STUCK, "the parent has gone");
+        rest(MS);
+    }
+}
+
 void keep(uint32_t actor) {
     char name[16];
     xi_interp *me = join("keeper");
+    xi_channel *dead = plan.dead_letters ? open_with(me, DEAD, &(xi_open_opts){.flags = XI_OPEN_RECV}) : NULL;
     xi_channel *ch = open_handle(me, XI_OPEN_SEND, NULL);
     for (uint32_t i = 0; plan.groups_first && i < plan.named; i++)
         must(xi_channel_free(open_for(me, actor, named_group[i], group_name(name, i))));
     atomic_store(&S->kept, true);
-    await(atomic_load(&S->close), "the parent has gone");
+    wait_for(&S->close, dead, actor);
     uint32_t e = h_begin(H, actor, (struct h_event){.kind = H_CLOSE, .channel = (uint8_t)channel, .group = H_NO_GROUP});
     must(xi_close(ch));
     h_end(H, actor, e, 0);
-    await(atomic_load(&S->finish), "the parent has gone");
+    wait_for(&S->finish, dead, actor);
+    read_dead_letters(dead, actor);
     if (plan.mode == XI_QUEUE) read_group(me, default_group, NULL);
     for (uint32_t i = 0; i < plan.named; i++) read_group(me, named_group[i], group_name(name, i));
+    must(xi_channel_free(dead));
     must(xi_channel_free(ch));
     must(xi_leave(me));
     exit(0);

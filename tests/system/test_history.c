@@ -41,6 +41,36 @@ static void draw_consumers(uint64_t *r, uint32_t consumers) {
 /* Values that were sent may be received by nobody. */
 static bool may_lose(void) { return plan.ttl_ns || plan.own_ttl || plan.when_full == XI_FULL_DROP; }
 
+/* Is there room for all that is to be retained, whatever the values are? */
+static bool is_ample(void) { return !plan.most && !plan.blocks && plan.retain * (uint64_t)600 <= plan.capacity / 4; }
+
+static bool owns_groups(void) {
+    for (uint32_t i = 0; i < plan.workers; i++)
+        if (plan.mode == XI_BROADCAST && !plan.worker[i].producer && !plan.worker[i].served) return true;
+    return false;
+}
+
+/* What the checker has to know of a group. */
+static void tell_of(uint32_t group) {
+    struct h_group *g = &H->group[group];
+    g->lossy = may_lose();
+    g->from = plan.from;
+    g->last = plan.last;
+    g->acknowledges = plan.acks;
+    g->max_deliveries = plan.max_deliveries;
+    g->timeout = plan.overdue;
+    g->dead_letters = plan.dead_letters;
+}
+
+/* All groups then; but a consumer's own, whose dead letters could not be told apart, let them vanish. */
+static void draw_acks(uint64_t *r) {
+    plan.acks = true;
+    plan.max_deliveries = one_in(r, 2) ? 0 : 1 + below(r, 5);
+    plan.window = 8u << below(r, 8);
+    plan.overdue = one_in(r, 2) ? 0 : 200000 + below(r, 20000000);
+    plan.dead_letters = plan.max_deliveries && !owns_groups() && one_in(r, 2);
+}
+
 static uint32_t draw_named(uint64_t *r) {
     if (plan.mode == XI_QUEUE) return one_in(r, 5) ? 1 + below(r, 3) : 0;
     if (one_in(r, 4)) return 0;
@@ -71,12 +101,16 @@ static void draw_plan(uint64_t seed) {
     plan.sets = one_in(&r, 3);
     if (one_in(&r, 5)) plan.grow = plan.capacity << (1 + below(&r, 6));
     if (one_in(&r, 5)) plan.most = 1 + below(&r, one_in(&r, 2) ? 4 : 300);
+    if (one_in(&r, 4)) plan.retain = 1 + below(&r, one_in(&r, 2) ? 10 : 400);
+    if (one_in(&r, 3)) plan.from = one_in(&r, 2) ? XI_FROM_OLDEST : XI_FROM_LAST;
+    plan.last = 1 + below(&r, 50);
     if (one_in(&r, 4)) plan.when_full = one_in(&r, 2) ? XI_FULL_FAIL : XI_FULL_DROP;
     plan.need_peer = one_in(&r, 4);
     plan.values = 12000 / (1 + plan.named / 4) + 500;
     draw_consumers(&r, consumers);
+    if (one_in(&r, 3)) draw_acks(&r);
     if (plan.most && plan.most <= 4 && plan.values > 1500) plan.values = 1500;
-    if (plan.mode == XI_QUEUE && plan.named == 0 && !plan.kill && !may_lose() && one_in(&r, 2)) {
+    if (plan.mode == XI_QUEUE && plan.named == 0 && !plan.kill && !may_lose() && !plan.acks && one_in(&r, 2)) {
         plan.lockstep = plan.patient = true;
         plan.values = 800;
         plan.rests = 0;
@@ -113,7 +147,7 @@ static void start(uint32_t process) {
         if (w->producer || w->served || plan.mode == XI_QUEUE) continue;
         snprintf(name, sizeof name, "own%u", w->actor);
         w->group = h_add_group(H, channel, name);
-        H->group[w->group].lossy = may_lose();
+        tell_of(w->group);
     }
     fflush(NULL);
     R.pid[process] = fork();
@@ -212,9 +246,11 @@ static void prepare(void) {
     H = h_new(ACTORS, EVENTS);
     channel = h_add_channel(H, "history");
     H->channel[channel].values = plan.most;
+    H->channel[channel].retain = is_ample() ? plan.retain : 0;
     default_group = h_add_group(H, channel, "default");
     H->group[default_group].from_start = plan.mode == XI_QUEUE;
     for (uint32_t i = 0; i < plan.named; i++) named_group[i] = h_add_group(H, channel, group_name(name, i));
+    for (uint32_t g = 0; g < H->groups; g++) tell_of(g);
     for (uint32_t i = 0; i < plan.workers; i++) plan.worker[i].group = default_group;
     R.begun = now_ns();
 }
@@ -236,10 +272,16 @@ static void describe(void) {
         {plan.patient, "patient"},
         {plan.ttl_ns || plan.own_ttl, "values expire"},
         {plan.sets, "sets"},
+        {plan.retain > 0, "retained"},
+        {plan.from == XI_FROM_OLDEST, "from the oldest"},
+        {plan.from == XI_FROM_LAST, "from the last"},
         {plan.grow > 0, "growing"},
         {plan.most > 0, "bounded"},
         {plan.when_full == XI_FULL_FAIL, "full fails"},
         {plan.when_full == XI_FULL_DROP, "full drops"},
+        {plan.acks, "acknowledged"},
+        {plan.overdue > 0, "overdue"},
+        {plan.dead_letters, "dead letters"},
     };
     for (size_t i = 0; i < sizeof traits / sizeof *traits; i++)
         if (traits[i].is) printf(", %s", traits[i].what);

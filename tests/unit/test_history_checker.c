@@ -94,6 +94,67 @@ START_TEST(test_before_join) {
 }
 END_TEST
 
+/* Three values, then a group that begins with what is there while another group has received one of them. */
+static uint32_t begin_late(uint32_t from, uint32_t last) {
+    begin_history();
+    uint32_t other = h_add_group(h, channel, "others");
+    h->group[other].from = from;
+    h->group[other].last = last;
+    h->group[other].drained = true;
+    sent(P, 1, 10, 20);
+    sent(P, 2, 30, 40);
+    sent(P, 3, 50, 60);
+    got(C, P1, 65, 66);
+    about(H_JOIN, D, other, 0, 0, 70, 80, 0);
+    got(C, P2, 85, 90);
+    got(C, P3, 95, 99);
+    return other;
+}
+
+START_TEST(test_from_oldest) {
+    for (int lose = 0; lose < 2; lose++) {
+        uint32_t other = begin_late(XI_FROM_OLDEST, 0);
+        if (!lose) got_for(other, D, P2, 100, 110);
+        got_for(other, D, P3, 120, 130);
+        judge(lose ? BIT(H_LOST) : 0);
+    }
+    uint32_t other = begin_late(XI_FROM_OLDEST, 0); /* what all had received may still be there or not */
+    got_for(other, D, P1, 100, 110);
+    got_for(other, D, P2, 100, 110);
+    got_for(other, D, P3, 120, 130);
+    judge(0);
+}
+END_TEST
+
+START_TEST(test_from_last) {
+    for (int wrong = 0; wrong < 3; wrong++) {
+        uint32_t other = begin_late(XI_FROM_LAST, 1);
+        if (wrong == 1) got_for(other, D, P2, 100, 110);
+        if (wrong != 2) got_for(other, D, P3, 120, 130);
+        judge(wrong == 1 ? BIT(H_BEFORE_JOIN) : wrong == 2 ? BIT(H_LOST) : 0);
+    }
+}
+END_TEST
+
+START_TEST(test_retained) {
+    for (uint32_t kept = 0; kept < 4; kept++) { /* two are received; the channel keeps that many */
+        begin_history();
+        uint32_t other = h_add_group(h, channel, "others");
+        h->channel[channel].retain = kept;
+        h->group[other].from = XI_FROM_OLDEST;
+        h->group[other].drained = true;
+        for (uint64_t n = 1; n < 4; n++) {
+            sent(P, n, (int64_t)n * 10, (int64_t)n * 10 + 5);
+            got(C, H_ID(P, n), (int64_t)n * 10 + 6, (int64_t)n * 10 + 9);
+        }
+        about(H_JOIN, D, other, 0, 0, 70, 80, 0);
+        got_for(other, D, P2, 100, 110);
+        got_for(other, D, P3, 120, 130);
+        judge(kept == 3 ? BIT(H_LOST) : 0);
+    }
+}
+END_TEST
+
 START_TEST(test_twice) {
     begin_history();
     sent(P, 1, 10, 20);
@@ -645,6 +706,9 @@ int main(void) {
     tcase_add_test(all, test_lost);
     tcase_add_test(all, test_group_missed);
     tcase_add_test(all, test_before_join);
+    tcase_add_test(all, test_from_oldest);
+    tcase_add_test(all, test_from_last);
+    tcase_add_test(all, test_retained);
     tcase_add_test(all, test_twice);
     tcase_add_test(all, test_phantom);
     tcase_add_test(all, test_failed);
