@@ -101,13 +101,12 @@ static bool release(struct xi_channel *ch, const struct xi_held_block *b) {
     return xi_release_bit(b->entry, b->granule, b->generation, ch->group_index) && b->flags & XI_REC_F_FREE;
 }
 
-bool xi_delivery_done(struct xi_channel *ch, struct xi_delivery *d, const struct xi_held_block *block) {
+bool xi_delivery_done(struct xi_channel *ch, struct xi_delivery *d, const struct xi_held_block *block, bool alone) {
     uint64_t state = xi_load_relaxed(&d->state);
-    bool again = XI_DELIVERIES(xi_load_relaxed(&d->count), state) > 1;
     xi_store_release(&d->state, (state & ~(uint64_t)0xff) | XI_DELIVERY_DONE); /* THE ACKNOWLEDGEMENT */
     if (!block) return false;
     uint64_t name = (uint64_t)block->entry->number << 32 | block->granule;
-    if (again && somebody_lingers(ch->ack, name, block->generation)) return false; /* the last of them releases it */
+    if (!alone && somebody_lingers(ch->ack, name, block->generation)) return false; /* the last of them releases it */
     return release(ch, block);
 }
 
@@ -273,7 +272,7 @@ static int acknowledge(xi_msg *m, bool keep) {
     struct xi_map_entry *e = m->map_;
     struct xi_held_block b = block_of(m);
     if (keep && !keep_block(ch, m, d)) return cannot_keep(ch);
-    bool told = xi_delivery_done(ch, d, e && !keep ? &b : NULL);
+    bool told = xi_delivery_done(ch, d, e && !keep ? &b : NULL, m->count_ == 1);
     xi_bump(&ch->group->acked, 1);
     bool moved = xi_flying_settle(ch);
     xi_unlock(ch->group);

@@ -45,14 +45,15 @@ bool xi_flying_settle(struct xi_channel *ch);
 bool xi_due_by(struct xi_channel *ch, uint64_t when);
 /*
  * Under the lock: the value is acknowledged, or is nobody's any more. `block` may be
- * NULL where the record names none. True if the block's owner waits for it: xi_tell_owner().
+ * NULL where the record names none. `alone`: nobody but the caller can have had it. True if the block's owner waits
+ * for it: xi_tell_owner().
  */
 struct xi_held_block {
     struct xi_map_entry *entry;
     uint32_t granule, flags;
     uint64_t generation;
 };
-bool xi_delivery_done(struct xi_channel *ch, struct xi_delivery *d, const struct xi_held_block *block);
+bool xi_delivery_done(struct xi_channel *ch, struct xi_delivery *d, const struct xi_held_block *block, bool alone);
 /*
  * Under the lock: who had this delivery (the value's `count`-th) of a block, through this handle, and lingered,
  * reads it no more. True if the block's owner is to be told.

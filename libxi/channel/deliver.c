@@ -106,7 +106,14 @@ static void refuse_request(struct taking *t, const struct offer *o) {
     if (is_request(t, o, &ref)) xi_call_refuse(t->ch->interp, &ref);
 }
 
-/* A value that is nobody's: acknowledged by whoever finds it. */
+/* True if whoever had it, and may be reading it, is remembered where that is needed. */
+static bool remember_reader(struct taking *t, const struct offer *o) {
+    if (!is_block(o) || XI_DELIVERY_STATUS(o->state) != XI_DELIVERY_OUT) return true;
+    const struct xi_descriptor *d = &t->block.d;
+    return xi_linger_add(t->a, o->state, o->number, (uint64_t)d->segment << 32 | d->granule, d->generation);
+}
+
+/* A value that is nobody's: acknowledged by whoever finds it, who never had it. */
 static void drop(struct taking *t, const struct offer *o, xi_a64 *counter) {
     refuse_request(t, o);
     struct xi_held_block b = held_block(t, o);
@@ -119,7 +126,7 @@ static void drop(struct taking *t, const struct offer *o, xi_a64 *counter) {
         step_over(t, o);
         commit(t);
     }
-    if (xi_delivery_done(t->ch, o->d, held ? &b : NULL)) owes(t, &b);
+    if (xi_delivery_done(t->ch, o->d, held ? &b : NULL, !o->state)) owes(t, &b);
     xi_bump(counter, 1);
 }
 
@@ -140,13 +147,6 @@ static int take_value(struct taking *t, const struct offer *o, xi_msg *m) {
     if (!is_block(o)) return xi_take_inline(&t->ch->receive_view, m, o->position, o->header);
     hold_block(t, o, m);
     return 0;
-}
-
-/* True if whoever had it, and may be reading it, is remembered where that is needed. */
-static bool remember_reader(struct taking *t, const struct offer *o) {
-    if (!is_block(o) || XI_DELIVERY_STATUS(o->state) != XI_DELIVERY_OUT) return true;
-    const struct xi_descriptor *d = &t->block.d;
-    return xi_linger_add(t->a, o->state, o->number, (uint64_t)d->segment << 32 | d->granule, d->generation);
 }
 
 static uint64_t word(const struct taking *t, uint32_t status, uint32_t reason, uint32_t count) {
@@ -238,8 +238,10 @@ static int offer_value(struct taking *t, const struct offer *o, enum outcome *wh
     if (!late && !spent) return deliver(t, o, &t->msgs[t->done], what);
     if (late ? ch->dead[0] : t->a->dead[0])
         return t->done ? 0 : begin_move(t, o, late ? XI_LETTERS_EXPIRED : XI_LETTERS_DEAD, what);
-    drop(t, o, late ? &g->expired : &g->dead);
+    *what = STAYS;
+    if (!remember_reader(t, o)) return 0;
     *what = GONE;
+    drop(t, o, late ? &g->expired : &g->dead);
     return 0;
 }
 
@@ -404,7 +406,7 @@ static int end_move(struct taking *t, int sent) {
         xi_store_relaxed(&m->d->due, when);
         soon = xi_due_by(ch, when);
     } else {
-        if (xi_delivery_done(ch, m->d, m->block.entry ? &m->block : NULL)) owes(t, &m->block);
+        if (xi_delivery_done(ch, m->d, m->block.entry ? &m->block : NULL, m->deliveries == 0)) owes(t, &m->block);
         xi_bump(m->where == XI_LETTERS_EXPIRED ? &g->expired : &g->dead, 1);
         moved = xi_flying_settle(ch);
     }

@@ -475,7 +475,8 @@ static_assert(offsetof(struct xi_group, dropped) == 192, "");
  *                their states = FREE. head is the position of head_seq + 1, or
  *                next if that is not delivered.
  *   give back    due, then state = READY, then next_due
- *   expired, refused, or delivered too often with nowhere to go: as acknowledge
+ *   expired, refused, or delivered too often with nowhere to go: [linger;] as
+ *                acknowledge
  *
  * Two processes may read one block: whose delivery was overdue, or who freed the
  * handle, may hold the message still while another has the value. Before such a

@@ -428,6 +428,29 @@ START_TEST(a_block_waits_for_all_who_read_it) {
 }
 END_TEST
 
+/* Also for one whose delivery was overdue when the value expired, vanished, or became a dead letter. */
+START_TEST(a_block_waits_for_a_reader_whose_value_is_no_more) {
+    xi_group_opts opts = {.flags = XI_GROUP_ACK, .timeout_ns = MS, .max_deliveries = _i ? 1 : 0, .dead = _i == 2 ? "dead" : NULL};
+    xi_channel *dead = open_letters("dead"), *in = open_group(you, "g", &opts), *out = open_sender(me);
+    xi_msg m = XI_MSG_INIT, none = XI_MSG_INIT;
+    send_sized(out, 9, BLOCK, &(xi_send_opts){.timeout = LONG, .ttl_ns = _i ? 0 : 200 * MS});
+    expect_value(in, &m, 9, 1, XI_TRY);
+    pass_time(_i ? 2 * MS : 201 * MS);
+    fails(XI_E_AGAIN, xi_recv(in, &none, XI_TRY));
+    ck_assert_uint_eq(in_flight(in), 0);
+    ck_assert_uint_eq(lingering(in), 1);
+    ck_assert_uint_eq(blocks_out(me), 1);
+    ck_assert_int_eq(number_of(&m), 9);
+    fails(XI_E_STALE, xi_ack(&m));
+    xi_msg_release(&m);
+    ck_assert_uint_eq(lingering(in), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(dead));
+}
+END_TEST
+
 START_TEST(messages_kept_beyond_their_delivery) {
     xi_channel *in = open_group(you, "g", &acks), *out = open_sender(me);
     xi_msg a = XI_MSG_INIT, b = XI_MSG_INIT;
@@ -1119,6 +1142,7 @@ int main(void) {
     tcase_add_test(t, many_join_at_once);
     tcase_add_loop_test(t, what_is_overdue_goes_to_another, 0, 2);
     tcase_add_loop_test(t, a_block_waits_for_all_who_read_it, 0, 6);
+    tcase_add_loop_test(t, a_block_waits_for_a_reader_whose_value_is_no_more, 0, 3);
     tcase_add_loop_test(t, messages_kept_beyond_their_delivery, 0, 2);
     tcase_add_test(t, the_timeout_can_be_extended);
     tcase_add_test(t, a_delay_is_kept);
