@@ -495,7 +495,8 @@ typedef struct xi_open_opts {
     uint64_t grow;      /* the ring may grow to so many bytes with its backlog and shrinks again; 0: it stays as it is */
     int64_t ttl_ns;     /* values that nobody received for so long expire; 0: never */
     const char *dead;   /* channel for values that expired; NULL: they vanish, counted */
-    uint32_t retain;    /* the last so many values are kept, as far as there is room, for groups that join later */
+    uint32_t retain;    /* the last so many values are kept, as far as there is room, for groups that join later; a channel
+                           that keeps any lives on without handles until it is closed or removed */
     uint32_t when_full; /* enum xi_when_full */
     const char *access; /* in a namespace that is open to other users, what others than its maker may do with the channel:
                            "alice:r,@staff:rw,1001:w,*:r" (r: receive, w: send; @: a group; *: all who may join; names or
