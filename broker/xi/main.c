@@ -11,7 +11,8 @@
 
 #include "xi.h"
 
-static const struct command *const commands[] = {&command_broker, &command_ls,  &command_send,  &command_recv, &command_call,
+static const struct command *const commands[] = {&command_broker, &command_ls,   &command_send,  &command_recv,
+                                                 &command_tail,   &command_call,
                                                  &command_close,  &command_rm,  &command_group, &command_run,
                                                  &command_doctor};
 #define COMMANDS (sizeof commands / sizeof commands[0])

@@ -24,7 +24,7 @@ struct command {
     const char *usage; /* all of --help */
     int (*run)(int argc, char **argv);
 };
-extern const struct command command_broker, command_ls, command_send, command_recv, command_call, command_close, command_rm,
+extern const struct command command_broker, command_ls, command_send, command_recv, command_tail, command_call, command_close, command_rm,
     command_group, command_run, command_doctor;
 
 /* ---- messages (main.c) ---- */

@@ -250,6 +250,28 @@ class Calls(TestCase):
         with self.assertRaises(xidata.ChannelClosed):
             self.channel.call(1, 1)
 
+    def test_in_a_group_that_acknowledges(self):
+        channel = xidata.channel(name("ackcall"), send_only=True)
+        server = xidata.channel(channel.name, recv_only=True, ack=True)
+        self.server, unused = server, self.server
+        unused.free()
+        finish = self.serve(lambda request: request.reply(request.value + 1))
+        self.assertEqual(channel.call(1, SOON), 2)
+        finish()
+        self.assertEqual(channel.groups()[0].unacked, 0)
+        tries = []
+
+        def handle(request):
+            tries.append(request.value)
+            if len(tries) == 1:
+                return # dropped: another gets it
+            request.reply("at last")
+
+        finish = self.serve(handle, 2)
+        self.assertEqual(channel.call("again", SOON), "at last")
+        finish()
+        self.assertEqual(tries, ["again"] * 2)
+
     def test_forked_child(self):
         finish = self.serve(lambda request: request.reply("from the parent"))
         pid = os.fork()

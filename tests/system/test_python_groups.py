@@ -154,6 +154,36 @@ class Groups(TestCase):
             channel.remove_group("a\0b")
 
 
+class History(TestCase):
+    def test_who_joins_late(self):
+        channel = xidata.channel(name(), mode="broadcast", retain=10, send_only=True)
+        channel.send_many(range(5))
+        channel.send(b"x" * 50000)
+        late = {
+            "oldest": xidata.channel(channel.name, from_="oldest"),
+            "last": xidata.channel(channel.name, from_=2),
+            "none": xidata.channel(channel.name, from_=0),
+            "tail": xidata.channel(channel.name),
+        }
+        channel.send("new")
+        got = {how: handle.recv_many(100, 0) for how, handle in late.items()}
+        everything = list(range(5)) + [b"x" * 50000, "new"]
+        self.assertEqual(got, {"oldest": everything, "last": everything[4:], "none": ["new"], "tail": ["new"]})
+
+    def test_no_more_than_was_asked_for(self):
+        channel = xidata.channel(name(), retain=3)
+        channel.send_many(range(100))
+        self.assertEqual(len(channel.recv_many(256, 0)), 100)
+        self.assertEqual(channel.group("late", from_="oldest").recv_many(256, 0), [97, 98, 99])
+
+    def test_of_a_queue(self):
+        channel = xidata.channel(name())
+        channel.send_many("abc")
+        self.assertEqual(channel.group("late", from_="oldest").recv_many(9, 0), ["a", "b", "c"])
+        self.assertEqual(channel.group("last", from_=1).recv_many(9, 0), ["c"])
+        self.assertEqual(channel.recv_many(9, 0), ["a", "b", "c"])
+
+
 class Ends(TestCase):
     def test_remove(self):
         channel = xidata.channel(name())

@@ -94,7 +94,7 @@ has "--version names the version" "$out" "xi 0."
 status "without command: usage" 2 "$xi"
 has "usage lists the commands" "$err" "xi doctor"
 status "help" 0 "$xi" help
-for c in ls send recv call close rm group run doctor broker; do
+for c in ls send recv tail call close rm group run doctor broker; do
     status "help $c" 0 "$xi" help $c
     has "help $c has an example" "$out" "example"
 done
@@ -263,6 +263,36 @@ status "what is left of them" 0 "$xi" recv -t 0 mortal
 is "expired values are not received" "$out" 3
 status "nobody left who sends" 0 "$xi" recv --need-peer mortal
 
+# ---- looking without taking
+
+status "tail of a channel that is not there" 1 "$xi" tail nothing-like-this
+status "five values" 0 "$xi" send watched 1 2 3 4 5
+status "tail" 0 "$xi" tail -n 2 watched
+is "tail: the last two" "$out" '4
+5'
+status "tail: nothing" 0 "$xi" tail -n 0 watched
+is "tail -n 0" "$out" ""
+timeout 20 "$xi" tail -f -n 1 watched >"$dir/t" & p1=$!
+until_true "test -s '$dir/t'"
+status "one more" 0 "$xi" send watched '{"six":6}'
+until_true "grep -q six '$dir/t'"
+is "tail -f goes on" "$(cat "$dir/t")" '5
+{"six":6}'
+kill -INT "$(pgrep -P $p1 -f 'tail -f')"
+wait $p1
+is "tail: Ctrl-C" $? 130
+is "tail took nothing" "$(timeout 20 "$xi" recv -t 0 watched | wc -l)" 6
+is "its group is gone" "$("$xi" ls --json | python3 -c '
+import json, sys
+print([c["groups"] for c in json.load(sys.stdin)["channels"] if c["name"] == "watched"])')" "[]"
+status "four values" 0 "$xi" send history 1 2 3 4
+status "a group that begins at the last two" 0 "$xi" recv --group g --from 2 -t 0 history
+is "the last two" "$out" '3
+4'
+status "a group that begins at the oldest" 0 "$xi" recv --group h --from oldest -t 0 history
+is "all of them" "$(printf '%s' "$out" | tr '\n' ' ')" "1 2 3 4"
+status "the queue still has them" 0 "$xi" recv -t 0 history
+
 # ---- request and reply
 
 answer=${XI_BUILD:-build}/tests/answer
@@ -272,8 +302,14 @@ has "call with a bad value: where" "$err" "column 4"
 status "call without a value" 2 "$xi" call nobody
 timeout 20 "$answer" echo & p1=$!
 until_true "'$xi' ls | grep -q '^echo '"
+timeout 20 "$xi" tail -f echo >"$dir/t" & p2=$!
+until_true "'$xi' ls --json | grep -q '\"name\":\"echo\".*\"groups\":2'"
 status "call" 0 "$xi" call echo '{"three":[3,null]}' --timeout 5
 is "call: the reply" "$out" '[{"three":[3,null]}]'
+until_true "test -s '$dir/t'"
+is "who looks on sees the request, and does not answer" "$(cat "$dir/t")" '{"three":[3,null]}'
+kill -INT "$(pgrep -P $p2 -f 'tail -f')"
+wait $p2
 status "call who ends over it" 1 "$xi" call echo '"stop"'
 has "call who ends over it: says so" "$err" "died"
 wait $p1
