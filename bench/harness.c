@@ -232,6 +232,39 @@ int bench_value_build(struct bench_pair *p, void *buffer, size_t size) {
     return 0;
 }
 
+/* ---- streams ---- */
+
+/* From side 0's start to side 1's end, on both sides. */
+static int timed_pass(struct bench_pair *p, bench_pass pass, uint64_t seq, uint64_t n, uint64_t *ns) {
+    bench_barrier(p);
+    uint64_t start = bench_now();
+    if (pass(p, seq, n) < 0) return -1;
+    uint64_t end = bench_now();
+    xi_store_relaxed(&p->shared->stamp[p->side].v, p->side == 0 ? start : end);
+    bench_barrier(p);
+    *ns = xi_load_relaxed(&p->shared->stamp[1].v) - xi_load_relaxed(&p->shared->stamp[0].v);
+    bench_barrier(p);
+    return 0;
+}
+
+int bench_measure_stream(struct bench_pair *p, bench_pass pass, uint64_t warm) {
+    struct bench_result *r = &p->shared->result;
+    uint64_t ns = 0, seq = 0;
+    if (timed_pass(p, pass, seq, warm, &ns) < 0) return -1;
+    seq += warm;
+    if (timed_pass(p, pass, seq, warm, &ns) < 0) return -1;
+    seq += warm;
+    uint64_t n = bench_agree(p, bench_scale(warm, ns, p->options->target_s, warm, 1000000000u));
+    if (timed_pass(p, pass, seq, n, &ns) < 0) return -1;
+    if (p->side == 1) return 0;
+    r->ops = n;
+    r->seconds = (double)ns / 1e9;
+    r->ns = (double)ns / (double)n;
+    return 0;
+}
+
+uint64_t bench_warm_up(const struct bench_pair *p) { return p->options->quick || bench_must_yield ? 20000 : 200000; }
+
 /* ---- channels ---- */
 
 static int open_one(struct bench_pair *p, struct bench_xi *x, int sender) {

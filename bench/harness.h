@@ -209,6 +209,12 @@ double bench_raw_round_trip(struct bench_pair *p, int chunks, int rounds);
 /* How many operations take `seconds`, given that `n` took `ns`; kept within low..high. */
 uint64_t bench_scale(uint64_t n, uint64_t ns, double seconds, uint64_t low, uint64_t high);
 double bench_median(double *values, size_t n); /* sorts them */
+/* Sends (side 0) or receives (side 1) `n` values numbered from `seq`. 0, or -1 after bench_fail. */
+typedef int (*bench_pass)(struct bench_pair *p, uint64_t seq, uint64_t n);
+/* One way, from side 0's first send to side 1's last receive: a cold pass and a warm one of `warm` values, and the one that
+ * counts, as long as the options want. */
+int bench_measure_stream(struct bench_pair *p, bench_pass pass, uint64_t warm);
+uint64_t bench_warm_up(const struct bench_pair *p); /* for small values */
 
 /* ---- values: an encoded xi value of exactly `size` bytes whose content is a number that goes up ---- */
 int bench_value_build(struct bench_pair *p, void *buffer, size_t size);

@@ -25,8 +25,8 @@ static const struct {
     int (*add)(struct bench_suite *s, bool xi);
 } suites[] = {
     {"latency", latency_add}, {"throughput", throughput_add}, {"handoff", handoff_add},
-    {"wake", wake_add},       {"select", select_add},         {"call", call_add},
-    {"python", python_add},
+    {"wake", wake_add},       {"groups", groups_add},         {"ack", ack_add},
+    {"select", select_add},   {"call", call_add},             {"python", python_add},
 };
 enum { SUITES = sizeof suites / sizeof *suites };
 
@@ -42,6 +42,8 @@ static int usage(FILE *out, int status) {
             "  select       waiting on 1 to 1,000 channels together, awake and asleep\n"
             "  call         requests and replies\n"
             "  python       Python objects, beside multiprocessing\n"
+            "  groups       1 to 64 groups that each get every value, for one value and group\n"
+            "  ack          values that are acknowledged, beside values that are not\n"
             "  limits       only what all of that is compared with; needs no broker\n"
             "  all          everything but limits alone\n\n"
             "Options\n"

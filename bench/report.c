@@ -156,6 +156,8 @@ static const struct {
     {"copy", "private memory to private memory; x of memcpy through a double buffer"},
     {"handoff", "a loan handed over untouched, half of the round trip; x of raw = half of a cache line's round trip"},
     {"round_trip_asleep", "64 bytes there and back, both sides sleep each time; x of futex(2)"},
+    {"groups", "a value of 24 bytes in one of so many groups that each get it; x of a single group"},
+    {"acknowledged", "values of 24 bytes one way, each acknowledged before the next; x of values that need not be"},
     {"python_one_way", "Python objects one way; x of SimpleQueue"},
     {"python_round_trip", "Python objects there and back; x of SimpleQueue"},
 };

@@ -12,6 +12,8 @@ int handoff_add(struct bench_suite *s, bool xi);
 int wake_add(struct bench_suite *s, bool xi);       /* round_trip_asleep */
 int select_add(struct bench_suite *s, bool xi);     /* select, select_asleep */
 int call_add(struct bench_suite *s, bool xi);
+int groups_add(struct bench_suite *s, bool xi);     /* groups */
+int ack_add(struct bench_suite *s, bool xi);        /* acknowledged */
 int python_add(struct bench_suite *s, bool xi);     /* python_one_way, python_round_trip */
 
 #endif

@@ -47,43 +47,6 @@ static struct stream *stream_new(struct bench_pair *p, int records) {
     return s;
 }
 
-/* ---- the clock around a stream ---- */
-
-/* Sends (side 0) or receives (side 1) `n` values numbered from `seq`. */
-typedef int (*stream_pass)(struct bench_pair *p, uint64_t seq, uint64_t n);
-
-/* From side 0's start to side 1's end, on both sides. */
-static int timed_pass(struct bench_pair *p, stream_pass pass, uint64_t seq, uint64_t n, uint64_t *ns) {
-    bench_barrier(p);
-    uint64_t start = bench_now();
-    if (pass(p, seq, n) < 0) return -1;
-    uint64_t end = bench_now();
-    xi_store_relaxed(&p->shared->stamp[p->side].v, p->side == 0 ? start : end);
-    bench_barrier(p);
-    *ns = xi_load_relaxed(&p->shared->stamp[1].v) - xi_load_relaxed(&p->shared->stamp[0].v);
-    bench_barrier(p);
-    return 0;
-}
-
-/* A cold pass, a warm one that tells how many make up the time wanted, and the one that counts. */
-static int measure_stream(struct bench_pair *p, stream_pass pass, uint64_t warm) {
-    struct bench_result *r = &p->shared->result;
-    uint64_t ns = 0, seq = 0;
-    if (timed_pass(p, pass, seq, warm, &ns) < 0) return -1;
-    seq += warm;
-    if (timed_pass(p, pass, seq, warm, &ns) < 0) return -1;
-    seq += warm;
-    uint64_t n = bench_agree(p, bench_scale(warm, ns, p->options->target_s, warm, 1000000000u));
-    if (timed_pass(p, pass, seq, n, &ns) < 0) return -1;
-    if (p->side == 1) return 0;
-    r->ops = n;
-    r->seconds = (double)ns / 1e9;
-    r->ns = (double)ns / (double)n;
-    return 0;
-}
-
-static uint64_t warm_up(const struct bench_pair *p) { return p->options->quick || bench_must_yield ? 20000 : 200000; }
-
 /* ---- channels, value by value ---- */
 
 static int xi_setup(struct bench_pair *p) {
@@ -160,7 +123,7 @@ static int xi_batch_pass(struct bench_pair *p, uint64_t seq, uint64_t n) {
 static int xi_run(struct bench_pair *p) {
     struct stream *s = p->state;
     bench_xi_mark(&s->xi);
-    if (measure_stream(p, p->c->param > 1 ? xi_batch_pass : xi_pass, warm_up(p)) < 0) return -1;
+    if (bench_measure_stream(p, p->c->param > 1 ? xi_batch_pass : xi_pass, bench_warm_up(p)) < 0) return -1;
     if (p->side == 0) bench_xi_note(p, &s->xi, p->shared->result.ops);
     return 0;
 }
@@ -179,7 +142,7 @@ static int ring_pass(struct bench_pair *p, uint64_t seq, uint64_t n) {
     return right ? 0 : bench_fail(p, "the textbook ring delivered wrong bytes");
 }
 
-static int ring_run(struct bench_pair *p) { return measure_stream(p, ring_pass, warm_up(p)); }
+static int ring_run(struct bench_pair *p) { return bench_measure_stream(p, ring_pass, bench_warm_up(p)); }
 
 /* ---- large values, copied in and out ---- */
 
@@ -230,7 +193,7 @@ static int copy_pass(struct bench_pair *p, uint64_t seq, uint64_t n) {
 static int copy_run(struct bench_pair *p) {
     struct stream *s = p->state;
     bench_xi_mark(&s->xi);
-    if (measure_stream(p, copy_pass, 8) < 0) return -1;
+    if (bench_measure_stream(p, copy_pass, 8) < 0) return -1;
     if (p->side == 1 && !bench_filled(s->copy, (size_t)p->c->bytes)) return bench_fail(p, "a large value lost bytes");
     if (p->side == 0) bench_xi_note(p, &s->xi, p->shared->result.ops);
     return 0;
