@@ -5,6 +5,7 @@
  * word `ring` with garbage in it is an error and no more.
  */
 #include <check.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -246,6 +247,66 @@ START_TEST(large_values_count_against_growth) {
 }
 END_TEST
 
+/* Threads of two interpreters, some on one handle, while the ring moves under them: for a thread sanitizer. */
+#define THREADS_SEND 2
+#define THREADS_RECEIVE 3
+#define EACH 6000
+
+static struct {
+    xi_channel *out, *in, *alone;
+    _Atomic int64_t received[2];
+    _Atomic int senders;
+} P;
+
+static void *thread_send(void *argument) {
+    int64_t who = (int64_t)(intptr_t)argument;
+    for (int64_t i = 0; i < EACH; i++) {
+        if (i % 50 == 0) send_number(P.out, who << 32 | i, 5000);
+        else ok(xi_send_int(P.out, who << 32 | i, XI_FOREVER));
+        if (i % 2000 == 1999) nanosleep(&(struct timespec){0, (long)(250 * MS)}, NULL); /* so that it comes home */
+    }
+    if (atomic_fetch_add(&P.senders, 1) == THREADS_SEND - 1) ok(xi_close(P.out));
+    return NULL;
+}
+
+static void *thread_receive(void *argument) {
+    int group = argument != NULL;
+    int64_t last[THREADS_SEND] = {-1, -1};
+    xi_msg m = XI_MSG_INIT;
+    int rc;
+    while ((rc = xi_recv(group ? P.alone : P.in, &m, XI_FOREVER)) == 0) {
+        int64_t v = number_in(&m);
+        ck_assert_int_gt(v & 0xffffffff, last[v >> 32]);
+        last[v >> 32] = v & 0xffffffff;
+        atomic_fetch_add(&P.received[group], 1);
+    }
+    ck_assert_int_eq(rc, XI_E_CLOSED);
+    xi_msg_release(&m);
+    return NULL;
+}
+
+START_TEST(it_moves_under_threads) {
+    pthread_t t[THREADS_SEND + THREADS_RECEIVE];
+    P.out = open_sender(me, (xi_open_opts)GROWING);
+    P.in = open_as(you, NULL, (xi_open_opts)GROWING);
+    P.alone = open_as(you, "alone", (xi_open_opts)GROWING);
+    for (int64_t i = 0; i < 3000; i++) ok(xi_send_int(P.out, i - EACH, XI_TRY)); /* grown before anybody receives */
+    xi_msg m = XI_MSG_INIT;
+    for (int i = 0; i < 6000; i++) ok(xi_recv(i % 2 ? P.in : P.alone, &m, XI_TRY));
+    for (int i = 0; i < THREADS_RECEIVE; i++)
+        ck_assert_int_eq(pthread_create(&t[i], NULL, thread_receive, i == 0 ? &P : NULL), 0);
+    for (int i = 0; i < THREADS_SEND; i++)
+        ck_assert_int_eq(pthread_create(&t[THREADS_RECEIVE + i], NULL, thread_send, (void *)(intptr_t)i), 0);
+    for (int i = 0; i < THREADS_SEND + THREADS_RECEIVE; i++) pthread_join(t[i], NULL);
+    ck_assert_int_eq(P.received[0], THREADS_SEND * EACH);
+    ck_assert_int_eq(P.received[1], THREADS_SEND * EACH);
+    ck_assert(P.out->chan->grown > 1 && P.out->chan->shrunk > 0);
+    ok(xi_channel_free(P.out));
+    ok(xi_channel_free(P.in));
+    ok(xi_channel_free(P.alone));
+}
+END_TEST
+
 /* ------------------------------------------------------------- most values */
 
 START_TEST(no_more_values_than_it_may) {
@@ -433,6 +494,7 @@ int main(void) {
     tcase_add_test(t, a_group_that_ends_gives_back);
     tcase_add_loop_test(t, at_its_most_it_is_full, 0, 2);
     tcase_add_test(t, large_values_count_against_growth);
+    tcase_add_test(t, it_moves_under_threads);
     tcase_add_loop_test(t, no_more_values_than_it_may, 0, 2);
     tcase_add_test(t, batches_end_at_the_most);
     tcase_add_loop_test(t, the_latest_alone, 0, 2);
