@@ -430,6 +430,21 @@ static void idle(void) {
     leave_with(me, ch);
 }
 
+/* And while nobody sleeps on anything: the broker does it. */
+static void untended(void) {
+    xi_interp *me = join_as("untended", 0);
+    xi_channel *ch = open_with(me, "untended", &small_growing);
+    uint64_t charged = broker_bytes(me);
+    for (int64_t i = 0; i < 100000; i++) must(xi_send_int(ch, i, SECOND));
+    for (int64_t i = 0; i < 100000; i++) expect(receive_int(ch, XI_TRY) == i, "in order");
+    expect(capacity_of(ch) > XI_CAPACITY_MIN, "it did not grow");
+    await(5 * SECOND, capacity_of(ch) == XI_CAPACITY_MIN);
+    await(SECOND, broker_bytes(me) == charged);
+    for (int64_t i = 0; i < 200; i++) must(xi_send_int(ch, i, XI_TRY));
+    for (int64_t i = 0; i < 200; i++) expect(receive_int(ch, XI_TRY) == i, "in order");
+    leave_with(me, ch);
+}
+
 /* ------------------------------------------------------------ dropping the oldest */
 
 #define LATEST 40000
@@ -523,6 +538,7 @@ int main(void) {
     killed_filler();
     killed_broker();
     idle();
+    untended();
     drop_oldest();
     return 0;
 }
