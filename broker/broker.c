@@ -319,6 +319,7 @@ static int make(struct broker *b, const struct action *a) {
     case ACTION_MAKE_ARENA: rc = world_make_arena(&b->world, &b->state, a->slot, a->number, a->size, b->made); break;
     case ACTION_MAKE_PART:
         rc = world_make_part(&b->world, &b->state, a->index, a->number, a->size, a->request, b->made);
+        rings_watch(&b->rings);
         break;
     default: rc = world_make_borrows(&b->world, &b->state, a->slot, a->number, a->size, b->made); break;
     }
@@ -601,6 +602,7 @@ int broker_init(struct broker *b, const struct broker_options *options) {
     state_init(&b->state, &options->limits, seed);
     if (options->open) state_open(&b->state, geteuid(), &options->other_limits);
     recover_init(&b->recover, &b->state, &b->world, b->loop, enqueue, b);
+    rings_init(&b->rings, &b->state, &b->world, b->loop, enqueue, b);
     int adopted = world_adopt(&b->world, options->ns, geteuid(), &b->state);
     b->found = adopted > 0;
     int rc = adopted < 0 ? adopted : adopted == 1 ? 0 : make_namespace(b);
@@ -616,6 +618,7 @@ int broker_init(struct broker *b, const struct broker_options *options) {
              options->ns, xi_load_relaxed(&b->world.registry->broker_life), b->state.live, b->state.orphans,
              b->state.chan_count, (unsigned long long)b->state.bytes);
     recover_adopted(&b->recover);
+    rings_watch(&b->rings);
     if ((rc = watch_adopted(b))) return rc;
     if (b->state.orphans) recover_sweep(&b->recover);
     handle(b, &(struct event){.kind = EVENT_ADOPTED});
@@ -674,6 +677,7 @@ void broker_deinit(struct broker *b) {
     }
     world_remove_all(&b->world, &b->state);
     recover_deinit(&b->recover);
+    rings_deinit(&b->rings);
     if (b->loop) loop_free(b->loop);
     world_deinit(&b->world);
     state_deinit(&b->state);

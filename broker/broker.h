@@ -14,6 +14,7 @@
 #include "loop.h"
 #include "peer.h"
 #include "recover.h"
+#include "rings.h"
 #include "state.h"
 #include "world.h"
 
@@ -45,6 +46,7 @@ struct broker {
     struct state state;
     struct world world;
     struct recover recover;
+    struct rings rings;
     struct loop *loop;
     struct table peers; /* conn to struct peer * */
     uint64_t next_conn;

@@ -604,7 +604,9 @@ bool xi_end_channel(const struct xi_chan_view *view, const struct xi_world *worl
     if (!xi_do_cas32(&chan->lock, 0, XI_LOCK_OF(0))) {
         done = false;
     } else {
-        for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
+        bool stale = xi_load_acquire(&chan->ring) != view->word; /* moved since the view was made */
+        done = !stale;
+        for (uint32_t g = 0; !stale && g < XI_MAX_GROUPS; g++) {
             bool there = xi_load_acquire(&chan->groups[g].state) != XI_GROUP_FREE || (xi_load_acquire(&chan->active) >> g & 1);
             if (there && !end_owned(view, g, world)) done = false;
         }
@@ -612,6 +614,46 @@ bool xi_end_channel(const struct xi_chan_view *view, const struct xi_world *worl
     }
     xi_ring_channel(view, world);
     return done;
+}
+
+/* ------------------------------------------------------------ a drained ring */
+
+/* True if every active group has received everything, and nobody is sending; exact under all their locks. */
+static bool drained(const struct xi_chan_view *view, uint64_t tail) {
+    struct xi_chan *chan = view->chan;
+    uint64_t active = xi_load_acquire(&chan->active);
+    if (view->word == 0 || view->lost || xi_load_acquire(&chan->ring) != view->word || !xi_position_plausible(tail) ||
+        xi_load_acquire(xi_ring_at(view, tail)) != 0)
+        return false;
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
+        if ((active >> g & 1) && xi_load_acquire(&chan->groups[g].head) != tail) return false;
+    return true;
+}
+
+bool xi_ring_drained(const struct xi_chan_view *view, uint64_t *tail) {
+    *tail = xi_load_acquire(&view->chan->tail);
+    return drained(view, *tail);
+}
+
+/* As any mover does, with nothing to copy but the empty place at the tail. */
+bool xi_ring_home(const struct xi_chan_view *view, uint64_t capacity, const struct xi_world *world) {
+    const struct xi_dead nobody = {.slot = 0};
+    const struct repair r = {view, view->chan, &nobody, world, false};
+    struct xi_chan_view home = *view;
+    uint64_t taken, tail;
+    home.ring = (uint8_t *)view->chan + XI_RING_OFFSET;
+    home.capacity = capacity;
+    if (!xi_do_cas32(&view->chan->lock, 0, XI_LOCK_OF(0))) return false;
+    bool can = seize_groups(&r, &taken) && xi_ring_drained(view, &tail);
+    if (can) {
+        xi_put64(xi_ring_at(&home, tail), 0);
+        XI_REPAIR_STEP();
+        xi_store_full(&view->chan->ring, 0);
+        xi_bump(&view->chan->shrunk, 1);
+    }
+    free_groups(&r, taken);
+    xi_free_lock(world, &view->chan->lock, &view->chan->lock_sleep);
+    return can;
 }
 
 /* ----------------------------------------------------------------- borrows */

@@ -125,6 +125,12 @@ uint64_t xi_channel_depth(const struct xi_chan_view *view);
 /* Rings everybody who sleeps on the channel and has something to do: after an adoption, or a suspected lost wake. */
 void xi_ring_channel(const struct xi_chan_view *view, const struct xi_world *world);
 
+/* True if the channel has grown into a ring in which nothing is left. A look without locks; *tail: where it stands. */
+bool xi_ring_drained(const struct xi_chan_view *view, uint64_t *tail);
+/* Moves such a channel into its own ring, of `capacity` bytes. False if a living process holds a lock of it, or it is not
+ * drained (any more). */
+bool xi_ring_home(const struct xi_chan_view *view, uint64_t capacity, const struct xi_world *world);
+
 /*
  * Rings every bell of a living interpreter that was claimed (NOTIFIED): whoever claimed it may have died before it
  * rang, and later wakers leave a claimed bell alone. For every living interpreter's mailbox, after each death and

@@ -543,8 +543,9 @@ typedef struct xi_send_opts {
 
 /*
  * Sends one encoded value of `size` bytes (a multiple of 8). The bytes are copied (into the ring up to xi_inline_max,
- * else into the arena); the caller keeps them. Blocks while the channel is full. When it returns 0 the value will reach
- * every group that exists now, though this process dies at once.
+ * else into the arena); the caller keeps them. While the channel is full it blocks, or does what `when_full` says; where the
+ * ring may grow it asks the broker for a larger one first (XI_TRY too, which may take some tenths of a second if that is
+ * stopped). When it returns 0 the value will reach every group that exists now, though this process dies at once.
  * Errors: AGAIN, TIMEOUT, CLOSED, INTR, NOSPACE, QUOTA, BROKER (these three when the arena must grow), TOOBIG, FORKED,
  * LEFT, INVAL.
  */

@@ -169,13 +169,14 @@ static inline bool xi_ring_may_grow(struct xi_channel *ch);
 bool xi_ring_could_grow(struct xi_channel *ch);
 /*
  * For a send that lacks bytes: moves into a larger ring. 1: done, or somebody else did something: look again. 0: not now;
- * xi_ring_refusal() says why. Or an error of the call: INTR, LEFT. May ask the broker, for some tenths of a second at most.
+ * xi_ring_refusal() says why. Or an error of the call: INTR, LEFT, CORRUPT. Waits for the broker and for locks up to `timeout`
+ * (a try: as for a lock), and for two tenths of a second at most.
  */
-int xi_ring_grow(struct xi_channel *ch, const struct xi_want *want);
+int xi_ring_grow(struct xi_channel *ch, const struct xi_want *want, int64_t timeout);
 const char *xi_ring_refusal(struct xi_channel *ch);
 /*
  * For whoever passes by, without a lock: moves the ring into a smaller one, or home, if it has been almost empty for a
- * while. Waits for a few milliseconds at most, for the broker for some tenths of a second. 0, or INTR.
+ * while. Waits for a few milliseconds at most. 0, or INTR.
  */
 int xi_ring_look(struct xi_channel *ch);
 /* After `n` values were received from a ring that is not the channel's own: looks now and then. */

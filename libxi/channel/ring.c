@@ -113,8 +113,8 @@ int xi_follow_ring(struct xi_channel *ch, bool receiving, int64_t timeout) {
 /* ---------------------------------------------------------------- moving */
 
 #define RING_FIRST ((uint64_t)1 << 20)    /* the smallest ring to grow into, where it may be so large */
-#define PATIENCE_NS 200000000ll           /* for the broker's answer, and for locks that others hold */
-#define SHRINK_PATIENCE_NS 5000000ll      /* for locks, where it is only to save memory */
+#define PATIENCE_NS 200000000ll           /* at most: for the broker's answer, and for locks that others hold */
+#define SHRINK_PATIENCE_NS 5000000ll      /* where it is only to save memory */
 #define RESERVE_STEP ((uint64_t)16 << 20) /* bytes, between looks at whether anybody still wants it */
 #define REFUSED_NS 50000000ll             /* until what was refused is tried again */
 #define STUCK_NS 1000000000ll             /* likewise when somebody sat on a lock */
@@ -154,14 +154,14 @@ static int fill_in(struct xi_channel *ch, uint64_t word, int fd, struct xi_view 
 }
 
 /* A ring of so many bytes, reserved and mapped. When it was moved into, or was not, move_over() is due. */
-static int ring_new(struct xi_channel *ch, uint64_t capacity, struct xi_view *out) {
+static int ring_new(struct xi_channel *ch, uint64_t capacity, int64_t patience, struct xi_view *out) {
     struct xi_request req;
     struct xi_reply r;
     int fd = -1;
     xi_request_init(&req, XI_OP_RING);
     req.a = ch->id;
     req.b = capacity;
-    int rc = xi_control_ask(ch->interp, &req, &r, &fd, 1, PATIENCE_NS);
+    int rc = xi_control_ask(ch->interp, &req, &r, &fd, 1, patience);
     if (rc == 0 && fd < 0) rc = xi_fail(XI_E_BROKER, "the broker answered without a descriptor");
     bool made = rc == 0 || rc == XI_E_TIMEOUT; /* or will be, when the broker comes to it */
     if (rc == 0) rc = fill_in(ch, XI_RING((uint32_t)r.a, (uint32_t)__builtin_ctzll(capacity)), fd, out);
@@ -225,9 +225,9 @@ static bool still(struct xi_channel *ch, uint64_t from, const struct xi_view *to
  * Moves from the ring `from` into *to: for `want`, or with NULL into a smaller one. 1 done, 0 it is not that ring any more or
  * not needed, or an error. *to becomes the view to be dropped.
  */
-static int move(struct xi_channel *ch, uint64_t from, struct xi_view *to, const struct xi_want *want) {
+static int move(struct xi_channel *ch, uint64_t from, struct xi_view *to, const struct xi_want *want, int64_t patience) {
     struct xi_chan *c = ch->chan;
-    int64_t patience = want ? PATIENCE_NS : SHRINK_PATIENCE_NS, deadline = xi_deadline(patience);
+    int64_t deadline = xi_deadline(patience);
     int rc = xi_lock_send(ch, patience);
     if (rc) return rc;
     uint64_t floor_ = xi_log_floor(ch), active = xi_load_relaxed(&c->active);
@@ -274,14 +274,14 @@ static int64_t rest_after(int error) {
     return error == XI_E_TIMEOUT ? STUCK_NS : error == XI_E_AGAIN ? REFUSED_NS / 10 : REFUSED_NS;
 }
 
-static int grow(struct xi_channel *ch, uint64_t word, const struct xi_want *want) {
+static int grow(struct xi_channel *ch, uint64_t word, const struct xi_want *want, int64_t patience) {
     uint64_t capacity = xi_ring_capacity(ch, word) * 2;
     struct xi_view to = {0};
     if (capacity < RING_FIRST) capacity = RING_FIRST;
     if (capacity > ch->grow_max) capacity = ch->grow_max;
-    int rc = ring_new(ch, capacity, &to);
+    int rc = ring_new(ch, capacity, patience, &to);
     if (rc == 0) {
-        rc = move(ch, word, &to, want);
+        rc = move(ch, word, &to, want, patience);
         view_drop(&to);
         move_over(ch);
     }
@@ -300,12 +300,14 @@ bool xi_ring_could_grow(struct xi_channel *ch) {
     return !xi_load_relaxed(&ch->moving.refused) || xi_now() >= xi_load_relaxed(&ch->moving.not_before);
 }
 
-int xi_ring_grow(struct xi_channel *ch, const struct xi_want *want) {
+int xi_ring_grow(struct xi_channel *ch, const struct xi_want *want, int64_t timeout) {
+    int64_t patience = timeout == XI_TRY ? XI_LOCK_PATIENCE_NS : PATIENCE_NS;
+    if (timeout > 0 && timeout < patience) patience = timeout;
     uint64_t word = xi_load_acquire(&ch->chan->ring);
     if (!xi_ring_could_grow(ch)) return 0;
     if (atomic_exchange(&ch->moving.under_way, true)) return 0; /* another thread of ours is at it, and rings when it is done */
     xi_wait_enter(ch);
-    int rc = grow(ch, word, want);
+    int rc = grow(ch, word, want, patience);
     atomic_store(&ch->moving.under_way, false);
     xi_wait_exit(ch);
     return rc;
@@ -328,9 +330,9 @@ static int shrink(struct xi_channel *ch, uint64_t word, uint64_t used) {
     struct xi_view to = ch->home;
     if (capacity == 0 || atomic_exchange(&ch->moving.under_way, true)) return 0;
     xi_wait_enter(ch);
-    int rc = home ? 0 : ring_new(ch, capacity, &to);
+    int rc = home ? 0 : ring_new(ch, capacity, SHRINK_PATIENCE_NS, &to);
     if (rc == 0) {
-        rc = move(ch, word, &to, NULL);
+        rc = move(ch, word, &to, NULL, SHRINK_PATIENCE_NS);
         view_drop(&to);
         if (rc == 1 || !home) move_over(ch);
     }

@@ -109,13 +109,12 @@ static bool nobody_to_serve(void *ch) { return xi_load_full(&((struct xi_channel
 
 /* No room: waits for it, until the deadline. */
 static int wait_for_room(struct xi_channel *ch, const struct xi_record *r, const struct xi_want *want, const char *kept,
-                         int64_t timeout, int64_t *deadline) {
+                         int64_t timeout, int64_t deadline) {
     struct xi_also also = {.ready = nobody_to_serve, .context = ch};
     if (!xi_has_consumers(ch) || (r->calling && nobody_to_serve(ch))) return no_consumer(ch);
     if (timeout == XI_TRY || ch->when_full == XI_FULL_FAIL)
         return xi_fail(XI_E_AGAIN, "channel \"%s\" is full: %s", ch->name, why_full(ch, want, kept));
-    if (*deadline == XI_TRY) *deadline = xi_deadline(timeout);
-    int rc = xi_wait_for_room(ch, want, *deadline, r->calling ? &also : NULL);
+    int rc = xi_wait_for_room(ch, want, deadline, r->calling ? &also : NULL);
     if (rc == XI_E_TIMEOUT)
         return xi_fail(rc, "channel \"%s\" was full all the time: %s", ch->name, why_full(ch, want, kept));
     return rc;
@@ -130,8 +129,9 @@ static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, si
         struct xi_want want = {.lack = XI_LACK_NONE};
         const char *kept = NULL;
         int64_t left = deadline == XI_TRY ? timeout : xi_left(deadline), done = append(ch, r, n, s, &want, left);
+        if (done == 0 && timeout != XI_TRY && deadline == XI_TRY) deadline = xi_deadline(timeout);
         if (done == 0 && want.lack == XI_LACK_BYTES && ch->grow_max) {
-            int rc = xi_ring_grow(ch, &want);
+            int rc = xi_ring_grow(ch, &want, left);
             if (rc == 1) continue;
             if (rc < 0) return rc;
         }
@@ -140,7 +140,7 @@ static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, si
             if (waited && done > 0) xi_pass_on(ch, XI_SIDE_PRODUCERS);
             return done;
         }
-        int rc = wait_for_room(ch, r, &want, kept, timeout, &deadline);
+        int rc = wait_for_room(ch, r, &want, kept, timeout, deadline);
         if (rc) return rc;
         waited = true;
     }

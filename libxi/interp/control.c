@@ -307,13 +307,25 @@ int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_
     return rc;
 }
 
+static bool lock_until(pthread_mutex_t *mutex, int64_t until) {
+#if defined(__SANITIZE_THREAD__) /* which does not know pthread_mutex_clocklock */
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    int64_t at = t.tv_sec * 1000000000ll + t.tv_nsec + (until - xi_now());
+    t = (struct timespec){at / 1000000000, at % 1000000000};
+    return pthread_mutex_timedlock(mutex, &t) == 0;
+#else
+    struct timespec t = {until / 1000000000, until % 1000000000};
+    return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &t) == 0;
+#endif
+}
+
 int xi_control_ask(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want,
                    int64_t patience) {
     if (!xi_alive(me)) return xi_fail_forked();
     for (unsigned i = 0; i < want; i++) fds[i] = -1;
     int64_t until = xi_now() + patience;
-    struct timespec t = {until / 1000000000, until % 1000000000};
-    if (pthread_mutex_clocklock(&me->control.mutex, CLOCK_MONOTONIC, &t) != 0) return XI_E_TIMEOUT;
+    if (!lock_until(&me->control.mutex, until)) return XI_E_TIMEOUT;
     int rc = usable(me);
     if (rc == 0) rc = exchange(me, request, reply, fds, want, until);
     pthread_mutex_unlock(&me->control.mutex);

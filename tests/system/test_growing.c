@@ -255,6 +255,31 @@ static void quota(void) {
     reap_ok(broker, "the broker");
 }
 
+static void send_to_memfd(void *argument) {
+    xi_interp *me = join_ns(argument, "sender", 0);
+    xi_channel *ch = open_with(me, "memfd", &(xi_open_opts){.capacity = XI_CAPACITY_MIN, .grow = 64 * MIB});
+    for (int64_t i = 0; i < 50000; i++) must(xi_send_int(ch, i, XI_TRY));
+    leave_with(me, ch);
+}
+
+/* Where segments have no names the broker hands the rings out; and has one to give to who opens the channel later. */
+static void memfd(void) {
+    char ns[32];
+    further_ns(ns, "memfd");
+    pid_t broker = start_broker(ns, "--memfd", NULL);
+    reap_ok(spawn(send_to_memfd, ns), "the sender");
+    xi_interp *me = join_ns(ns, "receiver", 0);
+    xi_channel *ch = open_with(me, "memfd", NULL);
+    uint64_t charged = broker_bytes(me);
+    xi_msg m = XI_MSG_INIT;
+    for (int64_t i = 0; i < 50000; i++) expect(receive_int(ch, XI_TRY) == i, "in order");
+    await(5 * SECOND, xi_recv(ch, &m, 50 * MS) == XI_E_TIMEOUT && capacity_of(ch) == XI_CAPACITY_MIN);
+    await(SECOND, broker_bytes(me) + MIB <= charged);
+    leave_with(me, ch);
+    must_sys(kill(broker, SIGTERM));
+    reap_ok(broker, "the broker");
+}
+
 static const xi_open_opts small_growing = {.capacity = XI_CAPACITY_MIN, .grow = 64 * MIB};
 
 static void sit_on_a_lock(void *argument) {
@@ -405,6 +430,21 @@ static void idle(void) {
     leave_with(me, ch);
 }
 
+/* And while nobody sleeps on anything: the broker does it. */
+static void untended(void) {
+    xi_interp *me = join_as("untended", 0);
+    xi_channel *ch = open_with(me, "untended", &small_growing);
+    uint64_t charged = broker_bytes(me);
+    for (int64_t i = 0; i < 100000; i++) must(xi_send_int(ch, i, SECOND));
+    for (int64_t i = 0; i < 100000; i++) expect(receive_int(ch, XI_TRY) == i, "in order");
+    expect(capacity_of(ch) > XI_CAPACITY_MIN, "it did not grow");
+    await(5 * SECOND, capacity_of(ch) == XI_CAPACITY_MIN);
+    await(SECOND, broker_bytes(me) == charged);
+    for (int64_t i = 0; i < 200; i++) must(xi_send_int(ch, i, XI_TRY));
+    for (int64_t i = 0; i < 200; i++) expect(receive_int(ch, XI_TRY) == i, "in order");
+    leave_with(me, ch);
+}
+
 /* ------------------------------------------------------------ dropping the oldest */
 
 #define LATEST 40000
@@ -492,11 +532,13 @@ int main(void) {
     backlog();
     back_and_forth();
     quota();
+    memfd();
     stopped_holder();
     stopped_broker();
     killed_filler();
     killed_broker();
     idle();
+    untended();
     drop_oldest();
     return 0;
 }

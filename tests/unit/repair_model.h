@@ -27,6 +27,8 @@ static inline void m_step(void);
 #define xi_repair_groups stepped_repair_groups
 #define xi_end_channel stepped_end_channel
 #define xi_repair_bells stepped_repair_bells
+#define xi_ring_drained stepped_ring_drained
+#define xi_ring_home stepped_ring_home
 #define xi_ring_channel stepped_ring_channel
 #define xi_ring_bell stepped_ring_bell
 #define xi_ring_sleepers stepped_ring_sleepers

@@ -5,11 +5,15 @@
  * word `ring` with garbage in it is an error and no more.
  */
 #include <check.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "channel/channel.h"
+#include "wire/names.h"
 #include "xidata.h"
 
 #define MS ((int64_t)1000000)
@@ -246,6 +250,116 @@ START_TEST(large_values_count_against_growth) {
 }
 END_TEST
 
+/* Threads of two interpreters, some on one handle, while the ring moves under them: for a thread sanitizer. */
+#define THREADS_SEND 2
+#define THREADS_RECEIVE 3
+#define EACH 6000
+
+static struct {
+    xi_channel *out, *in, *alone;
+    _Atomic int64_t received[2];
+    _Atomic int senders;
+} P;
+
+static void *thread_send(void *argument) {
+    int64_t who = (int64_t)(intptr_t)argument;
+    for (int64_t i = 0; i < EACH; i++) {
+        if (i % 50 == 0) send_number(P.out, who << 32 | i, 5000);
+        else ok(xi_send_int(P.out, who << 32 | i, XI_FOREVER));
+        if (i % 2000 == 1999) nanosleep(&(struct timespec){0, (long)(250 * MS)}, NULL); /* so that it comes home */
+    }
+    if (atomic_fetch_add(&P.senders, 1) == THREADS_SEND - 1) ok(xi_close(P.out));
+    return NULL;
+}
+
+static void *thread_receive(void *argument) {
+    int group = argument != NULL;
+    int64_t last[THREADS_SEND] = {-1, -1};
+    xi_msg m = XI_MSG_INIT;
+    int rc;
+    while ((rc = xi_recv(group ? P.alone : P.in, &m, XI_FOREVER)) == 0) {
+        int64_t v = number_in(&m);
+        ck_assert_int_gt(v & 0xffffffff, last[v >> 32]);
+        last[v >> 32] = v & 0xffffffff;
+        atomic_fetch_add(&P.received[group], 1);
+    }
+    ck_assert_int_eq(rc, XI_E_CLOSED);
+    xi_msg_release(&m);
+    return NULL;
+}
+
+/* True if it has moved there and back, and there again: a matter of luck, but of much. */
+static bool move_under_threads(void) {
+    pthread_t t[THREADS_SEND + THREADS_RECEIVE];
+    xi_msg m = XI_MSG_INIT;
+    memset(&P, 0, sizeof P);
+    P.out = open_sender(me, (xi_open_opts)GROWING);
+    P.in = open_as(you, NULL, (xi_open_opts)GROWING);
+    P.alone = open_as(you, "alone", (xi_open_opts)GROWING);
+    for (int64_t i = 0; i < 3000; i++) ok(xi_send_int(P.out, i - EACH, XI_TRY)); /* grown before anybody receives */
+    for (int i = 0; i < 6000; i++) ok(xi_recv(i % 2 ? P.in : P.alone, &m, XI_TRY));
+    for (int i = 0; i < THREADS_RECEIVE; i++)
+        ck_assert_int_eq(pthread_create(&t[i], NULL, thread_receive, i == 0 ? &P : NULL), 0);
+    for (int i = 0; i < THREADS_SEND; i++)
+        ck_assert_int_eq(pthread_create(&t[THREADS_RECEIVE + i], NULL, thread_send, (void *)(intptr_t)i), 0);
+    for (int i = 0; i < THREADS_SEND + THREADS_RECEIVE; i++) pthread_join(t[i], NULL);
+    ck_assert_int_eq(P.received[0], THREADS_SEND * EACH);
+    ck_assert_int_eq(P.received[1], THREADS_SEND * EACH);
+    bool moved = P.out->chan->grown > 1 && P.out->chan->shrunk > 0;
+    ck_assert(P.out->chan->grown > 0);
+    ok(xi_channel_free(P.out));
+    ok(xi_channel_free(P.in));
+    ok(xi_channel_free(P.alone));
+    return moved;
+}
+
+START_TEST(it_moves_under_threads) {
+    int tries = 0;
+    while (!move_under_threads()) ck_assert_int_lt(++tries, 20);
+}
+END_TEST
+
+/*
+ * A broker that thinks that nobody will move into a ring says so in it, while somebody is about to. Here a thread says it
+ * as soon as there is a ring. Who moves must see it, before or after naming the ring, and take another.
+ */
+static void *say_gone(void *argument) {
+    uint32_t number = *(const uint32_t *)argument;
+    char name[XI_SHM_NAME_MAX];
+    int fd;
+    while (xi_load_relaxed(&((struct xi_registry *)(uintptr_t)me->registry)->next_segment) == number) xi_pause();
+    xi_shm_segment_name(name, me->place.uid, me->place.ns, me->epoch, number);
+    while (xi_segment_open(name, true, &fd) != 0) xi_pause();
+    uint64_t magic = 0;
+    while (pread(fd, &magic, sizeof magic, 0) != (ssize_t)sizeof magic || magic != XI_LAYOUT_MAGIC) xi_pause();
+    struct xi_segment *head = mmap(NULL, XI_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    ck_assert(head != MAP_FAILED);
+    (void)xi_exchange_full(&head->gone, 1u);
+    munmap(head, XI_PAGE);
+    close(fd);
+    return NULL;
+}
+
+START_TEST(a_ring_that_is_gone_is_not_used) {
+    int in_time = 0;
+    for (int i = 0; i < 300 && in_time < 3; i++) {
+        xi_channel *out = open_sender(me, (xi_open_opts)GROWING), *in = open_as(you, NULL, (xi_open_opts)GROWING);
+        uint32_t number = xi_load_relaxed(&((struct xi_registry *)(uintptr_t)me->registry)->next_segment);
+        pthread_t t;
+        int64_t n = (4096 - 8) / 16;
+        for (int64_t k = 0; k < n; k++) ok(xi_send_int(out, k, XI_TRY));
+        ck_assert_int_eq(pthread_create(&t, NULL, say_gone, &number), 0);
+        ok(xi_send_int(out, n, 5000 * MS));
+        pthread_join(t, NULL);
+        in_time += XI_RING_SEGMENT(out->chan->ring) != number;
+        for (int64_t k = 0; k <= n; k++) receive_number(in, k);
+        ok(xi_channel_free(out));
+        ok(xi_channel_free(in));
+    }
+    ck_assert_int_eq(in_time, 3);
+}
+END_TEST
+
 /* ------------------------------------------------------------- most values */
 
 START_TEST(no_more_values_than_it_may) {
@@ -433,6 +547,8 @@ int main(void) {
     tcase_add_test(t, a_group_that_ends_gives_back);
     tcase_add_loop_test(t, at_its_most_it_is_full, 0, 2);
     tcase_add_test(t, large_values_count_against_growth);
+    tcase_add_test(t, it_moves_under_threads);
+    tcase_add_test(t, a_ring_that_is_gone_is_not_used);
     tcase_add_loop_test(t, no_more_values_than_it_may, 0, 2);
     tcase_add_test(t, batches_end_at_the_most);
     tcase_add_loop_test(t, the_latest_alone, 0, 2);

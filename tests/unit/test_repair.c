@@ -508,6 +508,70 @@ START_TEST(test_stale_view) {
 }
 END_TEST
 
+/*
+ * The broker brings a drained ring home, and is killed before each of its stores, while somebody sends. What is not
+ * drained, or locked by the living, it leaves alone.
+ */
+static bool came_home;
+static void broker_home(void) {
+    m_look();
+    struct xi_chan_view view = M.view;
+    came_home = xi_ring_home(&view, M.home.capacity, &m_world);
+}
+
+/* Killed before its k-th store (-1: not), or with somebody who sends before that. */
+static bool bring_home_once(int start, long k, bool sending) {
+    uint64_t tail;
+    m_reset(MIXED, starts[start].position, starts[start].number);
+    first_number = starts[start].number + 1;
+    now.name = sending ? "a ring comes home beside a sender" : "the broker, bringing a ring home";
+    now.k = k;
+    m_group_at(1, 0);
+    m_move(LIVING);
+    m_send(LIVING, 4);
+    for (uint32_t g = 0; g < 2; g++) m_receive(LIVING, g, 4, NULL);
+    memset(M.borrows[LIVING], 0, sizeof M.borrows[LIVING]);
+    M.truth.taken_count[LIVING] = 0;
+    must(xi_ring_drained(&M.view, &tail) && tail == M.chan->tail);
+    m_between = only_send;
+    m_between_at = sending ? k : -1;
+    came_home = false;
+    bool ended = m_run(broker_home, sending ? -1 : k);
+    if (sending) ended = m_between_at >= 0;
+    m_between_at = -1;
+    m_look();
+    must(!came_home || M.chan->ring == 0);
+    must(came_home || sending || !ended);
+    m_repair_channel(BROKER);
+    check_all(BROKER);
+    return ended;
+}
+
+START_TEST(test_broker_brings_home) {
+    m_map(CAPACITY);
+    for (int sending = 0; sending < 2; sending++)
+        for (long k = 0; !bring_home_once(_i, k, sending); k++) continue;
+    m_between = NULL;
+    m_reset(INLINE_ONLY, 0, 0);
+    m_move(LIVING);
+    m_send(LIVING, 1);
+    broker_home();
+    must(!came_home && M.chan->ring == M.far.word && M.chan->lock == 0);
+    m_receive(LIVING, 0, 1, NULL);
+    M.chan->groups[0].lock = XI_LOCK_OF(LIVING);
+    broker_home();
+    must(!came_home && M.chan->lock == 0);
+    M.chan->groups[0].lock = 0;
+    M.chan->lock = XI_LOCK_OF(LIVING);
+    broker_home();
+    must(!came_home && M.chan->groups[0].lock == 0);
+    M.chan->lock = 0;
+    broker_home();
+    must(came_home && M.chan->ring == 0);
+    m_unmap();
+}
+END_TEST
+
 /* Summaries that the dead one had cleared: wakers would not look at the masks. */
 START_TEST(test_summaries) {
     m_map(CAPACITY);
@@ -716,6 +780,7 @@ int main(void) {
     suite_add_tcase(suite, killed);
     tcase_set_timeout(other, 60);
     tcase_add_loop_test(other, test_stale_view, 0, (int)STARTS);
+    tcase_add_loop_test(other, test_broker_brings_home, 0, (int)STARTS);
     tcase_add_test(other, test_summaries);
     tcase_add_test(other, test_living_holders);
     tcase_add_test(other, test_groups_wait_for_the_living);
