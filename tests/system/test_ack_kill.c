@@ -342,7 +342,7 @@ int main(void) {
     seed = text ? strtoull(text, NULL, 0) : (uint64_t)now_ns() ^ (uint64_t)getpid();
     if (seed == 0) seed = 1;
     printf("XI_SEED=%llu\n", (unsigned long long)seed);
-    int64_t duration = getenv("XI_TEST_LONG") ? 60 * SECOND : 10 * SECOND;
+    int64_t duration = getenv("XI_TEST_LONG") ? 60 * SECOND : 3 * SECOND;
     play("work", false, duration);
     play("work, no broker", true, duration / 2);
     return 0;

@@ -334,7 +334,7 @@ static void play(void) {
     struct child children[SERVERS + CALLERS];
     struct gate close_it = gate_new(), finish = gate_new();
     const char *seconds = getenv("XI_SECONDS");
-    int64_t for_ns = (seconds ? atoll(seconds) : getenv("XI_TEST_LONG") ? 30 : 4) * SECOND;
+    int64_t for_ns = (seconds ? atoll(seconds) : getenv("XI_TEST_LONG") ? 30 : 2) * SECOND;
     S = shared_memory(sizeof *S);
     server_lives = caller_lives = 0;
     fflush(NULL);

@@ -8,7 +8,7 @@ set -u
 
 [ -d "$XI_BUILD/python" ] || { echo "this build has no Python module; skipped"; exit 77; }
 unset XI_NAMESPACE XI_RUNTIME_DIR XI_BROKER # the demo has its own
-export XI_DEMO_FILES=200 XI_DEMO_SECONDS=30
+export XI_DEMO_FILES=200 XI_DEMO_SECONDS=12
 python=python3
 PYTHONPATH=$XI_BUILD/python $python -c 'import xidata' 2>/dev/null || python=/usr/bin/python3
 export PYTHONPATH=$XI_BUILD/python

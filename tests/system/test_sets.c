@@ -214,7 +214,7 @@ static void check_all(void) {
 
 int main(void) {
     const char *text = getenv("XI_SEED"), *seconds = getenv("XI_SECONDS");
-    int64_t for_ns = (seconds ? atoll(seconds) : getenv("XI_TEST_LONG") ? 30 : 5) * SECOND;
+    int64_t for_ns = (seconds ? atoll(seconds) : getenv("XI_TEST_LONG") ? 30 : 2) * SECOND;
     pid_t consumers[CONSUMERS], producers[PRODUCERS];
     struct gate close_all = gate_new();
     seed = text ? strtoull(text, NULL, 0) : (uint64_t)now_ns() % 1000000 + 1;

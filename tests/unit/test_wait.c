@@ -94,9 +94,12 @@ START_TEST(a_ring_wakes_a_sleeper_in_another_process) {
         _exit(0);
     }
     for (int i = 0; i < 1000; i++) {
-        uint32_t seen = xi_bell_park(b);
-        ck_assert_int_eq(xi_sleep(&b->bell, seen, xi_now() + 5000 * MS, -1), XI_WAKE_BELL);
-        ck_assert(xi_bell_unpark(b));
+        uint32_t seen;
+        /* The call that wakes comes after the ring that counts: one that is late ends the next sleep, which had no ring. */
+        do {
+            seen = xi_bell_park(b);
+            ck_assert_int_eq(xi_sleep(&b->bell, seen, xi_now() + 5000 * MS, -1), XI_WAKE_BELL);
+        } while (!xi_bell_unpark(b));
     }
     int status;
     ck_assert_int_eq(waitpid(pid, &status, 0), pid);

@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where deliveries end: dead letters, values that expire, the ends of handles,
+ * groups, channels and interpreters, and tables that somebody has filled with
+ * garbage.
+ */
+#include "ack_fixture.h"
+
+/* ------------------------------------------------------------ dead letters */
+
+/* The dict that a dead letter is. */
+static void expect_letter(xi_channel *letters, const char *reason, const char *group, int64_t deliveries, xi_value *value,
+                          xi_msg *m) {
+    static const char *const keys[] = {"reason", "channel", "group", "deliveries", "value"};
+    xi_cursor c, children;
+    xi_value v;
+    char text[100];
+    int64_t n;
+    ok(xi_recv(letters, m, LONG));
+    ok(xi_validate(m->data, m->size));
+    xi_cursor_init(&c, m->data, m->size);
+    ck_assert_int_eq(xi_next(&c, &v), 1);
+    ck_assert_uint_eq(v.tag, XI_DICT);
+    ck_assert_uint_eq(v.count, 5);
+    ok(xi_enter(&v, &children));
+    const char *texts[] = {reason, "work", group};
+    for (int i = 0; i < 5; i++) {
+        ck_assert_int_eq(xi_next(&children, &v), 1);
+        ok(xi_to_utf8(&v, text, sizeof text, false));
+        ck_assert_str_eq(text, keys[i]);
+        ck_assert_int_eq(xi_next(&children, value), 1);
+        if (i < 3) {
+            ok(xi_to_utf8(value, text, sizeof text, false));
+            ck_assert_str_eq(text, texts[i]);
+        } else if (i == 3) {
+            ok(xi_get_int(value, &n));
+            ck_assert_int_eq(n, deliveries);
+        }
+    }
+}
+/* The value of a letter is a tuple (see send_sized), whose items begin behind its head of two words. */
+static int64_t letter_number(const xi_value *v) {
+    ck_assert_uint_eq(v->tag, XI_TUPLE);
+    return number_in((const uint8_t *)v->data - 16, v->size);
+}
+
+static xi_channel *open_spent(xi_interp *who, uint32_t most, const char *dead) {
+    return open_group(who, "g", &(xi_group_opts){.flags = XI_GROUP_ACK, .max_deliveries = most, .dead = dead});
+}
+
+START_TEST(delivered_too_often_it_is_a_dead_letter) {
+    xi_channel *in = open_spent(you, 2, "dead"), *out = open_sender(me), *letters = open_letters("dead");
+    xi_msg m = XI_MSG_INIT, l = XI_MSG_INIT;
+    xi_value v;
+    send_number(out, 1, sizes[_i]);
+    send_number(out, 2, sizes[_i]);
+    for (uint32_t i = 1; i <= 2; i++) {
+        expect_value(in, &m, 1, i, XI_TRY);
+        ok(xi_nack(&m, 0));
+    }
+    fails(XI_E_AGAIN, xi_recv(letters, &l, XI_TRY)); /* whoever would deliver it next moves it */
+    expect_value(in, &m, 2, 1, XI_TRY);
+    expect_letter(letters, "nacked", "g", 2, &v, &l);
+    ck_assert_int_eq(letter_number(&v), 1);
+    fails(XI_E_AGAIN, xi_recv(letters, &(xi_msg)XI_MSG_INIT, XI_TRY));
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->dead), 1);
+    ck_assert_uint_eq(in_flight(in), 1);
+    ck_assert_uint_eq(blocks_out(me), sizes[_i] == BLOCK); /* the first one's block is back */
+    ok(xi_ack(&m));
+    ok(xi_channel_free(in));
+    ck_assert_int_eq(letter_number(&v), 1);
+    xi_msg_release(&l);
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(letters));
+}
+END_TEST
+
+START_TEST(without_dead_letters_it_vanishes) {
+    xi_channel *in = open_spent(you, 1, NULL), *out = open_sender(me);
+    xi_msg m = XI_MSG_INIT;
+    for (int64_t i = 1; i <= 3; i++) send_number(out, i, sizes[_i]);
+    expect_value(in, &m, 1, 1, XI_TRY);
+    ok(xi_nack(&m, 0));
+    expect_value(in, &m, 2, 1, XI_TRY);
+    xi_msg_release(&m);
+    expect_value(in, &m, 3, 1, XI_TRY);
+    ok(xi_ack(&m));
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->dead), 2);
+    ck_assert_uint_eq(in_flight(in), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+START_TEST(dead_letters_wait_for_room) {
+    xi_channel *letters = NULL, *in = open_spent(you, 1, "dead"), *out = open_sender(me);
+    xi_msg m = XI_MSG_INIT, l = XI_MSG_INIT;
+    xi_value v;
+    int64_t n = 0;
+    ok(xi_open(me, "dead", &(xi_open_opts){.capacity = XI_CAPACITY_MIN}, &letters));
+    while (xi_send_int(letters, n, XI_TRY) == 0) n++;
+    send_number(out, 1, INLINE);
+    expect_value(in, &m, 1, 1, XI_TRY);
+    ok(xi_nack(&m, 0));
+    fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
+    ck_assert_uint_eq(in_flight(in), 1);
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->dead), 0);
+    for (int64_t i = 0; i < n; i++) ok(xi_recv(letters, &l, XI_TRY));
+    fails(XI_E_TIMEOUT, xi_recv(in, &m, 300 * MS)); /* it looks again meanwhile */
+    expect_letter(letters, "nacked", "g", 1, &v, &l);
+    ck_assert_int_eq(letter_number(&v), 1);
+    ck_assert_uint_eq(in_flight(in), 0);
+    xi_msg_release(&l);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(letters));
+}
+END_TEST
+
+/* A list of two buffers, in blocks of their own, of `who`. */
+static void send_buffers(xi_interp *who, xi_channel *out) {
+    xi_loan root, child[2];
+    xi_builder b;
+    ok(xi_loan_get(who, 4096, &root));
+    xi_builder_init(&b, root.data, root.size, 0);
+    ok(xi_begin(&b, XI_LIST, 2));
+    for (int i = 0; i < 2; i++) {
+        ok(xi_loan_get(who, 3000, &child[i]));
+        memset(child[i].data, 'a' + i, 3000);
+        ok(xi_put_buffer(&b, &(xi_buffer_ref){child[i].handle, 100, 2000}, i ? XI_F_MUTABLE : 0));
+    }
+    ok(xi_end(&b));
+    int64_t size = xi_builder_finish(&b);
+    ok(size);
+    for (int i = 0; i < 2; i++) ok(xi_loan_attach(&root, &child[i]));
+    ok(xi_send_loan(out, &root, (size_t)size, &(xi_send_opts){.timeout = XI_TRY}));
+}
+
+START_TEST(dead_letters_do_not_depend_on_who_sent_them) {
+    xi_interp *third;
+    ok(xi_join(&(xi_join_opts){.name = "third"}, &third));
+    xi_channel *in = open_spent(you, 1, "dead"), *out = open_sender(third), *letters = open_letters("dead");
+    xi_msg m = XI_MSG_INIT, l = XI_MSG_INIT;
+    xi_value v, item;
+    xi_cursor children;
+    const void *data;
+    send_buffers(third, out);
+    ok(xi_recv(in, &m, XI_TRY));
+    ok(xi_nack(&m, 0));
+    fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
+    ck_assert_uint_eq(blocks_out(third), 0);
+    ok(xi_channel_free(out));
+    ok(xi_leave(third));
+    expect_letter(letters, "nacked", "g", 1, &v, &l);
+    ck_assert_uint_eq(v.tag, XI_LIST);
+    ok(xi_enter(&v, &children));
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(xi_next(&children, &item), 1);
+        ck_assert_uint_eq(item.tag, XI_BUFFER);
+        ck_assert_uint_eq(item.flags, i ? XI_F_MUTABLE : 0);
+        ck_assert_uint_eq(item.u.buffer.length, 2000);
+        ok(xi_msg_buffer(&l, &item.u.buffer, &data));
+        for (int k = 0; k < 2000; k++) ck_assert_uint_eq(((const uint8_t *)data)[k], (unsigned)('a' + i));
+    }
+    xi_msg_release(&l);
+    ck_assert_uint_eq(blocks_out(you), 0);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(letters));
+}
+END_TEST
+
+START_TEST(a_value_that_is_none_goes_as_bytes) {
+    xi_channel *in = open_spent(you, 1, "dead"), *out = open_sender(me), *letters = open_letters("dead");
+    xi_msg m = XI_MSG_INIT, l = XI_MSG_INIT;
+    xi_value v;
+    uint64_t *junk = malloc(BLOCK);
+    memset(junk, 0xee, BLOCK);
+    size_t size = _i ? BLOCK : 64;
+    if (_i == 2) { /* begins as a list, ends as none */
+        junk[0] = XI_LIST | (uint64_t)BLOCK << 32;
+        junk[1] = 3;
+    }
+    ok(xi_send(out, junk, size, XI_TRY));
+    ok(xi_recv(in, &m, XI_TRY));
+    ok(xi_nack(&m, 0));
+    fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
+    expect_letter(letters, "nacked", "g", 1, &v, &l);
+    ck_assert_uint_eq(v.tag, XI_BYTES);
+    ck_assert_uint_eq(v.length, size);
+    ck_assert_int_eq(memcmp(v.data, junk, size), 0);
+    xi_msg_release(&l);
+    free(junk);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(letters));
+}
+END_TEST
+
+START_TEST(expired_values_go_where_the_channel_says) {
+    xi_channel *in = NULL, *plain = NULL, *out = NULL, *letters = open_letters("late");
+    xi_open_opts opts = {.mode = XI_BROADCAST, .flags = XI_OPEN_SEND, .ttl_ns = 200 * MS, .dead = "late"};
+    xi_msg m = XI_MSG_INIT, l = XI_MSG_INIT;
+    xi_value v;
+    ok(xi_open(me, "work", &opts, &out));
+    in = open_group(you, "g", &acks);
+    plain = open_group(you, "p", NULL);
+    send_number(out, 1, sizes[_i]);
+    expect_value(in, &m, 1, 1, XI_TRY);
+    ok(xi_nack(&m, 0));
+    send_number(out, 2, sizes[_i]);
+    send_sized(out, 3, sizes[_i], &(xi_send_opts){.timeout = XI_TRY, .ttl_ns = -1});
+    pass_time(201 * MS);
+    expect_value(in, &m, 3, 1, XI_TRY);
+    ok(xi_ack(&m));
+    expect_letter(letters, "expired", "g", 1, &v, &l);
+    ck_assert_int_eq(letter_number(&v), 1);
+    expect_letter(letters, "expired", "g", 0, &v, &l);
+    ck_assert_int_eq(letter_number(&v), 2);
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->expired), 2);
+    ck_assert_uint_eq(in_flight(in), 0);
+    ok(xi_recv(plain, &m, XI_TRY));
+    ck_assert_int_eq(number_of(&m), 3);
+    xi_msg_release(&m);
+    for (int64_t i = 1; i <= 2; i++) {
+        expect_letter(letters, "expired", "p", 0, &v, &l);
+        ck_assert_int_eq(letter_number(&v), i);
+    }
+    xi_msg_release(&l);
+    ck_assert_uint_eq(blocks_out(me), 0);
+    ck_assert_uint_eq(blocks_out(you), 0);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(plain));
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(letters));
+}
+END_TEST
+
+/* ------------------------------------------------------------------- ends */
+
+START_TEST(leaving_gives_back) {
+    xi_channel *keep = open_group(me, "g", &acks), *out = open_sender(me), *in;
+    xi_interp *third;
+    xi_msg m[3] = {XI_MSG_INIT, XI_MSG_INIT, XI_MSG_INIT}, n = XI_MSG_INIT;
+    struct waiter w;
+    ok(xi_join(&(xi_join_opts){.name = "third"}, &third));
+    in = open_group(third, "g", &acks);
+    send_number(out, 1, INLINE);
+    send_number(out, 2, BLOCK);
+    send_number(out, 3, BLOCK);
+    expect_value(in, &m[0], 1, 1, XI_TRY);
+    expect_value(in, &m[1], 2, 1, XI_TRY);
+    expect_value(in, &m[2], 3, 1, XI_TRY);
+    ok(xi_nack_keep(&m[2], 0));
+    expect_value(keep, &n, 3, 2, XI_TRY);
+    ok(xi_ack(&n));
+    start_waiter(&w, keep);
+    ok(xi_leave(third));
+    end_waiter(&w, 1, 2);
+    expect_value(keep, &n, 2, 2, XI_TRY);
+    ok(xi_ack(&n));
+    ck_assert_uint_eq(lingering(keep), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
+    fails(XI_E_LEFT, xi_ack(&m[0]));
+    for (int i = 0; i < 3; i++) xi_msg_release(&m[i]);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(keep));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+START_TEST(a_group_of_ones_own_ends_with_its_handle) {
+    xi_channel *in = NULL, *out = NULL;
+    xi_msg m = XI_MSG_INIT, k = XI_MSG_INIT;
+    ok(xi_open(me, "news", &(xi_open_opts){.mode = XI_BROADCAST, .flags = XI_OPEN_SEND}, &out));
+    ok(xi_open(you, "news", &(xi_open_opts){.flags = XI_OPEN_RECV, .group_opts = &acks}, &in));
+    for (int64_t i = 1; i <= 4; i++) send_number(out, i, BLOCK);
+    expect_value(in, &m, 1, 1, XI_TRY);
+    expect_value(in, &k, 2, 1, XI_TRY);
+    ok(xi_nack(&k, 0));
+    ok(xi_channel_free(in));
+    ck_assert_int_eq(number_of(&m), 1); /* the message outlives handle and group */
+    ck_assert_uint_eq(blocks_out(me), 1);
+    fails(XI_E_LEFT, xi_ack(&m));
+    xi_msg_release(&m);
+    ck_assert_uint_eq(blocks_out(me), 0);
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+START_TEST(a_group_is_removed_under_its_consumers) {
+    xi_channel *in = open_group(you, "g", &acks), *out = open_sender(me), *plain = open_group(you, "p", NULL);
+    xi_msg m = XI_MSG_INIT, k = XI_MSG_INIT;
+    for (int64_t i = 1; i <= 4; i++) send_number(out, i, BLOCK);
+    for (int64_t i = 1; i <= 4; i++) ok(xi_recv(plain, &k, XI_TRY));
+    xi_msg_release(&k);
+    expect_value(in, &m, 1, 1, XI_TRY);
+    expect_value(in, &k, 2, 1, XI_TRY);
+    ok(xi_nack_keep(&k, 0));
+    ok(xi_group_remove(out, "g"));
+    fails(XI_E_LEFT, xi_recv(in, &(xi_msg)XI_MSG_INIT, XI_TRY));
+    ck_assert_int_eq(number_of(&m), 1);
+    ck_assert_int_eq(number_of(&k), 2);
+    ck_assert_uint_eq(blocks_out(me), 2);
+    xi_channel *again = open_group(me, "g", &acks); /* in the same place, with another table */
+    send_number(out, 5, BLOCK);
+    xi_msg n = XI_MSG_INIT;
+    expect_value(again, &n, 5, 1, XI_TRY);
+    fails(XI_E_LEFT, xi_ack(&m));
+    xi_msg_release(&m);
+    xi_msg_release(&k);
+    ck_assert_uint_eq(blocks_out(me), 1);
+    ck_assert_int_eq(number_of(&n), 5);
+    ok(xi_ack(&n));
+    ok(xi_recv(plain, &k, XI_TRY));
+    xi_msg_release(&k);
+    ck_assert_uint_eq(blocks_out(me), 0);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(again));
+    ok(xi_channel_free(plain));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+static _Atomic int freed;
+static void on_free(void *context, uint64_t argument) {
+    (void)context;
+    atomic_fetch_add(&freed, (int)argument);
+}
+
+START_TEST(the_free_function_runs_when_acknowledged) {
+    xi_channel *in = open_group(you, NULL, &acks), *out = open_sender(me);
+    xi_msg m = XI_MSG_INIT;
+    uint32_t index;
+    freed = 0;
+    ok(xi_free_register(me, "count", on_free, NULL, &index));
+    send_sized(out, 1, INLINE, &(xi_send_opts){.timeout = XI_TRY, .free_index = index, .free_argument = 5});
+    expect_value(in, &m, 1, 1, XI_TRY);
+    xi_msg_release(&m);
+    expect_value(in, &m, 1, 2, XI_TRY);
+    ok(xi_free_run(me));
+    ck_assert_int_eq(freed, 0);
+    ok(xi_ack(&m));
+    ok(xi_free_run(me));
+    ck_assert_int_eq(freed, 5);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+/* ----------------------------------------------------------------- garbage */
+
+static uint64_t seed = 1;
+static uint64_t random64(void) {
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return seed * 0x2545f4914f6cdd1du;
+}
+
+/* Somebody writes into the table and the group; every call comes back, and the channel can be used again. */
+START_TEST(garbage_is_an_error_at_most) {
+    xi_group_opts opts = {.flags = XI_GROUP_ACK, .window = 16, .timeout_ns = MS, .max_deliveries = 3, .dead = "dead"};
+    for (int turn = 0; turn < 300; turn++) {
+        xi_channel *in = open_group(you, "g", &opts), *out = open_sender(me), *letters = open_letters("dead");
+        xi_msg m[6];
+        for (int i = 0; i < 6; i++) m[i] = (xi_msg)XI_MSG_INIT;
+        for (int64_t i = 0; i < 12; i++) send_number(out, i, i % 3 ? INLINE : 5000);
+        for (int i = 0; i < 4; i++) ok(xi_recv(in, &m[i], XI_TRY));
+        ok(xi_nack(&m[1], 0));
+        for (int hits = 1 + turn % 4; hits > 0; hits--) {
+            struct xi_delivery *d = &in->ack->acks->entries[random64() % 16];
+            xi_a64 *words[] = {&d->state, &d->position, &d->due, &d->count, &in->group->next, &in->group->next_seq,
+                               &in->group->next_due, &XI_ACKS_LINGERS(in->ack->acks, 16)[random64() % 16].holder};
+            xi_a64 *word = words[random64() % 8];
+            uint64_t values[] = {0, UINT64_MAX, random64(), random64() % 64, *word + 8, *word - 1, *word ^ 1};
+            xi_store_relaxed(word, values[random64() % 7]);
+        }
+        xi_store_relaxed(&in->group->next_due, 0);
+        (void)xi_ack(&m[0]);
+        (void)xi_nack(&m[2], 0);
+        (void)xi_extend(&m[3], 0);
+        int64_t until = xi_now() + 20 * MS;
+        for (int i = 0; i < 60 && xi_now() < until; i++) {
+            int rc = xi_recv(in, &m[4], XI_TRY);
+            if (rc == 0 && i % 2) (void)xi_ack(&m[4]);
+        }
+        for (int i = 0; i < 6; i++) xi_msg_release(&m[i]);
+        ok(xi_group_remove(out, "g"));
+        while (xi_recv(letters, &m[5], XI_TRY) == 0) continue;
+        xi_msg_release(&m[5]);
+        ok(xi_channel_free(in));
+        ok(xi_channel_free(letters));
+        in = open_group(you, "g", &opts);
+        send_number(out, 77, INLINE);
+        expect_value(in, &m[0], 77, 1, XI_TRY);
+        ok(xi_ack(&m[0]));
+        ok(xi_group_remove(out, "g"));
+        ok(xi_channel_free(in));
+        ok(xi_remove(me, "work"));
+        ok(xi_channel_free(out));
+    }
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("ack_ends");
+    TCase *t = tcase_create("all");
+    tcase_set_timeout(t, 60);
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_loop_test(t, delivered_too_often_it_is_a_dead_letter, 0, 2);
+    tcase_add_loop_test(t, without_dead_letters_it_vanishes, 0, 2);
+    tcase_add_test(t, dead_letters_wait_for_room);
+    tcase_add_test(t, dead_letters_do_not_depend_on_who_sent_them);
+    tcase_add_loop_test(t, a_value_that_is_none_goes_as_bytes, 0, 3);
+    tcase_add_loop_test(t, expired_values_go_where_the_channel_says, 0, 2);
+    tcase_add_test(t, leaving_gives_back);
+    tcase_add_test(t, a_group_of_ones_own_ends_with_its_handle);
+    tcase_add_test(t, a_group_is_removed_under_its_consumers);
+    tcase_add_test(t, the_free_function_runs_when_acknowledged);
+    tcase_add_test(t, garbage_is_an_error_at_most);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
