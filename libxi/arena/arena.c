@@ -319,9 +319,16 @@ static void segment_add(struct xi_interp *me, struct xi_asegment *s) {
     pthread_mutex_unlock(&a->mutex);
 }
 
+/* As much as there is already, within bounds. */
+static size_t next_segment_size(struct xi_arena *a) {
+    pthread_mutex_lock(&a->mutex);
+    size_t bytes = a->bytes;
+    pthread_mutex_unlock(&a->mutex);
+    return bytes < SEGMENT_FIRST ? SEGMENT_FIRST : bytes > SEGMENT_MOST ? SEGMENT_MOST : bytes;
+}
+
 static int grow(struct xi_interp *me, size_t need) {
-    struct xi_arena *a = &me->arena;
-    size_t size = a->bytes < SEGMENT_FIRST ? SEGMENT_FIRST : a->bytes > SEGMENT_MOST ? SEGMENT_MOST : a->bytes;
+    size_t size = next_segment_size(&me->arena);
     size_t pages = ((need > size ? need : size) + XI_APAGE - 1) / XI_APAGE;
     struct xi_request req;
     struct xi_reply reply;

@@ -280,7 +280,7 @@ START_TEST(test_quotas) {
     ck_assert_int_eq(ask(4, q), XI_E_QUOTA);
     for (uint64_t conn = 10; conn < 20; conn++) join_as(conn, 1000); /* hers is larger, and not used up by him */
     for (int i = 0; i < 4; i++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "c%d", i);
         ck_assert_int_eq(open_as(1, name, NULL, 0), 0);
     }
