@@ -154,18 +154,18 @@ static pid_t start_child(int (*serve)(void *context), void *context, const struc
     return child;
 }
 
-int keep_run(int (*serve)(void *context), void (*started)(void *context), void *context, int signal_fd) {
-    struct table held = {0};
+static int keep_on(int (*serve)(void *context), void (*started)(void *context), void *context, int signal_fd,
+                   struct table *held) {
     for (int lives = 0;;) {
         int socket, status;
         int64_t begun = loop_now();
-        pid_t child = start_child(serve, context, &held, &socket);
+        pid_t child = start_child(serve, context, held, &socket);
         if (child < 0) {
             log_line("cannot start a broker: %s", strerror(errno));
             return 1;
         }
         started(context);
-        status = watch(child, socket, signal_fd, &held);
+        status = watch(child, socket, signal_fd, held);
         close(socket);
         if (WIFEXITED(status) && WEXITSTATUS(status) != OUT_OF_MEMORY) return WEXITSTATUS(status);
         bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
@@ -175,4 +175,11 @@ int keep_run(int (*serve)(void *context), void (*started)(void *context), void *
                  lives < SHORT_LIVES ? "starting another with its memory" : "and so did those before, at once: giving up");
         if (lives >= SHORT_LIVES) return 1;
     }
+}
+
+int keep_run(int (*serve)(void *context), void (*started)(void *context), void *context, int signal_fd) {
+    struct table held = {0};
+    int status = keep_on(serve, started, context, signal_fd, &held);
+    table_clear(&held);
+    return status;
 }

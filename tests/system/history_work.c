@@ -183,8 +183,8 @@ static bool send_one(struct work *k, int64_t timeout) {
 }
 
 static bool send_batch(struct work *k, uint32_t n, int64_t timeout) {
-    const void *values[BATCH];
-    size_t sizes[BATCH];
+    const void *values[BATCH] = {NULL};
+    size_t sizes[BATCH] = {0};
     uint32_t events[BATCH];
     for (uint32_t i = 0; i < n; i++) {
         sizes[i] = encode(k->buffer[i], LARGE + 256, H_ID(k->actor, k->values + i + 1), draw_padding(&k->random));

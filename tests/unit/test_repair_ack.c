@@ -464,6 +464,7 @@ static void open_all(void) {
     m_letters = M.home;
     m_letters.segment = LETTERS;
     m_map(CAPACITY);
+    free(m_table); /* of the test before, where check does not fork for each */
     m_table = calloc(1, XI_ACKS_SIZE(WINDOW));
 }
 
