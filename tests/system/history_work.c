@@ -233,7 +233,7 @@ static void give_back(struct work *k, xi_msg *m, uint32_t group, uint64_t id) {
     bool nack = one_in(&k->random, 2);
     uint32_t e = h_begin(H, k->actor, about_delivery(H_BACK, group, id, m));
     int rc = nack ? xi_nack(m, one_in(&k->random, 2) ? 0 : below(&k->random, 3000000)) : 0;
-    if (!nack || rc) xi_msg_release(m);
+    xi_msg_release(m); /* which gives back what was not given back, and the message's own memory */
     h_end(H, k->actor, e, rc);
     if (rc && rc != XI_E_STALE) fail("xi_nack returned %s: %s", xi_error_name(rc), xi_error_text(rc));
 }
