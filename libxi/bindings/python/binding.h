@@ -302,7 +302,7 @@ void channel_link(Channel *ch);
 int channel_enter_slow(Channel *ch);
 void channel_finish(Channel *ch);
 static inline int channel_enter(Channel *ch) {
-    bool finish;
+    bool finish = false;
     if (XI_LIKELY(ch->generation == ch->st->generation) && XI_LIKELY(guard_enter(&ch->guard, &finish))) {
         if (XI_LIKELY(ch->h != NULL))
             return 0;
