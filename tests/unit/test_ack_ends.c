@@ -38,7 +38,7 @@ static void expect_letter(xi_channel *letters, const char *reason, const char *g
         }
     }
 }
-/* The value of a letter is a tuple (see send_sized), whose items begin behind its head of two words. */
+/* The value of a letter is a tuple (see encode_number), whose items begin behind its head of two words. */
 static int64_t letter_number(const xi_value *v) {
     ck_assert_uint_eq(v->tag, XI_TUPLE);
     return number_in((const uint8_t *)v->data - 16, v->size);
@@ -209,7 +209,7 @@ START_TEST(expired_values_go_where_the_channel_says) {
     expect_value(in, &m, 1, 1, XI_TRY);
     ok(xi_nack(&m, 0));
     send_number(out, 2, sizes[_i]);
-    send_sized(out, 3, sizes[_i], &(xi_send_opts){.timeout = XI_TRY, .ttl_ns = -1});
+    ok(try_number(out, 3, sizes[_i], &(xi_send_opts){.timeout = XI_TRY, .ttl_ns = -1}));
     pass_time(201 * MS);
     expect_value(in, &m, 3, 1, XI_TRY);
     ok(xi_ack(&m));
@@ -334,7 +334,7 @@ START_TEST(the_free_function_runs_when_acknowledged) {
     uint32_t index;
     freed = 0;
     ok(xi_free_register(me, "count", on_free, NULL, &index));
-    send_sized(out, 1, INLINE, &(xi_send_opts){.timeout = XI_TRY, .free_index = index, .free_argument = 5});
+    ok(try_number(out, 1, INLINE, &(xi_send_opts){.timeout = XI_TRY, .free_index = index, .free_argument = 5}));
     expect_value(in, &m, 1, 1, XI_TRY);
     xi_msg_release(&m);
     expect_value(in, &m, 1, 2, XI_TRY);
@@ -407,7 +407,7 @@ int main(void) {
     Suite *s = suite_create("ack_ends");
     TCase *t = tcase_create("all");
     tcase_set_timeout(t, 60);
-    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_checked_fixture(t, setup, leave_both);
     tcase_add_loop_test(t, delivered_too_often_it_is_a_dead_letter, 0, 2);
     tcase_add_loop_test(t, without_dead_letters_it_vanishes, 0, 2);
     tcase_add_test(t, dead_letters_wait_for_room);
@@ -420,9 +420,5 @@ int main(void) {
     tcase_add_test(t, the_free_function_runs_when_acknowledged);
     tcase_add_test(t, garbage_is_an_error_at_most);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_ENV);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return run_suite(s);
 }

@@ -4,43 +4,15 @@
  * time, and what remains afterwards. Caller and servers are interpreters of one
  * process. Deaths are in tests/system/test_call_kill.c.
  */
-#include <check.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "channel/call.h"
+#include "fixture.h"
 #include "wire/names.h"
-
-#define MS ((int64_t)1000000)
-#define ok(call)                                                                                                       \
-    do {                                                                                                               \
-        int64_t rc_ = (call);                                                                                          \
-        if (rc_ < 0) ck_abort_msg("%s: %s: %s", #call, xi_error_name((int)rc_), xi_error_text((int)rc_));              \
-    } while (0)
-#define fails(error, call)                                                                                             \
-    do {                                                                                                               \
-        int64_t rc_ = (call);                                                                                          \
-        if (rc_ != (error))                                                                                            \
-            ck_abort_msg("%s: wanted %s, got %lld %s", #call, xi_error_name(error), (long long)rc_,                    \
-                         rc_ < 0 ? xi_error_text((int)rc_) : "");                                                      \
-    } while (0)
-
-static xi_interp *me, *you;
-
-static void setup(void) {
-    ok(xi_join(&(xi_join_opts){.name = "caller"}, &me));
-    ok(xi_join(&(xi_join_opts){.name = "server"}, &you));
-}
-static void teardown(void) {
-    ok(xi_leave(you));
-    ok(xi_leave(me));
-}
 
 /* Channels of this test: values that another left undelivered are in others. */
 static xi_channel *open_with(xi_interp *who, uint32_t flags, xi_open_opts o) {
@@ -54,47 +26,19 @@ static xi_channel *open_with(xi_interp *who, uint32_t flags, xi_open_opts o) {
 static xi_channel *caller(void) { return open_with(me, XI_OPEN_SEND, (xi_open_opts){0}); }
 static xi_channel *server(void) { return open_with(you, XI_OPEN_RECV, (xi_open_opts){0}); }
 
-/* An int, and as many bytes as make the value large. */
-static size_t encode(void *buffer, size_t capacity, int64_t number, size_t padding) {
-    xi_builder b;
-    void *where = NULL;
-    xi_builder_init(&b, buffer, capacity, 0);
-    (void)xi_begin(&b, XI_TUPLE, 2);
-    (void)xi_put_int(&b, number);
-    (void)xi_put_bytes_space(&b, 0, padding, &where);
-    if (where) memset(where, (int)number & 0xff, padding);
-    (void)xi_end(&b);
-    int64_t size = xi_builder_finish(&b);
-    ok(size);
-    return (size_t)size;
-}
-static int64_t number_of(const xi_msg *m) {
-    xi_cursor c, in;
-    xi_value v;
-    int64_t n = 0;
-    xi_cursor_init(&c, m->data, m->size);
-    ck_assert_int_eq(xi_next(&c, &v), 1);
-    ok(xi_enter(&v, &in));
-    ck_assert_int_eq(xi_next(&in, &v), 1);
-    ok(xi_get_int(&v, &n));
-    ck_assert_int_eq(xi_next(&in, &v), 1);
-    for (size_t i = 0; i < v.length; i++) ck_assert_uint_eq(((const uint8_t *)v.data)[i], (uint64_t)n & 0xff);
-    return n;
-}
-
 static int call(xi_channel *ch, int64_t number, size_t padding, xi_msg *reply, int64_t timeout) {
     static _Thread_local uint64_t buffer[20000];
-    size_t size = encode(buffer, sizeof buffer, number, padding);
+    size_t size = encode_number(buffer, sizeof buffer, number, padding);
     return xi_call(ch, buffer, size, reply, timeout);
 }
 static int begin(xi_channel *ch, int64_t number, size_t padding, xi_pending *p) {
     uint64_t buffer[2000];
-    size_t size = encode(buffer, sizeof buffer, number, padding);
+    size_t size = encode_number(buffer, sizeof buffer, number, padding);
     return xi_call_begin(ch, buffer, size, XI_TRY, p);
 }
 static int reply_with(xi_msg *request, int64_t number, size_t padding) {
     static _Thread_local uint64_t buffer[20000];
-    size_t size = encode(buffer, sizeof buffer, number, padding);
+    size_t size = encode_number(buffer, sizeof buffer, number, padding);
     return xi_reply(request, buffer, size, 10000 * MS);
 }
 
@@ -129,6 +73,16 @@ static void nothing_is_out(xi_interp *who) {
     ck_abort_msg("%llu blocks and %llu borrows are left", (unsigned long long)s.blocks, (unsigned long long)s.borrows);
 }
 
+/* The end of a test: all is released and closed, and nothing of it is anywhere. */
+static void nothing_remains(xi_channel *in, xi_channel *out, xi_msg *m, xi_msg *reply) {
+    if (m) xi_msg_release(m);
+    if (reply) xi_msg_release(reply);
+    nothing_is_out(me);
+    nothing_is_out(you);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+
 START_TEST(a_call_returns_the_reply_to_it) {
     xi_channel *out = caller(), *in = server();
     xi_msg reply = XI_MSG_INIT;
@@ -142,11 +96,7 @@ START_TEST(a_call_returns_the_reply_to_it) {
     }
     ok(xi_close(out));
     pthread_join(t, NULL);
-    xi_msg_release(&reply);
-    nothing_is_out(me);
-    nothing_is_out(you);
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
+    nothing_remains(in, out, NULL, &reply);
 }
 END_TEST
 
@@ -243,9 +193,7 @@ START_TEST(a_request_that_is_released_is_not_replied_to) {
         }
         ended(t, &c, XI_E_DIED);
     }
-    xi_msg_release(&m);
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
+    nothing_remains(in, out, &m, NULL);
 }
 END_TEST
 
@@ -326,12 +274,7 @@ START_TEST(a_cancelled_request_goes_to_nobody) {
     ok(reply_with(&m, 50, 0));
     ok(xi_call_wait(&p, &reply, XI_TRY));
     ck_assert_int_eq(number_of(&reply), 50);
-    xi_msg_release(&m);
-    xi_msg_release(&reply);
-    nothing_is_out(me);
-    nothing_is_out(you);
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
+    nothing_remains(in, out, &m, &reply);
 }
 END_TEST
 
@@ -349,10 +292,7 @@ START_TEST(sixty_four_calls_at_a_time) {
         ok(xi_call_wait(&p[i], &reply, XI_TRY));
         ck_assert_int_eq(number_of(&reply), i + 1000);
     }
-    xi_msg_release(&m);
-    xi_msg_release(&reply);
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
+    nothing_remains(in, out, &m, &reply);
 }
 END_TEST
 
@@ -400,21 +340,16 @@ START_TEST(a_loan_is_sent_and_replied_with_in_place) {
     xi_loan loan;
     ok(xi_loan_get(me, 20000, &loan));
     const void *there = loan.data;
-    ok(xi_call_begin_loan(out, &loan, encode(loan.data, loan.size, 8, 15000), NULL, &p));
+    ok(xi_call_begin_loan(out, &loan, encode_number(loan.data, loan.size, 8, 15000), NULL, &p));
     ck_assert_ptr_null(loan.data);
     ok(xi_recv(in, &m, XI_TRY));
     ck_assert_int_eq(number_of(&m), 8);
     ok(xi_loan_get(you, 20000, &loan));
-    ok(xi_reply_loan(&m, &loan, encode(loan.data, loan.size, 9, 15000), NULL));
+    ok(xi_reply_loan(&m, &loan, encode_number(loan.data, loan.size, 9, 15000), NULL));
     ok(xi_call_wait(&p, &reply, XI_TRY));
     ck_assert_int_eq(number_of(&reply), 9);
     ck_assert(xi_msg_borrowed(&reply) && there);
-    xi_msg_release(&m);
-    xi_msg_release(&reply);
-    nothing_is_out(me);
-    nothing_is_out(you);
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
+    nothing_remains(in, out, &m, &reply);
 }
 END_TEST
 
@@ -438,9 +373,7 @@ START_TEST(values_and_requests_share_a_channel) {
         ck_assert_int_eq(number_of(&reply), 20 + 10 * i);
     }
     for (int i = 0; i < 4; i++) xi_msg_release(&m[i]);
-    xi_msg_release(&reply);
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
+    nothing_remains(in, out, NULL, &reply);
 }
 END_TEST
 
@@ -472,11 +405,7 @@ START_TEST(a_request_that_makes_room_for_newer_values_is_refused) {
     for (int i = 0; i < 1000; i++) ok(xi_send_int(out, i, XI_TRY));
     ended(t, &c, XI_E_DIED);
     while (xi_recv(in, &m, XI_TRY) == 0) continue;
-    xi_msg_release(&m);
-    nothing_is_out(me);
-    nothing_is_out(you);
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
+    nothing_remains(in, out, &m, NULL);
 }
 END_TEST
 
@@ -496,9 +425,7 @@ START_TEST(a_group_is_removed_with_requests_in_it) {
     ok(xi_recv(in, &m, XI_TRY));
     ok(reply_with(&m, 7, 0));
     ended(t, &c, 0);
-    xi_msg_release(&m);
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
+    nothing_remains(in, out, &m, NULL);
 }
 END_TEST
 
@@ -546,11 +473,7 @@ START_TEST(a_reply_acknowledges) {
         xi_msg_release(&m);
         fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
     }
-    xi_msg_release(&reply);
-    nothing_is_out(me);
-    nothing_is_out(you);
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
+    nothing_remains(in, out, NULL, &reply);
 }
 END_TEST
 
@@ -619,10 +542,7 @@ START_TEST(a_request_that_will_not_be_served_is_refused) {
         ck_assert(!xi_msg_is_call(&got[i]));
         ok(xi_ack(&got[i]));
     }
-    nothing_is_out(me);
-    nothing_is_out(you);
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
+    nothing_remains(in, out, NULL, NULL);
 }
 END_TEST
 
@@ -644,10 +564,7 @@ START_TEST(lanes_are_nobodys_business) {
     xi_channel_info info[64];
     int64_t n = xi_list_channels(xi_observer_of(me), info, 64);
     for (int64_t i = 0; i < n; i++) ck_assert(!xi_lane_named(info[i].name));
-    xi_msg_release(&m);
-    xi_msg_release(&reply);
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
+    nothing_remains(in, out, &m, &reply);
 }
 END_TEST
 
@@ -699,10 +616,7 @@ START_TEST(a_forked_child_has_no_part_in_it) {
     ck_assert(xi_call_wanted(&m));
     ok(reply_with(&m, 2, 0));
     ok(xi_call_wait(&p, &reply, XI_TRY));
-    xi_msg_release(&m);
-    xi_msg_release(&reply);
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
+    nothing_remains(in, out, &m, &reply);
 }
 END_TEST
 
@@ -740,9 +654,7 @@ START_TEST(garbage_is_an_error_or_nothing) {
     xi_store_full(&me->mailbox->calls[p.index_], UINT64_MAX);
     fails(XI_E_DIED, xi_call_wait(&p, &reply, XI_FOREVER));
     xi_channel_close_inner(to_me);
-    xi_msg_release(&m);
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
+    nothing_remains(in, out, &m, NULL);
 }
 END_TEST
 
@@ -771,17 +683,14 @@ START_TEST(a_signal_interrupts_the_wait_and_not_the_call) {
     ok(xi_recv(in, &m, XI_TRY));
     ok(reply_with(&m, 2, 0));
     ok(xi_call_wait(&p, &reply, 1000 * MS));
-    xi_msg_release(&m);
-    xi_msg_release(&reply);
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
+    nothing_remains(in, out, &m, &reply);
 }
 END_TEST
 
 int main(void) {
     Suite *suite = suite_create("calls");
     TCase *t = tcase_create("calls");
-    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_checked_fixture(t, join_both, leave_both);
     tcase_set_timeout(t, 60);
     tcase_add_test(t, a_call_returns_the_reply_to_it);
     tcase_add_test(t, nobody_serves);
@@ -809,9 +718,5 @@ int main(void) {
     tcase_add_test(t, garbage_is_an_error_or_nothing);
     tcase_add_test(t, a_signal_interrupts_the_wait_and_not_the_call);
     suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return run_suite(suite);
 }

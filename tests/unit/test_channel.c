@@ -4,41 +4,11 @@
  * borrows, closing, free functions and errors. Two interpreters in one process
  * where it takes two: they share nothing but the segments.
  */
-#include <check.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "xidata.h"
-
-#define MS ((int64_t)1000000)
-#define ok(call)                                                                                                       \
-    do {                                                                                                               \
-        int64_t rc_ = (call);                                                                                          \
-        if (rc_ < 0) ck_abort_msg("%s: %s: %s", #call, xi_error_name((int)rc_), xi_error_text((int)rc_));              \
-    } while (0)
-#define fails(error, call)                                                                                             \
-    do {                                                                                                               \
-        int64_t rc_ = (call);                                                                                          \
-        if (rc_ != (error))                                                                                            \
-            ck_abort_msg("%s: wanted %s, got %lld %s", #call, xi_error_name(error), (long long)rc_,                    \
-                         rc_ < 0 ? xi_error_text((int)rc_) : "");                                                      \
-    } while (0)
-
-static xi_interp *me, *you;
-
-static void setup(void) {
-    ok(xi_join(&(xi_join_opts){.name = "me"}, &me));
-    ok(xi_join(&(xi_join_opts){.name = "you"}, &you));
-}
-static void teardown(void) {
-    ok(xi_leave(you));
-    ok(xi_leave(me));
-}
+#include "fixture.h"
 
 static xi_channel *open_with(xi_interp *who, const char *name, uint32_t mode, uint32_t flags, uint64_t capacity,
                              const char *group) {
@@ -47,23 +17,6 @@ static xi_channel *open_with(xi_interp *who, const char *name, uint32_t mode, ui
     return ch;
 }
 static xi_channel *queue(xi_interp *who) { return open_with(who, "queue", XI_QUEUE, 0, 0, NULL); }
-
-static int64_t int_of(const xi_msg *m) {
-    xi_cursor c;
-    xi_value v;
-    int64_t n = 0;
-    xi_cursor_init(&c, m->data, m->size);
-    ck_assert_int_eq(xi_next(&c, &v), 1);
-    ok(xi_get_int(&v, &n));
-    return n;
-}
-static int64_t take_int(xi_channel *ch) {
-    xi_msg m = XI_MSG_INIT;
-    ok(xi_recv(ch, &m, 5000 * MS));
-    int64_t n = int_of(&m);
-    xi_msg_release(&m);
-    return n;
-}
 
 /* A bytes value of `n` bytes that says which it is, in memory that the caller frees. */
 static void *bytes_value(size_t n, uint8_t fill, size_t *size) {
@@ -90,7 +43,7 @@ static void check_bytes(const xi_msg *m, size_t n, uint8_t fill) {
 START_TEST(values_arrive_in_order) {
     xi_channel *out = queue(me), *in = queue(you);
     for (int64_t i = 0; i < 100; i++) ok(xi_send_int(out, i * 1000003, XI_TRY));
-    for (int64_t i = 0; i < 100; i++) ck_assert_int_eq(take_int(in), i * 1000003);
+    for (int64_t i = 0; i < 100; i++) ck_assert_int_eq(take(in), i * 1000003);
     fails(XI_E_AGAIN, xi_recv(in, &(xi_msg)XI_MSG_INIT, XI_TRY));
     ok(xi_channel_free(in));
     ok(xi_channel_free(out));
@@ -125,9 +78,9 @@ START_TEST(a_full_channel_says_so_and_loses_nothing) {
     ck_assert_int_eq(rc, XI_E_AGAIN);
     ck_assert_int_ge(n, 200);
     fails(XI_E_TIMEOUT, xi_send_int(out, n, 20 * MS));
-    for (int64_t i = 0; i < n; i++) ck_assert_int_eq(take_int(in), i);
+    for (int64_t i = 0; i < n; i++) ck_assert_int_eq(take(in), i);
     ok(xi_send_int(out, n, XI_TRY));
-    ck_assert_int_eq(take_int(in), n);
+    ck_assert_int_eq(take(in), n);
     ok(xi_channel_free(in));
     ok(xi_channel_free(out));
 }
@@ -162,7 +115,7 @@ START_TEST(a_sleeping_receiver_is_woken) {
     for (intptr_t i = 1; i <= 20; i++) {
         pthread_t t;
         pthread_create(&t, NULL, sends_later, (void *)i);
-        ck_assert_int_eq(take_int(in), i);
+        ck_assert_int_eq(take(in), i);
         pthread_join(t, NULL);
     }
     xi_stats s;
@@ -177,7 +130,7 @@ static void *receives_later(void *arg) {
     xi_channel_info info;
     do ok(xi_channel_stat(in, &info));
     while (info.waiting == 0);
-    *(int64_t *)arg = take_int(in);
+    *(int64_t *)arg = take(in);
     ok(xi_channel_free(in));
     return NULL;
 }
@@ -191,7 +144,7 @@ START_TEST(a_sleeping_sender_is_woken) {
     ok(xi_send_int(out, n, XI_FOREVER));
     pthread_join(t, NULL);
     ck_assert_int_eq(got, 0);
-    for (int64_t i = 1; i <= n; i++) ck_assert_int_eq(take_int(out), i);
+    for (int64_t i = 1; i <= n; i++) ck_assert_int_eq(take(out), i);
     ok(xi_channel_free(out));
 }
 END_TEST
@@ -212,7 +165,7 @@ START_TEST(a_batch_keeps_order_and_takes_what_is_there) {
     ck_assert_int_eq(xi_recv_many(in, m, 150, XI_FOREVER), 150);
     ck_assert_int_eq(xi_recv_many(in, m + 150, 50, XI_TRY), 50);
     for (int i = 0; i < 200; i++) {
-        ck_assert_int_eq(int_of(&m[i]), i);
+        ck_assert_int_eq(number_of(&m[i]), i);
         xi_msg_release(&m[i]);
     }
     fails(XI_E_AGAIN, xi_recv_many(in, m, 10, XI_TRY));
@@ -248,7 +201,7 @@ END_TEST
 START_TEST(a_queue_gives_each_value_to_one_consumer) {
     xi_channel *out = queue(me), *a = queue(you), *b = queue(me);
     for (int64_t i = 0; i < 10; i++) ok(xi_send_int(out, i, XI_TRY));
-    for (int64_t i = 0; i < 10; i++) ck_assert_int_eq(take_int(i % 2 ? a : b), i);
+    for (int64_t i = 0; i < 10; i++) ck_assert_int_eq(take(i % 2 ? a : b), i);
     fails(XI_E_AGAIN, xi_recv(a, &(xi_msg)XI_MSG_INIT, XI_TRY));
     fails(XI_E_AGAIN, xi_recv(b, &(xi_msg)XI_MSG_INIT, XI_TRY));
     ok(xi_channel_free(a));
@@ -263,7 +216,7 @@ START_TEST(a_broadcast_gives_each_value_to_every_subscriber) {
     for (int k = 0; k < 5; k++) in[k] = open_with(k % 2 ? me : you, "news", 0, 0, 0, NULL);
     for (int64_t i = 0; i < 100; i++) ok(xi_send_int(out, i, XI_TRY));
     for (int k = 0; k < 5; k++)
-        for (int64_t i = 0; i < 100; i++) ck_assert_int_eq(take_int(in[k]), i);
+        for (int64_t i = 0; i < 100; i++) ck_assert_int_eq(take(in[k]), i);
     for (int k = 0; k < 5; k++) ok(xi_channel_free(in[k]));
     ok(xi_channel_free(out));
 }
@@ -273,11 +226,11 @@ START_TEST(a_slow_subscriber_holds_up_the_channel_until_it_goes) {
     xi_channel *out = open_with(me, "news", XI_BROADCAST, XI_OPEN_SEND, XI_CAPACITY_MIN, NULL);
     xi_channel *fast = open_with(me, "news", 0, 0, 0, NULL), *slow = open_with(you, "news", 0, 0, 0, NULL);
     int64_t n = 0;
-    for (; xi_send_int(out, n, XI_TRY) == 0; n++) ck_assert_int_eq(take_int(fast), n);
+    for (; xi_send_int(out, n, XI_TRY) == 0; n++) ck_assert_int_eq(take(fast), n);
     fails(XI_E_TIMEOUT, xi_send_int(out, n, 10 * MS));
     ok(xi_channel_free(slow));
     ok(xi_send_int(out, n, XI_TRY));
-    ck_assert_int_eq(take_int(fast), n);
+    ck_assert_int_eq(take(fast), n);
     ok(xi_channel_free(fast));
     ok(xi_channel_free(out));
 }
@@ -287,8 +240,8 @@ START_TEST(named_groups_each_get_everything_and_share_it_among_themselves) {
     xi_channel *out = queue(me);
     xi_channel *a1 = open_with(you, "queue", 0, 0, 0, "audit"), *a2 = open_with(me, "queue", 0, 0, 0, "audit");
     for (int64_t i = 0; i < 6; i++) ok(xi_send_int(out, i, XI_TRY));
-    for (int64_t i = 0; i < 6; i++) ck_assert_int_eq(take_int(i % 2 ? a1 : a2), i);
-    for (int64_t i = 0; i < 6; i++) ck_assert_int_eq(take_int(out), i);
+    for (int64_t i = 0; i < 6; i++) ck_assert_int_eq(take(i % 2 ? a1 : a2), i);
+    for (int64_t i = 0; i < 6; i++) ck_assert_int_eq(take(out), i);
     ok(xi_channel_free(a1));
     ok(xi_channel_free(a2));
     ok(xi_channel_free(out));
@@ -327,7 +280,7 @@ START_TEST(a_closed_channel_is_drained_and_then_closed) {
     ok(xi_close(in));
     ok(xi_close(out));
     fails(XI_E_CLOSED, xi_send_int(out, 2, XI_TRY));
-    ck_assert_int_eq(take_int(in), 1);
+    ck_assert_int_eq(take(in), 1);
     fails(XI_E_CLOSED, xi_recv(in, &(xi_msg)XI_MSG_INIT, XI_FOREVER));
     ok(xi_channel_free(in));
     ok(xi_channel_free(out));
@@ -383,7 +336,7 @@ START_TEST(undelivered_values_outlive_their_handles) {
     free(v);
     ok(xi_channel_free(out));
     xi_channel *in = queue(you);
-    ck_assert_int_eq(take_int(in), 5);
+    ck_assert_int_eq(take(in), 5);
     xi_msg m = XI_MSG_INIT;
     ok(xi_recv(in, &m, XI_TRY));
     check_bytes(&m, 100000, 9);
@@ -710,7 +663,7 @@ START_TEST(a_program_can_look_without_joining) {
     ck_assert_uint_eq(c[0].handles, 1);
     xi_observer_free(o);
     fails(XI_E_NOENT, xi_observe("nobody-joined-this", &o));
-    for (int k = 0; k < 3; k++) ck_assert_int_eq(take_int(out), k);
+    for (int k = 0; k < 3; k++) ck_assert_int_eq(take(out), k);
     ok(xi_channel_free(out));
 }
 END_TEST
@@ -718,7 +671,7 @@ END_TEST
 int main(void) {
     Suite *s = suite_create("channel");
     TCase *t = tcase_create("channel");
-    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_checked_fixture(t, join_both, leave_both);
     tcase_set_timeout(t, 60);
     tcase_add_test(t, values_arrive_in_order);
     tcase_add_test(t, the_ring_goes_round_with_every_size);
@@ -750,9 +703,5 @@ int main(void) {
     tcase_add_test(t, references_are_counted_and_the_last_one_ends);
     tcase_add_test(t, a_program_can_look_without_joining);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_ENV);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return run_suite(s);
 }

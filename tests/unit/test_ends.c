@@ -4,40 +4,11 @@
  * and waits of those who need a peer when the last one has gone. Two
  * interpreters in one process; they share nothing but the segments.
  */
-#include <check.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
-#include "xidata.h"
-
-#define MS ((int64_t)1000000)
-#define ok(call)                                                                                                       \
-    do {                                                                                                               \
-        int64_t rc_ = (call);                                                                                          \
-        if (rc_ < 0) ck_abort_msg("%s: %s: %s", #call, xi_error_name((int)rc_), xi_error_text((int)rc_));              \
-    } while (0)
-#define fails(error, call)                                                                                             \
-    do {                                                                                                               \
-        int64_t rc_ = (call);                                                                                          \
-        if (rc_ != (error))                                                                                            \
-            ck_abort_msg("%s: wanted %s, got %lld %s", #call, xi_error_name(error), (long long)rc_,                    \
-                         rc_ < 0 ? xi_error_text((int)rc_) : "");                                                      \
-    } while (0)
-
-static xi_interp *me, *you;
-
-static void setup(void) {
-    ok(xi_join(&(xi_join_opts){.name = "me"}, &me));
-    ok(xi_join(&(xi_join_opts){.name = "you"}, &you));
-}
-static void teardown(void) {
-    ok(xi_leave(you));
-    ok(xi_leave(me));
-}
+#include "fixture.h"
 
 static xi_channel *open_as(xi_interp *who, const char *name, uint32_t mode, uint32_t flags, const char *group) {
     xi_channel *ch = NULL;
@@ -52,19 +23,6 @@ static int receive(xi_channel *ch, int64_t timeout) {
     return rc;
 }
 
-static int64_t take_int(xi_channel *ch) {
-    xi_msg m = XI_MSG_INIT;
-    xi_cursor c;
-    xi_value v;
-    int64_t n = 0;
-    ok(xi_recv(ch, &m, 5000 * MS));
-    xi_cursor_init(&c, m.data, m.size);
-    ck_assert_int_eq(xi_next(&c, &v), 1);
-    ok(xi_get_int(&v, &n));
-    xi_msg_release(&m);
-    return n;
-}
-
 static void send_large(xi_channel *ch, int64_t timeout) {
     size_t size = XI_SIZE_BYTES(20000);
     void *value = calloc(1, size), *where;
@@ -73,22 +31,6 @@ static void send_large(xi_channel *ch, int64_t timeout) {
     ok(xi_put_bytes_space(&b, 0, 20000, &where));
     ok(xi_send(ch, value, (size_t)xi_builder_finish(&b), timeout));
     free(value);
-}
-
-static uint64_t blocks_of(xi_interp *who) {
-    xi_stats s;
-    xi_loan loan; /* taking one looks at what has come back */
-    ok(xi_loan_get(who, 8, &loan));
-    xi_loan_drop(&loan);
-    ok(xi_free_run(who));
-    xi_interp_stats(who, &s);
-    return s.blocks;
-}
-
-static void await_sleepers(xi_channel *watch, uint32_t n) {
-    xi_channel_info info;
-    do ok(xi_channel_stat(watch, &info));
-    while (info.waiting < n);
 }
 
 /* ---- a thread that waits in a call, and what it got */
@@ -135,12 +77,12 @@ START_TEST(an_empty_channel_without_producers_ends_a_receive) {
     fails(XI_E_AGAIN, receive(in, XI_TRY));
     ok(xi_send_int(out, 7, XI_TRY));
     ok(xi_channel_free(out));
-    ck_assert_int_eq(take_int(in), 7); /* what was sent is received first */
+    ck_assert_int_eq(take(in), 7); /* what was sent is received first */
     fails(XI_E_NO_PRODUCER, receive(in, XI_TRY));
     fails(XI_E_NO_PRODUCER, xi_recv_many(in, (xi_msg[2]){XI_MSG_INIT, XI_MSG_INIT}, 2, XI_FOREVER));
     out = open_as(you, "q", 0, XI_OPEN_SEND, NULL); /* and the handle goes on to be of use when one comes again */
     ok(xi_send_int(out, 8, XI_TRY));
-    ck_assert_int_eq(take_int(in), 8);
+    ck_assert_int_eq(take(in), 8);
     ok(xi_channel_free(out));
     ok(xi_channel_free(patient));
     ok(xi_channel_free(in));
@@ -172,7 +114,7 @@ START_TEST(a_sender_is_told_that_nobody_receives) {
     fails(XI_E_NO_CONSUMER, xi_send_int(out, 1, XI_FOREVER));
     xi_channel *in = open_as(you, "q", 0, XI_OPEN_RECV, NULL);
     ok(xi_send_int(out, 2, XI_TRY));
-    ck_assert_int_eq(take_int(in), 2);
+    ck_assert_int_eq(take(in), 2);
     struct sleeper *s = put_to_sleep(out, true); /* until it is full, and then asleep */
     await_sleepers(in, 1);
     ok(xi_channel_free(in));
@@ -192,7 +134,7 @@ START_TEST(a_removed_channel_is_gone_for_everybody_and_its_name_is_free) {
     xi_channel *out = open_as(me, "q", 0, 0, NULL), *in = open_as(you, "q", 0, 0, NULL), *fresh = NULL;
     for (int i = 0; i < 5; i++) send_large(out, XI_TRY);
     ok(xi_send_int(out, 1, XI_TRY));
-    ck_assert_uint_eq(blocks_of(me), 5);
+    ck_assert_uint_eq(blocks_out(me), 5);
     xi_msg held = XI_MSG_INIT;
     ok(xi_recv(in, &held, XI_TRY));
     fails(XI_E_NOENT, xi_remove(you, "none"));
@@ -206,14 +148,14 @@ START_TEST(a_removed_channel_is_gone_for_everybody_and_its_name_is_free) {
     fails(XI_E_REMOVED, xi_channel_groups(in, NULL, 0));
     fails(XI_E_REMOVED, xi_group_remove(in, "g"));
     fails(XI_E_NOENT, xi_remove(you, "q"));
-    ck_assert_uint_eq(blocks_of(me), 1); /* what was borrowed is still readable; the rest came back */
+    ck_assert_uint_eq(blocks_out(me), 1); /* what was borrowed is still readable; the rest came back */
     ok(xi_validate(held.data, held.size));
     xi_msg_release(&held);
-    ck_assert_uint_eq(blocks_of(me), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
     fails(XI_E_NOENT, xi_open(me, "q", &(xi_open_opts){.flags = XI_OPEN_EXISTING}, &fresh));
     fresh = open_as(me, "q", XI_BROADCAST, 0, NULL);
     ok(xi_send_int(fresh, 3, XI_TRY));
-    ck_assert_int_eq(take_int(fresh), 3);
+    ck_assert_int_eq(take(fresh), 3);
     xi_channel_info listed[4];
     ck_assert_int_eq(xi_list_channels(xi_observer_of(me), listed, 4), 1);
     ck_assert_uint_eq(listed[0].mode, XI_BROADCAST);
@@ -295,8 +237,8 @@ START_TEST(a_channel_may_be_removed_at_any_moment) {
     }
     ck_assert_uint_gt(seen, 50);
     (void)xi_remove(me, "comes and goes");
-    ck_assert_uint_eq(blocks_of(me), 0);
-    ck_assert_uint_eq(blocks_of(you), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
+    ck_assert_uint_eq(blocks_out(you), 0);
 }
 END_TEST
 
@@ -306,7 +248,7 @@ START_TEST(groups_are_listed) {
     xi_channel *out = open_as(me, "b", XI_BROADCAST, XI_OPEN_SEND, NULL);
     xi_channel *mine = open_as(me, "b", 0, 0, NULL), *named = open_as(you, "b", 0, 0, "named");
     for (int i = 0; i < 3; i++) ok(xi_send_int(out, i, XI_TRY));
-    ck_assert_int_eq(take_int(named), 0);
+    ck_assert_int_eq(take(named), 0);
     xi_group_info g[4];
     ck_assert_int_eq(xi_channel_groups(out, g, 1), 2); /* as many as fit, and how many there are */
     ck_assert_int_eq(xi_channel_groups(out, g, 4), 2);
@@ -339,9 +281,9 @@ START_TEST(a_removed_group_gives_back_what_it_had_yet_to_receive) {
     fails(XI_E_INVAL, xi_group_remove(out, NULL));
     fails(XI_E_INVAL, xi_group_remove(out, ""));
     for (int i = 0; i < 5; i++) send_large(out, XI_TRY);
-    ck_assert_uint_eq(blocks_of(me), 5);
+    ck_assert_uint_eq(blocks_out(me), 5);
     ok(xi_group_remove(out, "a"));
-    ck_assert_uint_eq(blocks_of(me), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
     fails(XI_E_LEFT, receive(a, XI_TRY));
     ck_assert_int_eq(xi_channel_groups(out, NULL, 0), 0);
     xi_channel *b = open_as(you, "b", 0, XI_OPEN_RECV, "b"); /* in its place in the table */
@@ -349,7 +291,7 @@ START_TEST(a_removed_group_gives_back_what_it_had_yet_to_receive) {
     fails(XI_E_LEFT, receive(a, XI_TRY)); /* which does not make it the old one's */
     fails(XI_E_LEFT, receive(a, XI_FOREVER));
     struct sleeper *s;
-    ck_assert_int_eq(take_int(b), 1);
+    ck_assert_int_eq(take(b), 1);
     s = put_to_sleep(b, false);
     await_sleepers(out, 1);
     ok(xi_group_remove(out, "b"));
@@ -390,7 +332,7 @@ START_TEST(a_new_broker_knows_what_was_removed_and_who_sends) {
     await_sleepers(out, 1);
     ok(xi_channel_free(out));
     ck_assert_int_eq(wake_up(s), XI_E_NO_PRODUCER);
-    ck_assert_uint_eq(blocks_of(me), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
     ok(xi_channel_free(gone));
     ok(xi_channel_free(fresh));
     ok(xi_channel_free(more));
@@ -401,7 +343,7 @@ END_TEST
 int main(void) {
     Suite *s = suite_create("ends");
     TCase *t = tcase_create("ends");
-    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_checked_fixture(t, join_both, leave_both);
     tcase_set_timeout(t, 60);
     tcase_add_test(t, an_empty_channel_without_producers_ends_a_receive);
     tcase_add_test(t, a_sleeping_receiver_is_told_when_the_last_producer_goes);
@@ -414,9 +356,5 @@ int main(void) {
     tcase_add_test(t, removing_a_group_makes_room);
     tcase_add_test(t, a_new_broker_knows_what_was_removed_and_who_sends);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_ENV);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return run_suite(s);
 }

@@ -4,43 +4,18 @@
  * what each call returns, what each group finds, what comes back; and that a
  * word `ring` with garbage in it is an error and no more.
  */
-#include <check.h>
 #include <pthread.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "channel/channel.h"
+#include "fixture.h"
 #include "wire/names.h"
-#include "xidata.h"
 
-#define MS ((int64_t)1000000)
-#define ok(call)                                                                                                       \
-    do {                                                                                                               \
-        int64_t rc_ = (call);                                                                                          \
-        if (rc_ < 0) ck_abort_msg("%s: %s: %s", #call, xi_error_name((int)rc_), xi_error_text((int)rc_));              \
-    } while (0)
-#define fails(error, call)                                                                                             \
-    do {                                                                                                               \
-        int64_t rc_ = (call);                                                                                          \
-        if (rc_ != (error))                                                                                            \
-            ck_abort_msg("%s: wanted %s, got %lld %s", #call, xi_error_name(error), (long long)rc_,                    \
-                         rc_ < 0 ? xi_error_text((int)rc_) : "");                                                      \
-    } while (0)
-
-static xi_interp *me, *you;
-
-static void setup(void) {
-    ok(xi_join(&(xi_join_opts){.name = "me"}, &me));
-    ok(xi_join(&(xi_join_opts){.name = "you"}, &you));
-}
 static void teardown(void) {
     int rc = xi_remove(me, "grow"); /* with what a test has left in it */
     ck_assert(rc == 0 || rc == XI_E_NOENT);
-    ok(xi_leave(you));
-    ok(xi_leave(me));
+    leave_both();
 }
 
 static xi_channel *open_as(xi_interp *who, const char *group, xi_open_opts opts) {
@@ -54,58 +29,12 @@ static xi_channel *open_sender(xi_interp *who, xi_open_opts opts) {
     return open_as(who, NULL, opts);
 }
 
-/* A value of at least `size` bytes that begins with the number, and repeats it. */
-static int try_number(xi_channel *ch, int64_t number, size_t size, const xi_send_opts *opts) {
-    xi_builder b;
-    void *where;
-    size_t capacity = size + 64;
-    uint64_t *value = calloc(1, capacity);
-    xi_builder_init(&b, value, capacity, 0);
-    ok(xi_begin(&b, XI_TUPLE, 2));
-    ok(xi_put_int(&b, number));
-    ok(xi_put_bytes_space(&b, 0, size, &where));
-    memset(where, (int)(number & 0xff), size);
-    ok(xi_end(&b));
-    int64_t total = xi_builder_finish(&b);
-    ok(total);
-    int rc = xi_send_ex(ch, value, (size_t)total, opts);
-    free(value);
-    return rc;
-}
-static void send_number(xi_channel *ch, int64_t number, size_t size) {
-    ok(try_number(ch, number, size, &(xi_send_opts){.timeout = 5000 * MS}));
-}
-
-/* The number, after a look at every byte. */
-static int64_t number_in(const xi_msg *m) {
-    xi_cursor c, children;
-    xi_value v;
-    int64_t n = 0;
-    ok(xi_validate(m->data, m->size));
-    xi_cursor_init(&c, m->data, m->size);
-    ck_assert_int_eq(xi_next(&c, &v), 1);
-    if (v.tag != XI_TUPLE) {
-        ok(xi_get_int(&v, &n));
-        return n;
-    }
-    ok(xi_enter(&v, &children));
-    ck_assert_int_eq(xi_next(&children, &v), 1);
-    ok(xi_get_int(&v, &n));
-    ck_assert_int_eq(xi_next(&children, &v), 1);
-    for (size_t i = 0; i < v.length; i++)
-        if (((const uint8_t *)v.data)[i] != (uint8_t)n) ck_abort_msg("value %lld is not as it was sent", (long long)n);
-    return n;
-}
 static void receive_number(xi_channel *ch, int64_t number) {
     xi_msg m = XI_MSG_INIT;
     ok(xi_recv(ch, &m, XI_TRY));
-    int64_t got = number_in(&m);
+    int64_t got = number_of(&m);
     if (got != number) ck_abort_msg("%lld came, not %lld", (long long)got, (long long)number);
     xi_msg_release(&m);
-}
-static void nothing_left(xi_channel *ch) {
-    xi_msg m = XI_MSG_INIT;
-    fails(XI_E_AGAIN, xi_recv(ch, &m, XI_TRY));
 }
 
 static uint64_t capacity_of(xi_channel *ch) {
@@ -180,7 +109,7 @@ START_TEST(a_grown_ring_is_as_any) {
     while (next <= 1000) {
         int64_t got = xi_recv_many(in, some, 64, XI_TRY);
         ok(got);
-        for (int64_t i = 0; i < got; i++) ck_assert_int_eq(number_in(&some[i]), next++);
+        for (int64_t i = 0; i < got; i++) ck_assert_int_eq(number_of(&some[i]), next++);
     }
     for (int i = 0; i < 64; i++) xi_msg_release(&some[i]);
     ok(xi_close(out));
@@ -278,7 +207,7 @@ static void *thread_receive(void *argument) {
     xi_msg m = XI_MSG_INIT;
     int rc;
     while ((rc = xi_recv(group ? P.alone : P.in, &m, XI_FOREVER)) == 0) {
-        int64_t v = number_in(&m);
+        int64_t v = number_of(&m);
         ck_assert_int_gt(v & 0xffffffff, last[v >> 32]);
         last[v >> 32] = v & 0xffffffff;
         atomic_fetch_add(&P.received[group], 1);
@@ -541,7 +470,7 @@ int main(void) {
     Suite *s = suite_create("growing and bounded channels");
     TCase *t = tcase_create("all");
     tcase_set_timeout(t, 60);
-    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_checked_fixture(t, join_both, teardown);
     tcase_add_loop_test(t, grows_and_comes_home, 0, 3);
     tcase_add_test(t, a_grown_ring_is_as_any);
     tcase_add_test(t, a_group_that_ends_gives_back);
@@ -558,9 +487,5 @@ int main(void) {
     tcase_add_test(t, a_held_lock_keeps_the_oldest);
     tcase_add_test(t, garbage_for_a_ring);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_ENV);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return run_suite(s);
 }

@@ -4,92 +4,20 @@
  * that begin with values that are there already, kept or not yet received by
  * all. Two interpreters in one process; they share nothing but the segments.
  */
-#include <check.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
 #include "channel/record.h"
-#include "xidata.h"
-
-#define MS ((int64_t)1000000)
-#define ok(call)                                                                                                       \
-    do {                                                                                                               \
-        int64_t rc_ = (call);                                                                                          \
-        if (rc_ < 0) ck_abort_msg("%s: %s: %s", #call, xi_error_name((int)rc_), xi_error_text((int)rc_));              \
-    } while (0)
-#define fails(error, call)                                                                                             \
-    do {                                                                                                               \
-        int64_t rc_ = (call);                                                                                          \
-        if (rc_ != (error))                                                                                            \
-            ck_abort_msg("%s: wanted %s, got %lld %s", #call, xi_error_name(error), (long long)rc_,                    \
-                         rc_ < 0 ? xi_error_text((int)rc_) : "");                                                      \
-    } while (0)
-
-static xi_interp *me, *you;
-
-static void setup(void) {
-    ok(xi_join(&(xi_join_opts){.name = "me"}, &me));
-    ok(xi_join(&(xi_join_opts){.name = "you"}, &you));
-}
-static void teardown(void) {
-    ok(xi_leave(you));
-    ok(xi_leave(me));
-}
-
-/* ---- values: a tuple of a number and `padding` bytes that say the same */
-
-static void send_value(xi_channel *ch, int64_t number, size_t padding, const xi_send_opts *opts) {
-    uint64_t *value = calloc(1, padding + 64);
-    xi_builder b;
-    void *where;
-    xi_builder_init(&b, value, padding + 64, 0);
-    ok(xi_begin(&b, XI_TUPLE, 2));
-    ok(xi_put_int(&b, number));
-    ok(xi_put_bytes_space(&b, 0, padding, &where));
-    memset(where, (int)(number & 0xff), padding);
-    ok(xi_end(&b));
-    int64_t size = xi_builder_finish(&b);
-    ok(size);
-    ok(xi_send_ex(ch, value, (size_t)size, opts));
-    free(value);
-}
+#include "fixture.h"
 
 static void send_try(xi_channel *ch, int64_t number, size_t padding) {
-    send_value(ch, number, padding, &(xi_send_opts){.timeout = XI_TRY});
-}
-
-static int64_t number_in(const xi_msg *m) {
-    xi_cursor c, children;
-    xi_value v;
-    int64_t n = 0;
-    xi_cursor_init(&c, m->data, m->size);
-    ck_assert_int_eq(xi_next(&c, &v), 1);
-    ok(xi_enter(&v, &children));
-    ck_assert_int_eq(xi_next(&children, &v), 1);
-    ok(xi_get_int(&v, &n));
-    ck_assert_int_eq(xi_next(&children, &v), 1);
-    const uint8_t *bytes = v.data;
-    for (size_t i = 0; i < v.length; i += 61) ck_assert_uint_eq(bytes[i], (uint8_t)n);
-    return n;
-}
-
-static int64_t take(xi_channel *ch) {
-    xi_msg m = XI_MSG_INIT;
-    ok(xi_recv(ch, &m, 5000 * MS));
-    int64_t n = number_in(&m);
-    xi_msg_release(&m);
-    return n;
+    ok(try_number(ch, number, padding, &(xi_send_opts){.timeout = XI_TRY}));
 }
 
 /* Exactly these, in order, and no more. */
 static void expect_range(xi_channel *ch, int64_t first, int64_t last) {
     for (int64_t i = first; i <= last; i++) ck_assert_int_eq(take(ch), i);
-    xi_msg m = XI_MSG_INIT;
-    fails(XI_E_AGAIN, xi_recv(ch, &m, XI_TRY));
+    nothing_left(ch);
 }
 
 /* ---- channels */
@@ -108,16 +36,6 @@ static xi_channel *join_at(xi_interp *who, const char *name, const char *group, 
     xi_channel *ch = NULL;
     ok(try_join(who, name, group, (xi_group_opts){.from = from, .last = last}, &ch));
     return ch;
-}
-
-static uint64_t blocks_of(xi_interp *who) {
-    xi_stats s;
-    xi_loan loan; /* taking one looks at what has come back */
-    ok(xi_loan_get(who, 8, &loan));
-    xi_loan_drop(&loan);
-    ok(xi_free_run(who));
-    xi_interp_stats(who, &s);
-    return s.blocks;
 }
 
 static void let_go(xi_channel *a, xi_channel *b, xi_channel *c) {
@@ -157,24 +75,24 @@ END_TEST
 START_TEST(blocks_are_kept_and_come_back) {
     xi_channel *out = open_kept(me, "b", XI_BROADCAST, XI_OPEN_SEND, 3), *a, *b;
     for (int64_t i = 1; i <= 10; i++) send_try(out, i, 3000);
-    ck_assert_uint_eq(blocks_of(me), 3);
+    ck_assert_uint_eq(blocks_out(me), 3);
     a = join_at(you, "b", "a", XI_FROM_OLDEST, 0);
     b = join_at(you, "b", "b", XI_FROM_LAST, 1);
     xi_msg held = XI_MSG_INIT;
     ok(xi_recv(a, &held, XI_TRY));
     for (int64_t i = 11; i <= 20; i++) send_try(out, i, 8); /* out of what is kept */
-    ck_assert_uint_eq(blocks_of(me), 3);                    /* but two groups have yet to receive them */
-    ck_assert_int_eq(number_in(&held), 8);
+    ck_assert_uint_eq(blocks_out(me), 3);                    /* but two groups have yet to receive them */
+    ck_assert_int_eq(number_of(&held), 8);
     ck_assert_int_eq(take(a), 9);
-    ck_assert_uint_eq(blocks_of(me), 2); /* 9 was for one of them alone */
+    ck_assert_uint_eq(blocks_out(me), 2); /* 9 was for one of them alone */
     expect_range(a, 10, 20);
     expect_range(b, 10, 20);
-    ck_assert_uint_eq(blocks_of(me), 1);
+    ck_assert_uint_eq(blocks_out(me), 1);
     xi_msg_release(&held);
-    ck_assert_uint_eq(blocks_of(me), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
     for (int64_t i = 21; i <= 23; i++) send_try(out, i, 3000);
     ok(xi_remove(me, "b"));
-    ck_assert_uint_eq(blocks_of(me), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
     let_go(a, b, out);
 }
 END_TEST
@@ -189,11 +107,11 @@ START_TEST(a_free_function_runs_when_a_value_is_kept_no_longer) {
     uint32_t index;
     ok(xi_free_register(me, "count", count_free, &freed, &index));
     xi_channel *out = open_kept(me, "b", XI_BROADCAST, XI_OPEN_SEND, 2);
-    for (int64_t i = 0; i < 5; i++) send_value(out, i, 8, &(xi_send_opts){.timeout = XI_TRY, .free_index = index});
-    ck_assert_uint_eq(blocks_of(me), 2);
+    for (int64_t i = 0; i < 5; i++) ok(try_number(out, i, 8, &(xi_send_opts){.timeout = XI_TRY, .free_index = index}));
+    ck_assert_uint_eq(blocks_out(me), 2);
     ck_assert_int_eq(freed, 3);
     ok(xi_remove(me, "b"));
-    ck_assert_uint_eq(blocks_of(me), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
     ck_assert_int_eq(freed, 5);
     ok(xi_channel_free(out));
 }
@@ -225,15 +143,15 @@ END_TEST
 START_TEST(blocks_that_are_kept_give_way_too) {
     xi_channel *out = open_kept(me, "b", XI_BROADCAST, XI_OPEN_SEND, 1000), *in;
     for (int64_t i = 1; i <= 100; i++) send_try(out, i, 60000); /* 16, and then 256 KiB, of a handle's at a time */
-    ck_assert_uint_ge(blocks_of(me), 4);
-    ck_assert_uint_le(blocks_of(me), 16);
+    ck_assert_uint_ge(blocks_out(me), 4);
+    ck_assert_uint_le(blocks_out(me), 16);
     in = join_at(you, "b", "a", XI_FROM_OLDEST, 0);
     int64_t first = take(in);
     ck_assert_int_gt(first, 80);
     expect_range(in, first + 1, 100);
     let_go(in, out, NULL);
     ok(xi_remove(me, "b"));
-    ck_assert_uint_eq(blocks_of(me), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
 }
 END_TEST
 
@@ -256,7 +174,7 @@ START_TEST(a_queue_keeps_values_too) {
     expect_range(other, 8, 10);
     let_go(other, out, NULL);
     ok(xi_remove(me, "q"));
-    ck_assert_uint_eq(blocks_of(me), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
 }
 END_TEST
 
@@ -305,12 +223,12 @@ START_TEST(a_group_begins_where_the_slowest_is) {
     ck_assert_int_eq(take(slow), 2);
     late = join_at(me, "b", "late", XI_FROM_OLDEST, 0);
     last = join_at(me, "b", "last", XI_FROM_LAST, 2);
-    ck_assert_uint_eq(blocks_of(me), 3); /* 3, 5 and 7 */
+    ck_assert_uint_eq(blocks_out(me), 3); /* 3, 5 and 7 */
     expect_range(slow, 3, 8);
-    ck_assert_uint_eq(blocks_of(me), 3);
+    ck_assert_uint_eq(blocks_out(me), 3);
     expect_range(last, 7, 8);
     expect_range(late, 3, 8);
-    ck_assert_uint_eq(blocks_of(me), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
     ok(xi_channel_free(late));
     late = join_at(me, "b", "later", XI_FROM_OLDEST, 0); /* all have received all */
     send_try(out, 9, 8);
@@ -344,7 +262,7 @@ START_TEST(a_temporary_group_ends_with_its_handle) {
     ck_assert_int_eq(g[1].owner, xi_id(you));
     ok(xi_channel_free(watch));
     ck_assert_int_eq(xi_channel_groups(out, g, 3), 1);
-    ck_assert_uint_eq(blocks_of(me), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
     ok(xi_channel_free(out));
 }
 END_TEST
@@ -413,12 +331,12 @@ START_TEST(a_joiner_leaves_out_what_has_been_given_back) {
     ok(xi_maps_release(you, d.segment, &e));
     ck_assert(xi_release_bit(e, d.granule, d.generation, slow->group_index));
     xi_maps_put(e);
-    ck_assert_uint_eq(blocks_of(me), 3);
+    ck_assert_uint_eq(blocks_out(me), 3);
     late = join_at(me, "b", "late", XI_FROM_OLDEST, 0);
     expect_range(late, 3, 4);
     ck_assert_uint_eq(late->group->start_seq, 2);
     ok(xi_group_remove(out, "slow"));
-    ck_assert_uint_eq(blocks_of(me), 0); /* the first was not claimed for good */
+    ck_assert_uint_eq(blocks_out(me), 0); /* the first was not claimed for good */
     let_go(late, slow, out);
 }
 END_TEST
@@ -436,7 +354,7 @@ static void *send_on(void *arg) {
     xi_channel *out = open_kept(me, "crowd", XI_BROADCAST, XI_OPEN_SEND, c->retain);
     for (int64_t i = 1; !atomic_load(&c->stop); i++) {
         size_t padding = i % 3 == 0 ? 3000 : i % 7 == 0 ? 600 : 16;
-        send_value(out, i, padding, &(xi_send_opts){.timeout = XI_FOREVER});
+        ok(try_number(out, i, padding, &(xi_send_opts){.timeout = XI_FOREVER}));
         atomic_store(&c->sent, i);
     }
     ok(xi_close(out));
@@ -452,7 +370,7 @@ static void *receive_on(void *arg) {
     int64_t before = 0;
     int rc;
     while ((rc = xi_recv(in, &m, XI_FOREVER)) == 0) {
-        int64_t n = number_in(&m);
+        int64_t n = number_of(&m);
         if (before) ck_assert_int_eq(n, before + 1);
         before = n;
     }
@@ -474,7 +392,7 @@ static void *come_and_go(void *arg) {
         ok(rc);
         int64_t before = 0;
         for (int k = rand_r(&seed) % 30; k > 0 && (rc = xi_recv(in, &m, 100 * MS)) == 0; k--) {
-            int64_t n = number_in(&m);
+            int64_t n = number_of(&m);
             if (before) ck_assert_int_eq(n, before + 1);
             before = n;
         }
@@ -503,7 +421,7 @@ static void play(uint32_t retain) {
     for (int i = 0; i < 5; i++) pthread_join(t[i], NULL);
     ok(xi_remove(me, "crowd"));
     ok(xi_channel_free(keep));
-    ck_assert_uint_eq(blocks_of(me), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
     ck_assert_int_gt(c.sent, 1000);
 }
 
@@ -515,7 +433,7 @@ END_TEST
 int main(void) {
     Suite *s = suite_create("retain");
     TCase *t = tcase_create("retain");
-    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_checked_fixture(t, join_both, leave_both);
     tcase_set_timeout(t, 60);
     tcase_add_test(t, who_comes_late_gets_what_is_kept);
     tcase_add_test(t, blocks_are_kept_and_come_back);
@@ -535,9 +453,5 @@ int main(void) {
     tcase_add_test(t, groups_join_at_values_that_others_are_receiving);
     tcase_add_test(t, groups_join_at_values_that_are_being_given_up);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_ENV);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return run_suite(s);
 }

@@ -5,48 +5,27 @@
  * garbage in a mailbox does to them. Two interpreters in one process. Run under
  * both backends by XI_WAIT.
  */
-#include <check.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "channel/set.h"
+#include "fixture.h"
 
-#define MS ((int64_t)1000000)
-#define ok(call)                                                                                                       \
-    do {                                                                                                               \
-        int64_t rc_ = (call);                                                                                          \
-        if (rc_ < 0) ck_abort_msg("%s: %s: %s", #call, xi_error_name((int)rc_), xi_error_text((int)rc_));              \
-    } while (0)
-#define fails(error, call)                                                                                             \
-    do {                                                                                                               \
-        int64_t rc_ = (call);                                                                                          \
-        if (rc_ != (error))                                                                                            \
-            ck_abort_msg("%s: wanted %s, got %lld %s", #call, xi_error_name(error), (long long)rc_,                    \
-                         rc_ < 0 ? xi_error_text((int)rc_) : "");                                                      \
-    } while (0)
-
-static xi_interp *me, *you;
 static xi_set *set;
 
 static void setup(void) {
-    ok(xi_join(&(xi_join_opts){.name = "me"}, &me));
-    ok(xi_join(&(xi_join_opts){.name = "you"}, &you));
+    join_both();
     ok(xi_set_new(me, &set));
 }
 static void teardown(void) {
     xi_set_free(set);
-    ok(xi_leave(you));
-    ok(xi_leave(me));
+    leave_both();
 }
 
 /* Of this test: values that another left undelivered are in other channels. */
@@ -825,9 +804,5 @@ int main(void) {
     tcase_add_test(t, garbage_in_the_mailbox_costs_a_look);
     tcase_add_test(t, a_mark_that_never_comes_is_made_up_for);
     suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return run_suite(suite);
 }

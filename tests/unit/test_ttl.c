@@ -4,71 +4,12 @@
  * those in time are not, in the ring and in blocks, singly and in batches; and
  * an expired block comes back to its owner.
  */
-#include <check.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
 #include "channel/channel.h"
-#include "xidata.h"
+#include "fixture.h"
 
-#define MS ((int64_t)1000000)
-#define ok(call)                                                                                                       \
-    do {                                                                                                               \
-        int64_t rc_ = (call);                                                                                          \
-        if (rc_ < 0) ck_abort_msg("%s: %s: %s", #call, xi_error_name((int)rc_), xi_error_text((int)rc_));              \
-    } while (0)
-#define fails(error, call)                                                                                             \
-    do {                                                                                                               \
-        int64_t rc_ = (call);                                                                                          \
-        if (rc_ != (error))                                                                                            \
-            ck_abort_msg("%s: wanted %s, got %lld %s", #call, xi_error_name(error), (long long)rc_,                    \
-                         rc_ < 0 ? xi_error_text((int)rc_) : "");                                                      \
-    } while (0)
-
-static xi_interp *me, *you;
-
-static void setup(void) {
-    ok(xi_join(&(xi_join_opts){.name = "me"}, &me));
-    ok(xi_join(&(xi_join_opts){.name = "you"}, &you));
-}
-static void teardown(void) {
-    ok(xi_leave(you));
-    ok(xi_leave(me));
-}
-
-static void pass_time(int64_t ns) {
-    int64_t end = xi_now() + ns;
-    while (xi_now() <= end) nanosleep(&(struct timespec){0, (long)(MS / 2)}, NULL);
-}
-
-/* A value of `size` bytes in all that begins with the number. */
-static void send_number(xi_channel *ch, int64_t number, size_t size, int64_t ttl) {
-    uint64_t *value = calloc(1, size + 64);
-    xi_builder b;
-    void *where;
-    xi_builder_init(&b, value, size + 64, 0);
-    ok(xi_begin(&b, XI_TUPLE, 2));
-    ok(xi_put_int(&b, number));
-    ok(xi_put_bytes_space(&b, 0, size, &where));
-    ok(xi_end(&b));
-    int64_t total = xi_builder_finish(&b);
-    ok(total);
-    ok(xi_send_ex(ch, value, (size_t)total, &(xi_send_opts){.timeout = XI_TRY, .ttl_ns = ttl}));
-    free(value);
-}
-
-static int64_t number_in(const xi_msg *m) {
-    xi_cursor c, children;
-    xi_value v;
-    int64_t n = 0;
-    ok(xi_validate(m->data, m->size));
-    xi_cursor_init(&c, m->data, m->size);
-    ck_assert_int_eq(xi_next(&c, &v), 1);
-    ok(xi_enter(&v, &children));
-    ck_assert_int_eq(xi_next(&children, &v), 1);
-    ok(xi_get_int(&v, &n));
-    return n;
+static void send_dated(xi_channel *ch, int64_t number, size_t size, int64_t ttl) {
+    ok(try_number(ch, number, size, &(xi_send_opts){.timeout = XI_TRY, .ttl_ns = ttl}));
 }
 
 static xi_channel *open_queue(xi_interp *who, const xi_open_opts *opts) {
@@ -89,12 +30,12 @@ static const size_t sizes[] = {8, 200, 2000, 60000};
 START_TEST(what_is_late_is_skipped_what_is_not_comes) {
     xi_channel *out = open_queue(me, NULL), *in = open_queue(you, NULL);
     size_t size = sizes[_i];
-    for (int64_t i = 0; i < 6; i++) send_number(out, i, size, i % 2 ? 10000000 * MS : MS);
+    for (int64_t i = 0; i < 6; i++) send_dated(out, i, size, i % 2 ? 10000000 * MS : MS);
     pass_time(2 * MS);
     xi_msg m = XI_MSG_INIT;
     for (int64_t i = 1; i < 6; i += 2) {
         ok(xi_recv(in, &m, XI_TRY));
-        ck_assert_int_eq(number_in(&m), i);
+        ck_assert_int_eq(number_of(&m), i);
     }
     fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
     ck_assert_uint_eq(expired(in), 3);
@@ -105,13 +46,13 @@ END_TEST
 
 START_TEST(batches_skip_what_is_late) {
     xi_channel *out = open_queue(me, NULL), *in = open_queue(you, NULL);
-    for (int64_t i = 0; i < 12; i++) send_number(out, i, i % 4 == 1 ? 60000 : 16, i % 3 == 2 ? MS : i % 3 ? -1 : 0);
+    for (int64_t i = 0; i < 12; i++) send_dated(out, i, i % 4 == 1 ? 60000 : 16, i % 3 == 2 ? MS : i % 3 ? -1 : 0);
     pass_time(2 * MS);
     xi_msg m[16];
     for (int i = 0; i < 16; i++) m[i] = (xi_msg)XI_MSG_INIT;
     ck_assert_int_eq(xi_recv_many(in, m, 16, XI_TRY), 8);
     for (int64_t i = 0, k = 0; i < 12; i++)
-        if (i % 3 != 2) ck_assert_int_eq(number_in(&m[k++]), i);
+        if (i % 3 != 2) ck_assert_int_eq(number_of(&m[k++]), i);
     for (int i = 0; i < 16; i++) xi_msg_release(&m[i]);
     ck_assert_uint_eq(expired(in), 4);
     settle(out, in);
@@ -126,15 +67,15 @@ START_TEST(a_channel_has_a_time_of_its_own) {
     const size_t lengths[3] = {8, 8, 8};
     ok(xi_send_int(out, 1, XI_TRY));
     ck_assert_int_eq(xi_send_many(out, values, lengths, 3, XI_TRY), 3);
-    send_number(out, 2, 60000, 0);
-    send_number(out, 3, 60000, -1); /* for ever */
-    send_number(out, 4, 16, 10000000 * MS);
+    send_dated(out, 2, 60000, 0);
+    send_dated(out, 3, 60000, -1); /* for ever */
+    send_dated(out, 4, 16, 10000000 * MS);
     pass_time(2 * MS);
     xi_msg m = XI_MSG_INIT;
     ok(xi_recv(in, &m, XI_TRY));
-    ck_assert_int_eq(number_in(&m), 3);
+    ck_assert_int_eq(number_of(&m), 3);
     ok(xi_recv(in, &m, XI_TRY));
-    ck_assert_int_eq(number_in(&m), 4);
+    ck_assert_int_eq(number_of(&m), 4);
     fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
     ck_assert_uint_eq(expired(in), 5);
     xi_msg_release(&m);
@@ -168,9 +109,9 @@ START_TEST(values_that_expire_give_room_and_blocks_back) {
     xi_msg m = XI_MSG_INIT;
     xi_stats stats;
     for (int turn = 0; turn < 300; turn++) {
-        send_number(out, turn, turn % 2 ? 5000 : 400, 1);
-        send_number(out, turn, turn % 2 ? 400 : 5000, -1);
-        while (xi_recv(in, &m, 0) == 0) ck_assert_int_eq(number_in(&m), turn);
+        send_dated(out, turn, turn % 2 ? 5000 : 400, 1);
+        send_dated(out, turn, turn % 2 ? 400 : 5000, -1);
+        while (xi_recv(in, &m, 0) == 0) ck_assert_int_eq(number_of(&m), turn);
     }
     xi_msg_release(&m);
     ck_assert_uint_eq(expired(in), 300);
@@ -187,11 +128,11 @@ END_TEST
 START_TEST(a_receiver_waits_on_when_all_is_late) {
     xi_channel *out = open_queue(me, NULL), *in = open_queue(you, NULL);
     xi_msg m = XI_MSG_INIT;
-    send_number(out, 1, 16, 1);
+    send_dated(out, 1, 16, 1);
     pass_time(MS);
     fails(XI_E_TIMEOUT, xi_recv(in, &m, 5 * MS));
     ck_assert_uint_eq(expired(in), 1);
-    send_number(out, 2, 16, 1);
+    send_dated(out, 2, 16, 1);
     pass_time(MS);
     ok(xi_close(out));
     fails(XI_E_CLOSED, xi_recv(in, &m, 5000 * MS));
@@ -204,7 +145,7 @@ int main(void) {
     Suite *s = suite_create("time to live");
     TCase *t = tcase_create("all");
     tcase_set_timeout(t, 60);
-    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_checked_fixture(t, join_both, leave_both);
     tcase_add_loop_test(t, what_is_late_is_skipped_what_is_not_comes, 0, 4);
     tcase_add_test(t, batches_skip_what_is_late);
     tcase_add_test(t, a_channel_has_a_time_of_its_own);
@@ -212,9 +153,5 @@ int main(void) {
     tcase_add_test(t, values_that_expire_give_room_and_blocks_back);
     tcase_add_test(t, a_receiver_waits_on_when_all_is_late);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_ENV);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return run_suite(s);
 }
