@@ -441,6 +441,12 @@ void xi_sets_detach(struct xi_interp *me);
 
 /* borrowed.c. Ends what the message holds but keeps its memory; memory for n bytes of its own. */
 void xi_msg_reset(xi_msg *m);
+/* Before a message is received into: what it held is given back, its memory kept. Most hold nothing. */
+static inline void xi_msg_begin(xi_msg *m) {
+    if (__builtin_expect((m->call_ | m->delivery_ | m->borrow_) != 0, 0)) xi_msg_reset(m);
+    m->data = NULL;
+    m->size = 0;
+}
 int xi_msg_room(xi_msg *m, size_t n, void **where);
 /* Sets the group's bit; true if this call did, false if it was set or the block has another life. */
 bool xi_release_bit(struct xi_map_entry *e, uint32_t granule, uint64_t generation, uint32_t group);

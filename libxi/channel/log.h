@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The send of one small value, in line: what streaming senders spend their time in. log.c has the general case. */
+/* The send of small values, in line: what streaming senders spend their time in. log.c has the general case. */
 #ifndef XI_CHANNEL_LOG_H
 #define XI_CHANNEL_LOG_H
 
@@ -31,23 +31,35 @@ static inline void xi_log_publish(const struct xi_view *v, uint64_t w, const str
 
 #define XI_WRITE_AHEAD 256
 
-/* Under the producers' lock. False: closed, full, or not as usual: xi_log_append() tells. */
-static inline bool xi_log_append_inline(struct xi_channel *ch, const void *value, uint32_t length) {
+/*
+ * Under the producers' lock: appends values, each small enough and a multiple of 8, up to n in a row. Returns how many; 0:
+ * closed, full, or not as usual, which xi_log_append() tells. One look at the counters and one store of the tail for all.
+ */
+static inline size_t xi_log_append_run(struct xi_channel *ch, const void *const *values, const size_t *sizes, size_t n) {
     struct xi_chan *c = ch->chan;
     const struct xi_view *v = &ch->send_view;
-    uint64_t tail = xi_load_relaxed(&c->tail), seq = xi_load_relaxed(&c->tail_seq);
-    uint64_t used = tail - xi_load_relaxed(&c->min_head);
+    uint64_t stored = xi_load_relaxed(&c->tail), seq = xi_load_relaxed(&c->tail_seq), floor_ = xi_load_relaxed(&c->min_head);
+    uint64_t w = stored;
+    size_t done = 0;
     if (__builtin_expect(xi_load_relaxed(&c->closed) != 0 || xi_load_relaxed(&c->ring) != v->word ||
-                             xi_load_relaxed(&c->active) == 0 || (tail & 7) != 0 || used > v->capacity ||
-                             used + 8 + length + 8 > v->capacity, 0))
-        return false;
-    struct xi_record r = {value, length, XI_REC_INLINE, 0, 0, NULL, NULL};
-    xi_log_publish(v, tail, &r, (uint16_t)(seq + 1));
-    xi_store_release(&c->tail_seq, seq + 1);
-    xi_store_release(&c->tail, tail + 8 + length);
-    xi_bump(&ch->sent, 1);
-    xi_prefetch_write(v->ring + (tail & v->mask) + XI_WRITE_AHEAD);
-    return true;
+                             xi_load_relaxed(&c->active) == 0 || (w & 7) != 0, 0))
+        return 0;
+    for (; done < n; done++) {
+        uint64_t used = w - floor_;
+        if (__builtin_expect(sizes[done] > ch->fast_max || used > v->capacity ||
+                                 used + 8 + sizes[done] + 8 > v->capacity, 0))
+            break;
+        struct xi_record r = {values[done], (uint32_t)sizes[done], XI_REC_INLINE, 0, 0, NULL, NULL};
+        xi_log_publish(v, w, &r, (uint16_t)(seq + done + 1));
+        xi_prefetch_write(v->ring + (w & v->mask) + XI_WRITE_AHEAD);
+        w += 8 + sizes[done];
+    }
+    if (__builtin_expect(done == 0, 0)) return 0;
+    /* Release: neither may be seen before the headers that it counts (a repair reads them in that order). */
+    xi_store_release(&c->tail_seq, seq + done);
+    xi_store_release(&c->tail, w);
+    xi_bump(&ch->sent, done);
+    return done;
 }
 
 #endif

@@ -17,6 +17,7 @@
 #include "record.h"
 
 #define BATCH_MAX 32767u
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* What the next record is, as far as its header and (checked under the lock) position tell. */
 struct next {
@@ -198,6 +199,37 @@ static int receive_alone(struct xi_channel *ch, xi_msg *m, struct next *n, int64
 /* ---------------------------------------------------------------- inline */
 
 /*
+ * Starts loading the lines that come, as far as it is known that they are written: a line that is still being written
+ * would be taken away from the sender. The tail tells, but reading it takes the sender's own line away: so once in many.
+ */
+#define READ_AHEAD 256
+#define TAIL_EVERY 64
+static inline void look_ahead(struct xi_channel *ch, const struct xi_view *v, uint64_t head) {
+    if (ch->known_tail - head - READ_AHEAD < v->capacity)
+        __builtin_prefetch(v->ring + (head & v->mask) + READ_AHEAD - 64, 0);
+    else if (++ch->run % TAIL_EVERY == 0)
+        ch->known_tail = xi_load_relaxed(&ch->chan->tail);
+}
+
+/*
+ * Under the group's lock: copies the value at `head`, if it is as most are: it lies in the ring, there is memory for it,
+ * and its record has no more than `room` bytes. How many it has; 0: it is not as most.
+ */
+ALWAYS_INLINE uint64_t copy_usual(struct xi_channel *ch, const struct xi_view *v, xi_msg *m, uint64_t head, uint64_t room) {
+    uint64_t h = xi_load_acquire(xi_header_at(v, head));
+    uint64_t length = XI_REC_LENGTH(h);
+    void *where = length <= XI_MSG_SMALL ? (void *)m->small_ : m->heap_;
+    bool usual = XI_REC_KIND_AND_FLAGS(h) == XI_REC_INLINE && length >= 8 && ((length | head) & 7) == 0 && 8 + length <= room &&
+                 (length <= XI_MSG_SMALL || (length <= ch->inline_max && length <= m->heap_size_));
+    if (__builtin_expect(!usual, 0)) return 0;
+    look_ahead(ch, v, head);
+    copy_words(where, v->ring + (head & v->mask) + 8, length);
+    m->data = where;
+    m->size = length;
+    return 8 + length;
+}
+
+/*
  * Takes inline values from the head on, up to n: how many; 0 if the next is none (any more), or was a value whose time
  * is over, which is taken alone; or an error.
  */
@@ -211,6 +243,12 @@ static int64_t receive_inline(struct xi_channel *ch, xi_msg *msgs, size_t n, int
     bool late = false;
     if (n > BATCH_MAX) n = BATCH_MAX;
     while (done < n && !late) {
+        uint64_t usual = copy_usual(ch, v, &msgs[done], head, v->capacity - (head - start));
+        if (__builtin_expect(usual != 0, 1)) {
+            head += usual;
+            done++;
+            continue;
+        }
         uint64_t h = xi_load_acquire(xi_header_at(v, head));
         if (h == 0) break;
         if (__builtin_expect(!xi_header_valid(ch, h) || !xi_is_aligned(head, 8), 0)) {
@@ -244,34 +282,12 @@ static int64_t receive_inline(struct xi_channel *ch, xi_msg *msgs, size_t n, int
     return done ? (int64_t)done : rc;
 }
 
-/*
- * Starts loading the lines that come, as far as it is known that they are written: a line that is still being written
- * would be taken away from the sender. The tail tells, but reading it takes the sender's own line away: so once in many.
- */
-#define READ_AHEAD 256
-#define TAIL_EVERY 64
-static inline void look_ahead(struct xi_channel *ch, const struct xi_view *v, uint64_t head) {
-    if (ch->known_tail - head - READ_AHEAD < v->capacity)
-        __builtin_prefetch(v->ring + (head & v->mask) + READ_AHEAD - 64, 0);
-    else if (++ch->run % TAIL_EVERY == 0)
-        ch->known_tail = xi_load_relaxed(&ch->chan->tail);
-}
-
-/* Under the group's lock: takes the next value, if it lies in the ring and there is memory for it. */
-static inline bool take_usual(struct xi_channel *ch, const struct xi_view *v, xi_msg *m) {
-    uint64_t head = xi_load_relaxed(&ch->group->head);
-    uint64_t h = xi_load_acquire(xi_header_at(v, head));
-    uint32_t length = XI_REC_LENGTH(h);
-    void *where = length <= XI_MSG_SMALL ? (void *)m->small_ : m->heap_;
-    bool usual = XI_REC_KIND_AND_FLAGS(h) == XI_REC_INLINE && length >= 8 && (length & 7) == 0 && (head & 7) == 0 &&
-                 (length <= XI_MSG_SMALL || (length <= ch->inline_max && length <= m->heap_size_)) && xi_group_lives(ch);
-    if (__builtin_expect(!usual, 0)) return false;
-    look_ahead(ch, v, head);
-    copy_words(where, v->ring + (head & v->mask) + 8, length);
-    commit(ch, xi_load_relaxed(&ch->group->head_seq) + 1, head + 8 + length);
+/* Under the group's lock: takes the next value, if it is as most are. */
+ALWAYS_INLINE bool take_usual(struct xi_channel *ch, const struct xi_view *v, xi_msg *m) {
+    uint64_t head = xi_load_relaxed(&ch->group->head), length = xi_group_lives(ch) ? copy_usual(ch, v, m, head, v->capacity) : 0;
+    if (__builtin_expect(length == 0, 0)) return false;
+    commit(ch, xi_load_relaxed(&ch->group->head_seq) + 1, head + length);
     xi_bump(&ch->received, 1);
-    m->data = where;
-    m->size = length;
     return true;
 }
 
@@ -300,7 +316,7 @@ static inline bool receive_one(struct xi_channel *ch, xi_msg *m) {
 
 /* --------------------------------------------------------- the public calls */
 
-static int check_receiver(const struct xi_channel *ch) {
+static inline int check_receiver(const struct xi_channel *ch) {
     if (__builtin_expect(ch->group_index == XI_NO_GROUP, 0))
         return xi_fail(XI_E_INVAL, "this handle of channel \"%s\" was opened to send only", ch->name);
     return xi_channel_check(ch);
@@ -379,7 +395,7 @@ static int64_t receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t ti
 int xi_recv(xi_channel *ch, xi_msg *msg, int64_t timeout) {
     int rc = check_receiver(ch);
     if (__builtin_expect(rc != 0, 0)) return rc;
-    if (msg->data) xi_msg_reset(msg);
+    xi_msg_begin(msg);
     xi_free_poll(ch->interp);
     if (__builtin_expect(receive_one(ch, msg), 1)) return 0;
     int64_t done = receive(ch, msg, 1, timeout);
@@ -389,7 +405,7 @@ int xi_recv(xi_channel *ch, xi_msg *msg, int64_t timeout) {
 int64_t xi_recv_many(xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
     int rc = check_receiver(ch);
     if (rc) return rc;
-    for (size_t i = 0; i < n; i++) xi_msg_reset(&msgs[i]);
+    for (size_t i = 0; i < n; i++) xi_msg_begin(&msgs[i]);
     xi_free_poll(ch->interp);
     if (n == 0) return 0;
     int64_t done = receive(ch, msgs, n, timeout);

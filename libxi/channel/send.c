@@ -21,11 +21,11 @@ static int check_special_sender(const struct xi_channel *ch) {
     return rc || xi_has_consumers(ch) ? rc : no_consumer(ch);
 }
 
-static int check_sender(const struct xi_channel *ch) {
+static inline int check_sender(const struct xi_channel *ch) {
     return __builtin_expect(ch->sends_plainly, 1) ? xi_channel_check(ch) : check_special_sender(ch);
 }
 
-static int check_value(const void *value, size_t size) {
+static inline int check_value(const void *value, size_t size) {
     if (__builtin_expect(value && size >= 8 && size % 8 == 0, 1)) return 0;
     return xi_fail(XI_E_INVAL, "an encoded value has 8 bytes at least and a multiple of 8, not %zu%s", size,
                    value ? "" : ", and is not at NULL");
@@ -201,14 +201,16 @@ static int send_plainly(struct xi_channel *ch, const void *value, size_t size, c
     return done < 0 ? (int)done : 0;
 }
 
-/* The usual case: the lock is free, there is room. False: nothing was done. */
-static inline bool send_small(struct xi_channel *ch, const void *value, uint32_t size) {
+#define RUN 64 /* values that one holding of the lock may take */
+
+/* The usual case: the lock is free, there is room. How many values were sent, from the first on; 0: nothing was done. */
+static inline size_t send_run(struct xi_channel *ch, const void *const *values, const size_t *sizes, size_t n) {
     struct xi_chan *c = ch->chan;
     xi_free_poll(ch->interp);
-    if (!xi_try_lock(ch, c)) return false;
-    bool sent = xi_log_append_inline(ch, value, size);
+    if (!xi_try_lock(ch, c)) return 0;
+    size_t sent = xi_log_append_run(ch, values, sizes, n < RUN ? n : RUN);
     xi_unlock(c);
-    if (sent) xi_wake_consumers(ch, 1);
+    if (sent) xi_wake_consumers(ch, sent);
     return sent;
 }
 
@@ -221,7 +223,7 @@ int xi_send(xi_channel *ch, const void *value, size_t size, int64_t timeout) {
     int rc = check_sender(ch);
     if (rc == 0) rc = check_value(value, size);
     if (__builtin_expect(rc != 0, 0)) return rc;
-    if (__builtin_expect(size <= ch->fast_max && send_small(ch, value, (uint32_t)size), 1)) return 0;
+    if (__builtin_expect(size <= ch->fast_max && send_run(ch, &value, &size, 1), 1)) return 0;
     return send_plainly(ch, value, size, &(xi_send_opts){.timeout = timeout}, NULL);
 }
 
@@ -268,6 +270,9 @@ int64_t xi_send_many(xi_channel *ch, const void *const *values, const size_t *si
     if (rc) return rc;
     int64_t deadline = timeout > 0 ? xi_deadline(timeout) : timeout;
     while (sent < n) {
+        size_t run = sizes[sent] <= ch->fast_max ? send_run(ch, values + sent, sizes + sent, n - sent) : 0;
+        sent += run;
+        if (run) continue;
         uint64_t at = expiry(ch, 0);
         size_t k = gather(ch, values + sent, sizes + sent, n - sent, r, &at);
         int64_t left = deadline > 0 ? xi_left(deadline) : timeout, done;
