@@ -1,58 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Deaths at chosen instructions in a group that acknowledges, with the real library
- * and the real broker. A consumer takes, acknowledges, gives back or moves a value
- * by hand, store by store as wire/layout.h has it ("Groups that acknowledge"), and
- * kills itself where it is written below; a witness sleeps for what it had. Measured:
- * how long until the witness has it. Judged: what comes, in which order and for the
- * which time, and that every block is back.
+ * Deaths at chosen instructions in a group that acknowledges: see states.h. A
+ * consumer takes, acknowledges, gives back or moves a value by hand, as wire/layout.h
+ * has it ("Groups that acknowledge"); the witness sleeps for what it had. Judged:
+ * what comes, in which order and for the which time, and that every block is back.
  */
-#include <stdatomic.h>
-
-#include "../system/harness.h"
 #include "channel/ack.h"
-
-#define BOUND (500 * MS)
-#define SETTLE (20 * MS) /* from the last store before a sleep that can be seen to the sleep itself */
-#define BLOCK_BYTES 5000
-
-static struct shared {
-    _Atomic bool ready, go;
-    _Atomic int64_t died, done;
-} * S;
-
-static void rest(int64_t ns) {
-    struct timespec t = {ns / SECOND, ns % SECOND};
-    while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
-}
-#define await(condition)                                                                                               \
-    do {                                                                                                               \
-        int64_t begun_ = now_ns();                                                                                     \
-        while (!(condition)) {                                                                                         \
-            expect(now_ns() - begun_ < 10 * SECOND, "waited too long");                                                \
-            rest(MS);                                                                                                  \
-        }                                                                                                              \
-    } while (0)
-
-static void send_block(xi_channel *ch, int64_t number) {
-    static uint64_t large[BLOCK_BYTES / 8 + 64];
-    size_t size = encode_padded(large, sizeof large, number, BLOCK_BYTES);
-    must(xi_send(ch, large, size, XI_FOREVER));
-}
-
-__attribute__((noreturn)) static void die(void) {
-    atomic_store(&S->died, now_ns());
-    kill(getpid(), SIGKILL);
-    for (;;) pause();
-}
+#include "states.h"
 
 /* Until the witness sleeps on the channel, or for the group's lock. */
 static void let_witness_sleep(xi_channel *ch) {
-    atomic_store(&S->go, true);
-    await(xi_load_full(&ch->chan->parked_groups) != 0 || xi_load_full(&ch->group->lock_sleep) & 1);
-    rest(SETTLE);
+    start_witness();
+    await(xi_load_full(&ch->chan->parked_groups) != 0 || xi_load_full(&ch->group->lock_sleep) & 1,
+          "the witness neither parks nor waits for the lock");
+    see_witness_sleep();
 }
-static void lock_group(xi_channel *ch) { must(xi_lock(ch, ch->group, -1)); }
 
 /* --------------------------------------------------------------------- the deeds */
 
@@ -149,9 +111,8 @@ static void die_lingering(xi_channel *ch) {
     static xi_msg m = XI_MSG_INIT;
     must(xi_recv(ch, &m, XI_TRY));
     must(xi_extend(&m, 1));
-    atomic_store(&S->go, true);
-    await(xi_load_full(&ch->group->acked) == 1);
-    rest(SETTLE);
+    start_witness();
+    await(xi_load_full(&ch->group->acked) == 1, "the witness does not acknowledge");
     die();
 }
 
@@ -255,18 +216,6 @@ static void expect_letter(xi_channel *ch, bool made_by_hand) {
 static void own_letter(xi_channel *ch) { expect_letter(ch, false); }
 static void its_letter(xi_channel *ch) { expect_letter(ch, true); }
 
-static void nothing_is_out(xi_interp *me) {
-    xi_stats stats;
-    xi_loan loan;
-    int64_t begun = now_ns();
-    do {
-        must(xi_loan_get(me, 8, &loan)); /* makes the arena look at those that are out */
-        xi_loan_drop(&loan);
-        xi_interp_stats(me, &stats);
-        expect(now_ns() - begun < 10 * SECOND, "%llu blocks did not come back", (unsigned long long)stats.blocks);
-        rest(MS);
-    } while (stats.blocks != 0);
-}
 static void block_back(xi_channel *ch) {
     receive(ch, 1, 2);
     nothing_is_out(ch->interp);
@@ -312,16 +261,8 @@ static xi_channel *open_work(xi_interp *me, const struct deed *d) {
     return open_with(me, d->name, &opts);
 }
 
-static xi_interp *join_sleepy(const char *name) {
-    xi_interp *me = NULL;
-    xi_join_opts opts = {.name = name, .spin_ns = -1};
-    must(xi_join(&opts, &me));
-    return me;
-}
-
 static void doomed(void *argument) {
     const struct deed *d = argument;
-    await(atomic_load(&S->ready));
     xi_interp *me = join_sleepy("doomed");
     d->deed(open_work(me, d));
 }
@@ -344,27 +285,14 @@ static void witness(void *argument) {
     xi_channel *ch = open_work(me, d), *letters = NULL;
     if (d->most) letters = open_queue(me, dead_of(d, name));
     for (int64_t i = 1; i <= d->values; i++) send_block(ch, i);
-    atomic_store(&S->ready, true);
-    await(atomic_load(&S->go));
+    let_the_doomed_come();
     d->witness(ch);
     atomic_store(&S->done, now_ns());
     if (letters) must(xi_channel_free(letters));
     finish(me, ch);
 }
 
-static void play(const struct deed *d) {
-    S = shared_memory(sizeof *S);
-    pid_t second = spawn(witness, (void *)(uintptr_t)d), first = spawn(doomed, (void *)(uintptr_t)d);
-    reap_signalled(first, SIGKILL, "the doomed one");
-    reap_ok(second, "the witness");
-    int64_t took = atomic_load(&S->done) - atomic_load(&S->died);
-    printf("%-36s %7.2f ms\n", d->name, (double)took / (double)MS);
-    fflush(stdout);
-    expect(took < BOUND, "%s: the witness went on after %lld ms only", d->name, (long long)(took / MS));
-    munmap(S, sizeof *S);
-}
-
 int main(void) {
-    for (int i = 0; i < DEEDS; i++) play(&deeds[i]);
+    for (int i = 0; i < DEEDS; i++) play_death(deeds[i].name, doomed, witness, &deeds[i]);
     return 0;
 }

@@ -22,8 +22,6 @@
  *
  * XI_SEED=n repeats a schedule of kills and sizes; XI_SECONDS=n makes it longer.
  */
-#include <stdatomic.h>
-
 #include "../system/harness.h"
 
 #define PRODUCERS 3
@@ -32,7 +30,6 @@
 #define LOG_MAX (1u << 23)
 #define VALUES_MAX (LOG_MAX - LIVES) /* in one scene; then producers rest */
 #define RATE 1000000u                /* values a second, so that there are some for the whole scene */
-#define STUCK (20 * SECOND)
 #define HOLD 4 /* messages that a consumer keeps at a time */
 #define NEW_LIFE UINT64_MAX
 
@@ -69,38 +66,17 @@ struct log {
     uint64_t value[LOG_MAX];
 };
 static struct shared {
+    event_word event; /* when drained, resting or kept changes */
     _Atomic bool stop, drained;
     _Atomic uint64_t total;
     int64_t begun;
-    _Atomic int resting, idle, kept; /* processes that got so far */
+    _Atomic int resting, kept; /* processes that got so far */
     struct life life[LIVES];
     struct log log[CONSUMERS];
 } * S;
 
 static const struct plan *plan;
 static uint64_t seed;
-
-static uint64_t random64(uint64_t *state) {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state * 0x2545f4914f6cdd1du;
-}
-
-static void rest(int64_t ns) {
-    struct timespec t = {ns / SECOND, ns % SECOND};
-    while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
-}
-
-/* Waits for what another process will do; fails when it takes too long. */
-#define await(condition, ...)                                                                                          \
-    do {                                                                                                               \
-        int64_t begun_ = now_ns();                                                                                     \
-        while (!(condition)) {                                                                                         \
-            expect(now_ns() - begun_ < STUCK, __VA_ARGS__);                                                            \
-            rest(MS);                                                                                                  \
-        }                                                                                                              \
-    } while (0)
 
 /* Joins and opens; again where the broker was killed while it was asked. */
 static xi_interp *join(const char *name) {
@@ -183,7 +159,7 @@ static void produce(uint32_t life) {
     xi_channel *ch = open_plan(me, XI_OPEN_SEND, NULL);
     while (!atomic_load(&S->stop)) {
         if (ahead_of_time()) {
-            rest(MS / 10);
+            rest(MS / 10); /* its rate */
             continue;
         }
         uint32_t batch = plan->batch > 1 ? 1 + (uint32_t)(random64(&random) % plan->batch) : 1;
@@ -191,11 +167,11 @@ static void produce(uint32_t life) {
         n += batch;
     }
     atomic_fetch_add(&S->resting, 1);
-    await(atomic_load(&S->drained), "the channel was not drained");
+    announce(&S->event);
+    await_event(&S->event, atomic_load(&S->drained), "the channel was not drained");
     await(none_out(me), "blocks of a living producer did not come back");
     must(xi_channel_free(ch));
     must(xi_leave(me));
-    atomic_fetch_add(&S->idle, 1);
 }
 
 /* ------------------------------------------------------------------ consumers */
@@ -268,18 +244,12 @@ static void keep(const struct gate *close_it, const struct gate *finish) {
         must(xi_channel_free(member));
     }
     atomic_store(&S->kept, 1);
+    announce(&S->event);
     gate_pass(close_it);
     must(xi_close(ch));
     gate_pass(finish);
-    int64_t begun = now_ns();
     /* registry, the channel, its own two */
-    while (segments_of(test_ns(), false) > 4) {
-        if (now_ns() - begun > STUCK) {
-            (void)segments_of(test_ns(), true);
-            fail("segments of the dead are still there %lld s after", (long long)(STUCK / SECOND));
-        }
-        rest(MS);
-    }
+    await(segments_of(test_ns(), false) <= 4, "%d segments are there, those of the dead too", segments_of(test_ns(), true));
     must(xi_channel_free(ch));
     must(xi_leave(me));
 }
@@ -335,10 +305,7 @@ static void look_after(void) {
 }
 
 static void kill_broker(void) {
-    xi_observer *o = NULL;
-    if (xi_observe(NULL, &o) != 0) return;
-    pid_t pid = xi_observer_broker_pid(o);
-    xi_observer_free(o);
+    pid_t pid = serving_broker();
     if (pid > 0 && kill(pid, SIGKILL) == 0) K.broker_kills++;
 }
 
@@ -464,16 +431,17 @@ static void play(const struct plan *p, int64_t duration) {
         keep(&close_it, &finish);
         _exit(0);
     }
-    await(atomic_load(&S->kept), "the keeper does not come");
+    await_event(&S->event, atomic_load(&S->kept), "the keeper does not come");
     S->begun = now_ns();
     start_all();
     int64_t longest = kill_for(duration, &random);
     atomic_store(&S->stop, true);
-    await(atomic_load(&S->resting) == PRODUCERS, "producers are stuck");
+    await_event(&S->event, atomic_load(&S->resting) == PRODUCERS, "producers are stuck");
     gate_lift(&close_it, 1);
     for (int i = 0; i < K.count; i++)
         if (K.child[i].consumer) reap_ok(K.child[i].pid, "a consumer");
     atomic_store(&S->drained, true);
+    announce(&S->event);
     for (int i = 0; i < K.count; i++)
         if (!K.child[i].consumer) reap_ok(K.child[i].pid, "a producer");
     gate_lift(&finish, 1);

@@ -7,8 +7,6 @@
  * nothing of that producer's may be lost or out of order, nobody may wait long,
  * and in the end there is no ring left but the channel's own.
  */
-#include <stdatomic.h>
-
 #include "../system/harness.h"
 #include "channel/channel.h"
 
@@ -21,15 +19,11 @@
 static const xi_open_opts moving = {.capacity = XI_CAPACITY_MIN, .grow = (uint64_t)32 << 20};
 
 static struct shared {
+    event_word event; /* when joined or sent changes */
     _Atomic bool over;
     _Atomic uint32_t joined;
     _Atomic int64_t sent;
 } *S;
-
-static void rest(int64_t ns) {
-    struct timespec t = {ns / SECOND, ns % SECOND};
-    while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
-}
 
 static uint64_t draw(uint64_t *seed) {
     *seed ^= *seed << 13;
@@ -58,6 +52,7 @@ static void victim(void *argument) {
     xi_channel *ch = open_moving(me, 0, NULL);
     xi_msg m = XI_MSG_INIT;
     atomic_fetch_add(&S->joined, 1);
+    announce(&S->event);
     for (;;) {
         for (uint64_t burst = draw(&seed) % 2000; burst > 0; burst--)
             must(send_number(ch, who, sent++, draw(&seed) % 200 == 0 ? 6000 : draw(&seed) % 48));
@@ -80,10 +75,11 @@ static void producer(void *argument) {
         must(send_number(ch, SURVIVOR, sent, sent % 100 == 0 ? 6000 : 16));
         int64_t took = now_ns() - begun;
         if (took > longest) longest = took;
-        if (++sent % 50 == 0) rest(MS);
+        if (++sent % 50 == 0) rest(MS); /* its rate */
     }
     must(send_number(ch, SURVIVOR, LAST_OF_ALL, 16));
     atomic_store(&S->sent, sent);
+    announce(&S->event);
     printf("the longest send took %.1f ms\n", (double)longest / (double)MS);
     fflush(stdout);
     expect(longest < NOBODY_WAITS, "a send took %lld ms", (long long)(longest / MS));
@@ -112,7 +108,7 @@ static void consumer(void *argument) {
             victims++;
         }
     }
-    while (atomic_load(&S->sent) == 0) rest(MS);
+    await_event(&S->event, atomic_load(&S->sent) != 0, "the producer does not say how many it sent");
     expect(next == atomic_load(&S->sent), "%lld values of %lld", (long long)next, (long long)atomic_load(&S->sent));
     printf("%lld values of the producer and %lld of its victims came in order\n", (long long)next, (long long)victims);
     fflush(stdout);
@@ -145,10 +141,7 @@ static void all_comes_home(int segments) {
         expect(now_ns() - begun < 10 * SECOND, "the ring did not come home");
     }
     /* This one's own two, and its predecessors' arenas until they are collected. */
-    while (segments_of(test_ns(), false) > segments) {
-        rest(10 * MS);
-        expect(now_ns() - begun < 10 * SECOND, "%d segments, there should be %d", segments_of(test_ns(), true), segments);
-    }
+    await(segments_of(test_ns(), false) <= segments, "%d segments, there should be %d", segments_of(test_ns(), true), segments);
     leave_with(me, ch);
 }
 
@@ -173,7 +166,7 @@ int main(void) {
         must_sys(kill(victims[i], SIGKILL));
         reap_signalled(victims[i], SIGKILL, "a victim");
         victims[i] = spawn_victim();
-        for (int64_t begun = now_ns(); atomic_load(&S->joined) == joined && now_ns() - begun < 200 * MS;) rest(MS);
+        await_event(&S->event, atomic_load(&S->joined) != joined, "nobody joins any more");
     }
     for (int i = 0; i < VICTIMS; i++) {
         must_sys(kill(victims[i], SIGKILL));

@@ -1,46 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Deaths at chosen instructions, with the real library and the real broker. A
- * process goes through an operation by hand, store by store as wire/layout.h
- * has it, and kills itself where it is written below; a witness needs what it
- * held, or sleeps for want of the ring that it owed. Measured: how long until
- * the witness goes on. Sleepers look for themselves after a second, so anything
- * near that means that nobody was repaired or rung.
+ * Deaths at chosen instructions of sends, receives, groups, rings, sets and calls:
+ * see states.h.
  */
-#include <stdatomic.h>
 
-#include "../system/harness.h"
 #include "channel/call.h"
 #include "channel/set.h"
-
-#define BOUND (500 * MS)
-#define SETTLE (20 * MS) /* from the last store before a sleep that can be seen to the sleep itself */
-#define BLOCK_BYTES 5000
-
-static struct shared {
-    _Atomic bool ready, go;
-    _Atomic int64_t died, done;
-} * S;
-
-static void rest(int64_t ns) {
-    struct timespec t = {ns / SECOND, ns % SECOND};
-    while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
-}
-#define await(condition)                                                                                               \
-    do {                                                                                                               \
-        int64_t begun_ = now_ns();                                                                                     \
-        while (!(condition)) {                                                                                         \
-            expect(now_ns() - begun_ < 10 * SECOND, "waited too long");                                                \
-            rest(MS);                                                                                                  \
-        }                                                                                                              \
-    } while (0)
-
-static uint64_t large[BLOCK_BYTES / 8 + 64];
-
-static void send_block(xi_channel *ch, int64_t number) {
-    size_t size = encode_padded(large, sizeof large, number, BLOCK_BYTES);
-    must(xi_send(ch, large, size, XI_FOREVER));
-}
+#include "states.h"
 
 /* ---------------------------------------------- what the doomed one sees of the witness */
 
@@ -54,27 +20,18 @@ static int sleeper_on(struct xi_chan *c, uint32_t side) {
     return -1;
 }
 
-__attribute__((noreturn)) static void die(void) {
-    atomic_store(&S->died, now_ns());
-    kill(getpid(), SIGKILL);
-    for (;;) pause();
-}
-
 static void start_witness_and_wait_for_lock(xi_a32 *lock_sleep) {
-    atomic_store(&S->go, true);
-    await(lock_wanted(lock_sleep));
-    rest(SETTLE);
+    start_witness();
+    await(lock_wanted(lock_sleep), "the witness does not wait for the lock");
+    see_witness_sleep();
 }
 static void start_witness_and_wait_for_sleep(xi_channel *ch, uint32_t side) {
-    atomic_store(&S->go, true);
-    await(sleeper_on(ch->chan, side) >= 0);
-    rest(SETTLE);
+    start_witness();
+    await(sleeper_on(ch->chan, side) >= 0, "the witness does not park");
+    see_witness_sleep();
 }
 
 /* --------------------------------------------------------------------- the deeds */
-
-static void lock_producers(xi_channel *ch) { must(xi_lock(ch, ch->chan, -1)); }
-static void lock_group(xi_channel *ch) { must(xi_lock(ch, ch->group, -1)); }
 
 /* 2 to 4 of a send: the header is stored, the tail is not. */
 static void store_header(xi_channel *ch, int64_t number) {
@@ -183,9 +140,9 @@ static void die_after_claiming_a_sets_bell(xi_channel *ch) { die_marking_a_membe
 
 /* The witness calls, and sleeps for the reply. */
 static void await_request(xi_channel *ch) {
-    atomic_store(&S->go, true);
-    await(xi_load_acquire(xi_header_at(&ch->home, xi_load_relaxed(&ch->group->head))) != 0);
-    rest(SETTLE);
+    start_witness();
+    await(xi_load_acquire(xi_header_at(&ch->home, xi_load_relaxed(&ch->group->head))) != 0, "the witness does not call");
+    see_witness_sleep();
 }
 static void die_after_noting_a_request(xi_channel *ch) {
     struct xi_call_ref ref;
@@ -309,7 +266,7 @@ static void die_with_the_move_untold(xi_channel *ch) {
     xi_store_full(&ch->chan->ring, XI_RING(e->number, 20));
     xi_unlock(&ch->chan->groups[0]);
     xi_unlock(ch->chan);
-    atomic_store(&S->go, true);
+    start_witness();
     die();
 }
 
@@ -433,19 +390,6 @@ static void witness_join_late(xi_channel *ch) {
     must(xi_remove(xi_channel_interp(ch), xi_channel_name(ch)));
 }
 
-static void nothing_is_out(xi_interp *me) {
-    xi_stats stats;
-    xi_loan loan;
-    int64_t begun = now_ns();
-    do {
-        must(xi_loan_get(me, 8, &loan)); /* makes the arena look at those that are out */
-        xi_loan_drop(&loan);
-        xi_interp_stats(me, &stats);
-        expect(now_ns() - begun < 10 * SECOND, "%llu blocks did not come back", (unsigned long long)stats.blocks);
-        rest(MS);
-    } while (stats.blocks != 0);
-}
-
 static const struct deed {
     const char *name;
     uint32_t mode;
@@ -482,17 +426,9 @@ static const struct deed {
 };
 #define DEEDS (int)(sizeof deeds / sizeof *deeds)
 
-static xi_interp *join_sleepy(const char *name) {
-    xi_interp *me = NULL;
-    xi_join_opts opts = {.name = name, .spin_ns = -1};
-    must(xi_join(&opts, &me));
-    return me;
-}
-
 static void doomed(void *argument) {
     const struct deed *d = argument;
     xi_open_opts opts = {.mode = d->mode};
-    await(atomic_load(&S->ready));
     xi_interp *me = join_sleepy("doomed");
     xi_channel *ch = open_with(me, d->name, &opts);
     d->deed(ch);
@@ -515,8 +451,7 @@ static void witness(void *argument) {
     xi_interp *me = join_sleepy("witness");
     xi_channel *ch = open_with(me, d->name, &opts);
     d->before(ch);
-    atomic_store(&S->ready, true);
-    await(atomic_load(&S->go));
+    let_the_doomed_come();
     d->witness(ch);
     if (!atomic_load(&S->done)) atomic_store(&S->done, now_ns());
     nothing_is_out(me);
@@ -524,19 +459,7 @@ static void witness(void *argument) {
     must(xi_leave(me));
 }
 
-static void play(const struct deed *d) {
-    S = shared_memory(sizeof *S);
-    pid_t second = spawn(witness, (void *)(uintptr_t)d), first = spawn(doomed, (void *)(uintptr_t)d);
-    reap_signalled(first, SIGKILL, "the doomed one");
-    reap_ok(second, "the witness");
-    int64_t took = atomic_load(&S->done) - atomic_load(&S->died);
-    printf("%-36s %7.2f ms\n", d->name, (double)took / (double)MS);
-    fflush(stdout);
-    expect(took < BOUND, "%s: the witness went on after %lld ms only", d->name, (long long)(took / MS));
-    munmap(S, sizeof *S);
-}
-
 int main(void) {
-    for (int i = 0; i < DEEDS; i++) play(&deeds[i]);
+    for (int i = 0; i < DEEDS; i++) play_death(deeds[i].name, doomed, witness, &deeds[i]);
     return 0;
 }

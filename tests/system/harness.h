@@ -2,17 +2,20 @@
 /*
  * What the system tests share: a check that says what was expected and ends
  * the process, children that are forked before anybody joins, gates between
- * them made of pipes (so that nobody sleeps in the hope that another is ready),
- * and a look at what a namespace has in /dev/shm.
+ * them made of pipes and events made of futex words (so that nobody sleeps in
+ * the hope that another is ready), and a look at what a namespace has in
+ * /dev/shm.
  */
 #ifndef XI_TEST_HARNESS_H
 #define XI_TEST_HARNESS_H
 
 #include <dirent.h>
 #include <errno.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +73,57 @@ static inline int64_t now_ns(void) {
     clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec * SECOND + t.tv_nsec;
 }
+
+/* Numbers drawn from a seed, which is not 0. */
+static inline uint64_t random64(uint64_t *state) {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state * 0x2545f4914f6cdd1du;
+}
+
+/* ---- waiting for one another */
+
+#define STUCK (30 * SECOND) /* who waits longer than this waits for ever */
+
+/* A pause that is the thing itself: the rhythm of a killer, a worker that is slow on purpose. Never a way to wait for
+ * somebody: that is what await_event() and await() are for. */
+static inline void rest(int64_t ns) {
+    struct timespec t = {ns / SECOND, ns % SECOND};
+    while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
+}
+
+/* An event: a word in shared memory. Who has changed what others wait for announces it; they sleep on the word. */
+typedef _Atomic uint32_t event_word;
+static inline void announce(event_word *event) {
+    atomic_fetch_add(event, 1);
+    syscall(SYS_futex, event, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+static inline void event_sleep(event_word *event, uint32_t seen, int64_t ns) {
+    struct timespec t = {ns / SECOND, ns % SECOND};
+    syscall(SYS_futex, event, FUTEX_WAIT, seen, &t, NULL, 0); /* whatever it returns, the condition is looked at again */
+}
+/* await_event(event, condition, "what did not come, with numbers", ...) */
+#define await_event(event, condition, ...)                                                                             \
+    do {                                                                                                               \
+        int64_t begun_ = now_ns(), spent_ = 0;                                                                         \
+        for (uint32_t seen_ = atomic_load(event); !(condition); seen_ = atomic_load(event)) {                          \
+            spent_ = now_ns() - begun_;                                                                                \
+            expect(spent_ < STUCK, __VA_ARGS__);                                                                       \
+            event_sleep(event, seen_, STUCK - spent_);                                                                 \
+        }                                                                                                              \
+    } while (0)
+/* The same for what nobody announces: what the library or the broker stores for themselves, what a file system has, and
+ * requests that are made again until a broker is there. It is looked at a thousand times a second. */
+#define await_for(limit, condition, ...)                                                                               \
+    do {                                                                                                               \
+        int64_t begun_ = now_ns();                                                                                     \
+        while (!(condition)) {                                                                                         \
+            expect(now_ns() - begun_ < (limit), __VA_ARGS__);                                                          \
+            rest(MS);                                                                                                  \
+        }                                                                                                              \
+    } while (0)
+#define await(condition, ...) await_for(STUCK, condition, __VA_ARGS__)
 
 /* ---- interpreters and channels */
 
@@ -161,6 +215,18 @@ static inline void reap_signalled(pid_t pid, int sig, const char *who) {
            who, sig, status);
 }
 
+/* The letter that /proc has for the state of a process's first thread; S: it sleeps. */
+static inline char process_state(pid_t pid) {
+    char path[40], text[256], *end;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "re");
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    if (f) fclose(f);
+    text[n] = 0;
+    end = strrchr(text, ')'); /* the name before it may hold anything */
+    return end && end[1] == ' ' ? end[2] : '?';
+}
+
 /* True once any process (not only a child) has ended; false after `timeout_ms`. */
 static inline bool wait_end(pid_t pid, int timeout_ms) {
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);
@@ -222,5 +288,13 @@ static inline const char *further_ns(char out[32], const char *suffix) {
     return out;
 }
 static inline pid_t broker_pid(xi_interp *me) { return xi_observer_broker_pid(xi_observer_of(me)); }
+/* For who has not joined: the broker of the test's namespace, or 0. */
+static inline pid_t serving_broker(void) {
+    xi_observer *o = NULL;
+    if (xi_observe(NULL, &o) != 0) return 0;
+    pid_t pid = xi_observer_broker_pid(o);
+    xi_observer_free(o);
+    return pid;
+}
 
 #endif

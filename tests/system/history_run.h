@@ -6,8 +6,6 @@
 #ifndef XI_TEST_HISTORY_RUN_H
 #define XI_TEST_HISTORY_RUN_H
 
-#include <stdatomic.h>
-
 #include "harness.h"
 #include "history.h"
 
@@ -20,7 +18,7 @@
 #define BATCH 16
 #define HOLD 3 /* messages that a consumer keeps, in the order in which they came */
 #define DEAD "history.dead"
-#define STUCK (40 * SECOND)
+#define RUN_MOST (40 * SECOND)
 #define PATIENCE (800 * MS) /* sleepers look by themselves after a second */
 #define LARGE ((size_t)200000)
 
@@ -71,40 +69,27 @@ extern struct history *H;
 extern uint32_t channel, named_group[NAMED], default_group; /* in the history */
 
 extern struct shared {
+    event_word event; /* when one of these four changes: */
     _Atomic bool go, close, finish;
-    _Atomic bool kept, closed, over;           /* the keeper has got so far */
+    _Atomic bool kept;                         /* the keeper has got so far */
     _Atomic uint64_t sent, accepted, received; /* values: tried, sent, received by anybody */
     _Atomic bool joined[WORKERS];              /* this consumer has joined its groups */
     _Atomic bool finished[WORKERS];            /* what this worker had to do is done */
 } * S;
+
+/* One of the flags above, which others wait for. */
+static inline void say(_Atomic bool *flag) {
+    atomic_store(flag, true);
+    announce(&S->event);
+}
 
 static inline const char *group_name(char out[16], uint32_t named) {
     snprintf(out, 16, "g%u", named);
     return out;
 }
 
-static inline uint64_t draw(uint64_t *state) {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state * 0x2545f4914f6cdd1du;
-}
-static inline uint32_t below(uint64_t *state, uint32_t n) { return (uint32_t)((draw(state) >> 33) % n); }
+static inline uint32_t below(uint64_t *state, uint32_t n) { return (uint32_t)((random64(state) >> 33) % n); }
 static inline bool one_in(uint64_t *state, uint32_t n) { return below(state, n) == 0; }
-
-static inline void rest(int64_t ns) {
-    struct timespec t = {ns / SECOND, ns % SECOND};
-    while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
-}
-
-#define await(condition, ...)                                                                                          \
-    do {                                                                                                               \
-        int64_t begun_ = now_ns();                                                                                     \
-        while (!(condition)) {                                                                                         \
-            expect(now_ns() - begun_ < STUCK, __VA_ARGS__);                                                            \
-            rest(MS);                                                                                                  \
-        }                                                                                                              \
-    } while (0)
 
 /* Bodies of processes; they exit. */
 __attribute__((noreturn)) void run_process(uint32_t process);

@@ -205,7 +205,7 @@ static void wait_for_received(void) {
 static void produce(struct work *k) {
     k->handle[k->handles++] = open_handle(k->me, XI_OPEN_SEND, NULL);
     for (uint32_t i = 0; i < plan.batch; i++) expect((k->buffer[i] = malloc(LARGE + 256)) != NULL, "no memory");
-    while (!atomic_load(&S->go)) rest(MS / 10);
+    await_event(&S->event, atomic_load(&S->go), "the parent does not let producers go");
     bool goes_on = true;
     while (goes_on && atomic_load(&S->sent) < plan.values && h_has_room(H, k->actor, BATCH)) {
         uint32_t n = 1 + below(&k->random, plan.batch);
@@ -512,10 +512,10 @@ static void read_dead_letters(xi_channel *dead, uint32_t actor) {
 /* Reads dead letters until the parent has got there. */
 static void wait_for(const _Atomic bool *flag, xi_channel *dead, uint32_t actor) {
     int64_t begun = now_ns();
-    while (!atomic_load(flag)) {
+    for (uint32_t seen = atomic_load(&S->event); !atomic_load(flag); seen = atomic_load(&S->event)) {
         read_dead_letters(dead, actor);
-        expect(now_ns() - begun < STUCK, "the parent has gone");
-        rest(MS);
+        expect(now_ns() - begun < RUN_MOST, "the parent has gone");
+        event_sleep(&S->event, seen, MS); /* dead letters come meanwhile, which are read as they come */
     }
 }
 
@@ -526,7 +526,7 @@ void keep(uint32_t actor) {
     xi_channel *ch = open_handle(me, XI_OPEN_SEND, NULL);
     for (uint32_t i = 0; plan.groups_first && i < plan.named; i++)
         must(xi_channel_free(open_for(me, actor, named_group[i], group_name(name, i))));
-    atomic_store(&S->kept, true);
+    say(&S->kept);
     wait_for(&S->close, dead, actor);
     uint32_t e = h_begin(H, actor, (struct h_event){.kind = H_CLOSE, .channel = (uint8_t)channel, .group = H_NO_GROUP});
     must(xi_close(ch));

@@ -15,8 +15,6 @@
  *
  * XI_SEED=n repeats a schedule; XI_TEST_LONG makes it a minute.
  */
-#include <stdatomic.h>
-
 #include "channel/ack.h"
 #include "harness.h"
 
@@ -27,12 +25,12 @@
 #define MOST 6            /* deliveries */
 #define TIMEOUT (20 * MS)
 #define KILL_EVERY (50 * MS)
-#define STUCK (20 * SECOND)
 
 struct fate {
     _Atomic uint8_t acked, lettered, unsure;
 };
 static struct shared {
+    event_word event; /* when drained or ready changes */
     _Atomic bool stop, drained;
     _Atomic uint64_t sent[PRODUCERS], got;
     _Atomic int ready, producing;
@@ -44,27 +42,6 @@ static struct shared {
 static uint64_t seed;
 static bool kill_brokers;
 static const char *name;
-
-static uint64_t random64(uint64_t *state) {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state * 0x2545f4914f6cdd1du;
-}
-
-static void rest(int64_t ns) {
-    struct timespec t = {ns / SECOND, ns % SECOND};
-    while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
-}
-
-#define await(condition, ...)                                                                                          \
-    do {                                                                                                               \
-        int64_t begun_ = now_ns();                                                                                     \
-        while (!(condition)) {                                                                                         \
-            expect(now_ns() - begun_ < STUCK, __VA_ARGS__);                                                            \
-            rest(MS);                                                                                                  \
-        }                                                                                                              \
-    } while (0)
 
 /* A call that may give up because no broker is there just then: nothing has happened, and it is made again. */
 #define surely(call)                                                                                                   \
@@ -111,7 +88,7 @@ static void produce(void *argument) {
     int64_t begun = now_ns();
     for (uint64_t n = 0; !atomic_load(&S->stop) && n < VALUES;) {
         if (n > (uint64_t)((now_ns() - begun) / (SECOND / RATE))) {
-            rest(MS / 10);
+            rest(MS / 10); /* its rate */
             continue;
         }
         uint64_t r = random64(&random);
@@ -121,7 +98,7 @@ static void produce(void *argument) {
         atomic_store(&S->sent[p], ++n);
     }
     atomic_fetch_sub(&S->producing, 1);
-    await(atomic_load(&S->drained), "the channel was not drained");
+    await_event(&S->event, atomic_load(&S->drained), "the channel was not drained");
     await(none_out(me), "blocks of a producer did not come back");
     leave_with(me, ch);
 }
@@ -233,6 +210,7 @@ static void keep(void *argument) {
     xi_open_opts opts = {.flags = XI_OPEN_RECV};
     surely(xi_open(me, "dead", &opts, &letters));
     atomic_store(&S->ready, 1);
+    announce(&S->event);
     while (atomic_load(&S->producing) > 0)
         if (xi_recv(letters, &m, 10 * MS) == 0) read_letter(&m);
     must(xi_close(close_it));
@@ -248,6 +226,7 @@ static void keep(void *argument) {
     expect(xi_load_full(&g->dead) >= atomic_load(&S->dead), "the group counted %llu dead letters, there are %llu",
            (unsigned long long)xi_load_full(&g->dead), (unsigned long long)atomic_load(&S->dead));
     atomic_store(&S->drained, true);
+    announce(&S->event);
     must(xi_channel_free(letters));
     must(xi_channel_free(work));
     leave_with(me, close_it);
@@ -256,10 +235,7 @@ static void keep(void *argument) {
 /* ------------------------------------------------------------------ the killer */
 
 static void kill_broker(void) {
-    xi_observer *o = NULL;
-    if (xi_observe(NULL, &o) != 0) return;
-    pid_t pid = xi_observer_broker_pid(o);
-    xi_observer_free(o);
+    pid_t pid = serving_broker();
     if (pid > 0) (void)kill(pid, SIGKILL);
 }
 
@@ -317,7 +293,7 @@ static void play(const char *scene, bool brokers, int64_t duration) {
     S = shared_memory(sizeof *S);
     S->producing = PRODUCERS;
     keeper = spawn(keep, gates);
-    await(atomic_load(&S->ready), "the keeper does not come");
+    await_event(&S->event, atomic_load(&S->ready), "the keeper does not come");
     for (uintptr_t p = 0; p < PRODUCERS; p++) producers[p] = spawn(produce, (void *)p);
     for (int c = 0; c < CONSUMERS; c++) start(c);
     uint32_t kills = kill_for(duration, &random);

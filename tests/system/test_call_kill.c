@@ -9,7 +9,6 @@
  */
 #include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 
 #include "harness.h"
 
@@ -18,7 +17,6 @@
 #define SERVERS 3
 #define LIVES 4096          /* of callers, in one scene */
 #define CALLS_MAX (1 << 16) /* of one thread of one life */
-#define STUCK (30 * SECOND)
 #define CHANNEL "service"
 
 struct plan {
@@ -45,27 +43,6 @@ static struct shared {
 
 static const struct plan *plan;
 static uint64_t seed;
-
-static uint64_t random64(uint64_t *state) {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state * 0x2545f4914f6cdd1du;
-}
-
-static void rest(int64_t ns) {
-    struct timespec t = {ns / SECOND, ns % SECOND};
-    while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
-}
-
-#define await(condition, ...)                                                                                          \
-    do {                                                                                                               \
-        int64_t begun_ = now_ns();                                                                                     \
-        while (!(condition)) {                                                                                         \
-            expect(now_ns() - begun_ < STUCK, __VA_ARGS__);                                                            \
-            rest(MS);                                                                                                  \
-        }                                                                                                              \
-    } while (0)
 
 /* True if it is the broker that is not there, and may not be. */
 static bool no_broker(int rc) { return rc == XI_E_BROKER && plan->kill_broker; }
@@ -303,14 +280,6 @@ static void keep(const struct gate *close_it, const struct gate *finish) {
     leave_with(me, ch);
 }
 
-static pid_t broker_of(void) {
-    xi_observer *o;
-    if (xi_observe(NULL, &o) != 0) return 0;
-    pid_t pid = xi_observer_broker_pid(o);
-    xi_observer_free(o);
-    return pid;
-}
-
 static void kill_at_random(struct child *children, int count, int64_t until) {
     uint64_t random = seed * 13 + 5;
     uint32_t kills = 0, broker_kills = 0;
@@ -323,7 +292,7 @@ static void kill_at_random(struct child *children, int count, int64_t until) {
         kill_one(&children[which]);
         kills++;
         if (plan->kill_broker && random64(&random) % 16 == 0) {
-            pid_t pid = broker_of();
+            pid_t pid = serving_broker();
             if (pid > 0 && kill(pid, SIGKILL) == 0) broker_kills++;
         }
     }

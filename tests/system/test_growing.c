@@ -43,19 +43,6 @@ static uint64_t capacity_of(xi_channel *ch) {
     return info.capacity;
 }
 
-static void rest(int64_t ns) {
-    struct timespec t = {ns / SECOND, ns % SECOND};
-    while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
-}
-#define await(limit, condition)                                                                                        \
-    do {                                                                                                               \
-        int64_t begun_ = now_ns();                                                                                     \
-        while (!(condition)) {                                                                                         \
-            expect(now_ns() - begun_ < (limit), "waited too long for " #condition);                                    \
-            rest(MS);                                                                                                  \
-        }                                                                                                              \
-    } while (0)
-
 static int64_t receive_int(xi_channel *ch, int64_t timeout) {
     xi_msg m = XI_MSG_INIT;
     must(xi_recv(ch, &m, timeout));
@@ -100,9 +87,9 @@ static void backlog(void) {
     drain_backlog(ch);
     int64_t drained = now_ns();
     must_fail(XI_E_TIMEOUT, xi_recv(ch, &m, 50 * MS));
-    await(5 * SECOND, xi_recv(ch, &m, 50 * MS) == XI_E_TIMEOUT && capacity_of(ch) == XI_CAPACITY_DEFAULT);
+    await_for(5 * SECOND, xi_recv(ch, &m, 50 * MS) == XI_E_TIMEOUT && capacity_of(ch) == XI_CAPACITY_DEFAULT, "waited too long");
     int64_t home = now_ns();
-    await(SECOND, shm_bytes(test_ns()) < shm + MIB && broker_bytes(me) < charged + MIB);
+    await_for(SECOND, shm_bytes(test_ns()) < shm + MIB && broker_bytes(me) < charged + MIB, "waited too long");
     printf("%d values: %.0f ns to send, %.0f ns to receive one; /dev/shm %llu KiB, %llu MiB, %llu KiB; broker %llu, %llu KiB; "
            "home %lld ms after the last\n", BACKLOG, (double)(sent - begun) / BACKLOG, (double)(drained - resumed) / BACKLOG,
            (unsigned long long)(shm / 1024), (unsigned long long)(most / MIB),
@@ -273,8 +260,8 @@ static void memfd(void) {
     uint64_t charged = broker_bytes(me);
     xi_msg m = XI_MSG_INIT;
     for (int64_t i = 0; i < 50000; i++) expect(receive_int(ch, XI_TRY) == i, "in order");
-    await(5 * SECOND, xi_recv(ch, &m, 50 * MS) == XI_E_TIMEOUT && capacity_of(ch) == XI_CAPACITY_MIN);
-    await(SECOND, broker_bytes(me) + MIB <= charged);
+    await_for(5 * SECOND, xi_recv(ch, &m, 50 * MS) == XI_E_TIMEOUT && capacity_of(ch) == XI_CAPACITY_MIN, "waited too long");
+    await_for(SECOND, broker_bytes(me) + MIB <= charged, "waited too long");
     leave_with(me, ch);
     must_sys(kill(broker, SIGTERM));
     reap_ok(broker, "the broker");
@@ -361,7 +348,7 @@ static void ask_for_a_ring(void *argument) {
 }
 
 static void until_segments(const char *ns, int wanted) {
-    await(5 * SECOND, segments_of(ns, false) == wanted);
+    await_for(5 * SECOND, segments_of(ns, false) == wanted, "waited too long");
 }
 
 /* Who asked for a ring is killed before it moves, with a broker that knows it and with one that has to find out. */
@@ -409,7 +396,7 @@ static void killed_broker(void) {
     expect(capacity_of(ch) > grown && broker_pid(me) != broker, "it did not grow under a new broker");
     while (next < 300000) expect(receive_int(ch, XI_TRY) == next++, "in order");
     xi_msg m = XI_MSG_INIT;
-    await(5 * SECOND, xi_recv(ch, &m, 50 * MS) == XI_E_TIMEOUT && capacity_of(ch) == XI_CAPACITY_MIN);
+    await_for(5 * SECOND, xi_recv(ch, &m, 50 * MS) == XI_E_TIMEOUT && capacity_of(ch) == XI_CAPACITY_MIN, "waited too long");
     until_segments(test_ns(), before);
     expect(broker_bytes(me) == charged, "charged %llu, then %llu", (unsigned long long)charged,
            (unsigned long long)broker_bytes(me));
@@ -438,8 +425,8 @@ static void untended(void) {
     for (int64_t i = 0; i < 100000; i++) must(xi_send_int(ch, i, SECOND));
     for (int64_t i = 0; i < 100000; i++) expect(receive_int(ch, XI_TRY) == i, "in order");
     expect(capacity_of(ch) > XI_CAPACITY_MIN, "it did not grow");
-    await(5 * SECOND, capacity_of(ch) == XI_CAPACITY_MIN);
-    await(SECOND, broker_bytes(me) == charged);
+    await_for(5 * SECOND, capacity_of(ch) == XI_CAPACITY_MIN, "waited too long");
+    await_for(SECOND, broker_bytes(me) == charged, "waited too long");
     for (int64_t i = 0; i < 200; i++) must(xi_send_int(ch, i, XI_TRY));
     for (int64_t i = 0; i < 200; i++) expect(receive_int(ch, XI_TRY) == i, "in order");
     leave_with(me, ch);

@@ -79,7 +79,7 @@ static uint32_t draw_named(uint64_t *r) {
 
 static void draw_plan(uint64_t seed) {
     uint64_t r = seed * 0x9e3779b97f4a7c15u + 1;
-    for (int i = 0; i < 8; i++) (void)draw(&r);
+    for (int i = 0; i < 8; i++) (void)random64(&r);
     plan = (struct plan){.seed = seed};
     plan.mode = one_in(&r, 2) ? XI_QUEUE : XI_BROADCAST;
     uint32_t producers = 2 + below(&r, 7), consumers = 2 + below(&r, 7);
@@ -196,7 +196,7 @@ static void look_after(void) {
                "process %u ended with wait status %#x; XI_TEST_SEED=%llu", i, status, (unsigned long long)plan.seed);
         R.pid[i] = 0;
     }
-    if (now - R.begun < STUCK) return;
+    if (now - R.begun < RUN_MOST) return;
     tell_who_is_stuck();
     fail("the run did not come to an end; XI_TEST_SEED=%llu", (unsigned long long)plan.seed);
 }
@@ -228,14 +228,14 @@ static void play(uint64_t *r) {
     R.last_look = now_ns();
     while (!all_ended()) {
         look_after();
-        if (enough_joined()) atomic_store(&S->go, true);
-        if (!atomic_load(&S->close) && (all_finished(true) || now_ns() > close_at)) atomic_store(&S->close, true);
+        if (!atomic_load(&S->go) && enough_joined()) say(&S->go);
+        if (!atomic_load(&S->close) && (all_finished(true) || now_ns() > close_at)) say(&S->close);
         if (plan.kill && now_ns() > kill_at && R.actors + 2 * WORKERS < ACTORS) {
             uint32_t process = below(r, plan.processes);
             if (R.pid[process] && !all_finished(false)) kill_and_replace(process);
             kill_at = now_ns() + MS + below(r, 40000000);
         }
-        rest(MS);
+        rest(MS); /* the rhythm of looking on and killing: whoever ends, joins or is done is seen then */
     }
 }
 
@@ -314,10 +314,10 @@ static void run(uint64_t seed) {
     R.keeper = fork();
     must_sys(R.keeper);
     if (R.keeper == 0) keep(keeper);
-    await(atomic_load(&S->kept), "the keeper does not come");
+    await_event(&S->event, atomic_load(&S->kept), "the keeper does not come");
     for (uint32_t i = 0; i < plan.processes; i++) start(i);
     play(&r);
-    atomic_store(&S->finish, true);
+    say(&S->finish);
     reap_ok(R.keeper, "the keeper");
     judge();
     h_free(H);

@@ -28,7 +28,6 @@
 #include "harness.h"
 #include "wire/layout.h"
 
-#define STUCK (10 * SECOND)
 #define CALLS 6 /* that must return in each victim, after the write, for a case to have passed */
 #define STEP (2 * MS)
 #define RING XI_CAPACITY_MIN /* small, so that what a broken channel keeps for ever is little */

@@ -7,7 +7,6 @@
  *
  * XI_SEED=n repeats a schedule; XI_SECONDS=n makes it longer, XI_TEST_LONG too.
  */
-#include <stdatomic.h>
 
 #include "harness.h"
 
@@ -16,9 +15,9 @@
 #define CONSUMERS 3
 #define LIVES 2048
 #define VALUES 65536 /* of one life */
-#define STUCK (30 * SECOND)
 
 static struct shared {
+    event_word event; /* when ready changes */
     _Atomic bool stop;
     _Atomic int ready;
     _Atomic uint64_t received, events, waits;
@@ -27,18 +26,6 @@ static struct shared {
 } * S;
 
 static uint64_t seed;
-
-static uint64_t random64(uint64_t *state) {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state * 0x2545f4914f6cdd1du;
-}
-
-static void rest(int64_t ns) {
-    struct timespec t = {ns / SECOND, ns % SECOND};
-    while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
-}
 
 static void open_all(xi_interp *me, uint32_t flags, xi_channel *ch[CHANNELS]) {
     for (int i = 0; i < CHANNELS; i++) {
@@ -144,6 +131,7 @@ static void consume(int how) {
     must(xi_set_new(me, &set));
     for (int i = 0; i < CHANNELS; i++) add_member(i);
     atomic_fetch_add(&S->ready, 1);
+    announce(&S->event);
     while (closed < CHANNELS) {
         int64_t n = wait_somehow(how, events, how == 2 ? 1 : 32);
         must(n);
@@ -181,6 +169,7 @@ static void closer(void *argument) {
     xi_interp *me = join_as("closer", 0);
     open_all(me, XI_OPEN_SEND, ch);
     atomic_fetch_add(&S->ready, 1);
+    announce(&S->event);
     gate_pass(gate);
     for (int i = 0; i < CHANNELS; i++) must(xi_close(ch[i]));
     for (int i = 0; i < CHANNELS; i++) must(xi_channel_free(ch[i]));
@@ -222,8 +211,7 @@ int main(void) {
     S = shared_memory(sizeof *S);
     pid_t last = spawn(closer, &close_all);
     for (intptr_t i = 0; i < CONSUMERS; i++) consumers[i] = spawn(consumer_body, (void *)i);
-    for (int64_t begun = now_ns(); atomic_load(&S->ready) < CONSUMERS + 1; rest(MS))
-        expect(now_ns() - begun < STUCK, "they did not get ready");
+    await_event(&S->event, atomic_load(&S->ready) == CONSUMERS + 1, "they did not get ready");
     for (int i = 0; i < PRODUCERS; i++) producers[i] = start_producer();
     uint32_t kills = kill_some(producers, now_ns() + for_ns);
     atomic_store(&S->stop, true);
