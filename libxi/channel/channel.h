@@ -167,6 +167,8 @@ int xi_follow_ring(struct xi_channel *ch, bool receiving, int64_t timeout);
 static inline bool xi_ring_may_grow(struct xi_channel *ch);
 /* The same, and that was not refused a moment ago. */
 bool xi_ring_could_grow(struct xi_channel *ch);
+/* When to ask again for a ring that another was about to move into; INT64_MAX: that was not the last answer. */
+int64_t xi_ring_retry_at(struct xi_channel *ch);
 /*
  * For a send that lacks bytes: moves into a larger ring. 1: done, or somebody else did something: look again. 0: not now;
  * xi_ring_refusal() says why. Or an error of the call: INTR, LEFT, CORRUPT. Waits for the broker and for locks up to `timeout`

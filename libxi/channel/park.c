@@ -399,9 +399,11 @@ static int reason_to_go(const struct wait *w) {
     return xi_sleep_refused(w->ch->interp);
 }
 
-/* When to wake at the latest: the caller's deadline, or before it when the group has something to look at by itself. */
+/* When to wake at the latest: the caller's deadline, or before it when the group, or a ring that may grow, is to be looked at
+ * by itself. */
 static int64_t wake_at(const struct wait *w, bool *sooner) {
-    uint64_t due = w->side == XI_SIDE_PRODUCERS ? UINT64_MAX : xi_ack_due(w->ch);
+    bool room = w->side == XI_SIDE_PRODUCERS;
+    uint64_t due = !room ? xi_ack_due(w->ch) : w->want->lack == XI_LACK_BYTES ? (uint64_t)xi_ring_retry_at(w->ch) : UINT64_MAX;
     *sooner = due < (uint64_t)INT64_MAX && (w->deadline < 0 || (int64_t)due < w->deadline);
     return *sooner ? (int64_t)due : w->deadline;
 }

@@ -269,7 +269,8 @@ static void refused(struct xi_channel *ch, int error, int64_t wait) {
     xi_store_relaxed(&ch->moving.not_before, xi_now() + wait);
 }
 
-/* How long not to ask again after such an answer. AGAIN: another is about to move, and rings when it has. */
+/* How long not to ask again after such an answer. AGAIN: another is about to move, and rings when it has; or dies, and what
+ * repair rings for may come too early. So whoever sleeps after that asks again by itself: xi_ring_retry_at(). */
 static int64_t rest_after(int error) {
     return error == XI_E_TIMEOUT ? STUCK_NS : error == XI_E_AGAIN ? REFUSED_NS / 10 : REFUSED_NS;
 }
@@ -298,6 +299,12 @@ static int grow(struct xi_channel *ch, uint64_t word, const struct xi_want *want
 bool xi_ring_could_grow(struct xi_channel *ch) {
     if (!xi_ring_may_grow(ch)) return false;
     return !xi_load_relaxed(&ch->moving.refused) || xi_now() >= xi_load_relaxed(&ch->moving.not_before);
+}
+
+int64_t xi_ring_retry_at(struct xi_channel *ch) {
+    if (!ch->grow_max || atomic_load(&ch->moving.refused) != XI_E_AGAIN) return INT64_MAX;
+    if (atomic_load(&ch->moving.under_way)) return xi_now() + rest_after(XI_E_AGAIN);
+    return xi_load_relaxed(&ch->moving.not_before);
 }
 
 int xi_ring_grow(struct xi_channel *ch, const struct xi_want *want, int64_t timeout) {
