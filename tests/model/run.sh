@@ -6,14 +6,15 @@
 #
 #   tests/model/run.sh [MODEL...]
 #
-# Needs spin and a C compiler. A line for each exploration: what, states, verdict.
+# Needs spin and a C compiler. A line for each exploration: verdict, states, what;
+# then one of figures.
 set -u
 cd "$(dirname "$0")" || exit 1
 command -v spin >/dev/null || { echo "spin is not installed: apt-get install spin" >&2; exit 2; }
 work=$(mktemp -d "${TMPDIR:-/tmp}/xi-model.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
-bad=0
+bad=0 explored=0 total=0
 
 # explore MODEL OPTION...: the number of errors in `errors`, of states in `states`
 explore() {
@@ -22,14 +23,15 @@ explore() {
     rm -rf "$work/run" && mkdir "$work/run"
     cp "$model.pml" "$work/run/model.pml"
     errors=none states=0
-    (cd "$work/run" && spin "$@" -a model.pml >log 2>&1 && cc -O2 -DSAFETY -DNOFAIR -DCOLLAPSE -DMEMLIM=3000 -o pan pan.c >>log 2>&1 &&
-        ./pan -m1000000 -E >result 2>&1)
+    (cd "$work/run" && spin "$@" -a model.pml >log 2>&1 && cc -O1 -DSAFETY -DNOFAIR -DCOLLAPSE -DMEMLIM=2000 -o pan pan.c >>log 2>&1 &&
+        ./pan -m2000000 -E >result 2>&1)
     if ! grep -q 'errors:' "$work/run/result" 2>/dev/null || grep -q 'max search depth too small\|out of memory' "$work/run/result"; then
         cat "$work/run/log" "$work/run/result" 2>/dev/null
         return
     fi
     errors=$(sed -n 's/.*errors: \([0-9]*\).*/\1/p' "$work/run/result")
     states=$(sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' "$work/run/result")
+    explored=$((explored + 1)) total=$(awk "BEGIN { printf \"%d\", $total + $states }")
 }
 
 holds() { # MODEL OPTION...: every interleaving keeps the promise
@@ -58,10 +60,36 @@ park() {
     caught park -DSENDERS=1 -DRECEIVERS=2 -DVALUES=1 -DLEAVERS=1 -DNO_PASS_ON
 }
 
-for model in "${@:-park}"; do
-    case "$model" in
-        park) "$model" ;;
-        *) echo "there is no model $model here" >&2; exit 2 ;;
-    esac
+records() {
+    local small=(-DPRODUCERS=1 -DCONSUMERS=1 -DVALUES=2 -DKILLS=1) mutant
+    local two=(-DPRODUCERS=1 -DCONSUMERS=2 -DKILLS=1)
+    holds records -DPRODUCERS=1 -DCONSUMERS=1 -DVALUES=2 -DKILLS=2 -DBROKER_KILLS=1
+    holds records "${two[@]}" -DVALUES=2
+    holds records -DPRODUCERS=2 -DCONSUMERS=1 -DVALUES=1 -DKILLS=1
+    holds records -DPRODUCERS=2 -DCONSUMERS=1 -DVALUES=2 -DKILLS=1 -DINLINE -DBATCH=2
+    holds records -DPRODUCERS=2 -DCONSUMERS=2 -DVALUES=1 -DKILLS=1 -DINLINE
+    for mutant in HEADER_EARLY TAIL_EARLY NUMBER_LATE NO_WALK FREE_EARLY LOOK_LATE; do
+        caught records "${small[@]}" -D$mutant
+    done
+    for mutant in NO_JUDGE JUDGE_LATE LOOK_ONCE; do
+        caught records "${two[@]}" -DVALUES=2 -D$mutant
+    done
+    for mutant in KEY_LATE DROP_EARLY; do
+        caught records "${two[@]}" -DVALUES=1 -D$mutant
+    done
+    caught records "${two[@]}" -DVALUES=3 -DNO_GENERATION
+    caught records -DPRODUCERS=1 -DCONSUMERS=1 -DVALUES=4 -DKILLS=0 -DINLINE -DZERO_LATE
+    caught records -DPRODUCERS=1 -DCONSUMERS=1 -DVALUES=1 -DKILLS=1 -DBROKER_KILLS=1 -DNO_SLOT_0
+}
+
+models=(park records)
+[ $# -eq 0 ] || models=("$@")
+for model in "${models[@]}"; do
+    if [ ! -f "$model.pml" ]; then
+        echo "there is no model $model here" >&2
+        exit 2
+    fi
+    "$model"
 done
+printf '%d explorations, %d states, %d failures\n' $explored "$total" $bad
 [ $bad -eq 0 ]
