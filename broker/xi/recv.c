@@ -21,6 +21,9 @@ static const char usage[] =
     "                      (default: forever). Status 1 if nothing came in time\n"
     "      --group G       receive as a member of group G, whose members share the values\n"
     "      --from WHERE    where a new group begins: tail (the default), oldest, or a number: the last so many\n"
+    "      --ack           acknowledge each value when it is printed: one that could not be goes to another. For a group\n"
+    "                      that is made also: --ack-timeout TIME (then it goes to another in any case), --max-deliveries N\n"
+    "                      (then to --dead-letters CHANNEL), --window N (values given out and not acknowledged)\n"
     "      --need-peer     end, too, when the channel is drained and nobody has it open to send\n"
     "      --raw           print text as it is, a line each, and bytes as they are with nothing added\n"
     NEW_CHANNEL_USAGE
@@ -29,7 +32,8 @@ static const char usage[] =
     "On a broadcast channel it gets what is sent after it has begun, or with --group since the group was made.\n\n"
     "examples:\n"
     "  xi recv -c 1 -t 5 results\n"
-    "  xi recv --raw log >> app.log\n";
+    "  xi recv --raw log >> app.log\n"
+    "  xi recv --ack --max-deliveries 5 --dead-letters jobs.dead jobs\n";
 
 struct receiver {
     struct member_opts member_opts;
@@ -37,6 +41,7 @@ struct receiver {
     int64_t timeout;
     uint64_t limit; /* 0: none */
     xi_group_opts group;
+    bool grouped; /* `group` was asked for */
     bool raw;
     bool trouble; /* a value could not be read: status 1 in the end */
 };
@@ -63,6 +68,15 @@ static int take(struct receiver *r, xi_msg *m) {
     return rc;
 }
 
+/* It was printed; or it could not be, and somebody else may have more luck with it: at once if our output is at fault. */
+static void answer(struct receiver *r, xi_msg *m, bool unprintable, bool unwritten) {
+    if (!(r->group.flags & XI_GROUP_ACK)) return;
+    int rc = unprintable || unwritten ? xi_nack(m, unprintable ? 1000000000 : 0) : xi_ack(m);
+    if (rc == 0) return;
+    say(rc == XI_E_STALE ? "a value was printed too late: it was given to another meanwhile" : "%s", xi_error_text(rc));
+    r->trouble = true;
+}
+
 static int receive_all(struct receiver *r) {
     xi_msg m = XI_MSG_INIT;
     struct json_out out = {0};
@@ -77,7 +91,10 @@ static int receive_all(struct receiver *r) {
         } else {
             int rc = take(r, &m);
             if (rc == 0) {
-                status = print_message(&m, r->raw, &out, &r->trouble);
+                bool trouble = false;
+                status = print_message(&m, r->raw, &out, &trouble);
+                answer(r, &m, trouble, status != XI_EXIT_OK);
+                r->trouble |= trouble;
                 done++;
             } else if (rc == XI_E_CORRUPT) {
                 say("a value was skipped: %s", xi_error_text(rc));
@@ -93,6 +110,29 @@ static int receive_all(struct receiver *r) {
     return status == XI_EXIT_OK && r->trouble ? XI_EXIT_FAILED : status;
 }
 
+/* What a group that acknowledges is to be like. Each of the options says that it does. */
+static int ack_option(int got, const char *text, xi_group_opts *group) {
+    uint64_t n = 0;
+    group->flags |= XI_GROUP_ACK;
+    switch (got) {
+    case OPTION_ACK_TIMEOUT:
+        if (!parse_duration(text, &group->timeout_ns) || group->timeout_ns <= 0)
+            return say_usage("time to acknowledge \"%s\": write 2, 0.5, 200ms or 1m", text);
+        break;
+    case OPTION_MAX_DELIVERIES:
+        if (!parse_count(text, 1, UINT32_MAX, &n)) return say_usage("deliveries \"%s\": write a number from 1 up", text);
+        group->max_deliveries = (uint32_t)n;
+        break;
+    case OPTION_WINDOW:
+        if (!parse_count(text, 1, XI_WINDOW_MAX, &n)) return say_usage("window \"%s\": write a number from 1 to %u", text, XI_WINDOW_MAX);
+        group->window = (uint32_t)n;
+        break;
+    case OPTION_DEAD_LETTERS: group->dead = text; break;
+    default: break;
+    }
+    return XI_EXIT_OK;
+}
+
 /* -1 to go on, else the exit status. */
 static int parse(int argc, char **argv, struct receiver *r) {
     static const struct option options[] = {{"ns", required_argument, NULL, 'n'},
@@ -100,6 +140,11 @@ static int parse(int argc, char **argv, struct receiver *r) {
                                             {"timeout", required_argument, NULL, 't'},
                                             {"group", required_argument, NULL, OPTION_GROUP},
                                             {"from", required_argument, NULL, OPTION_FROM},
+                                            {"ack", no_argument, NULL, OPTION_ACK},
+                                            {"ack-timeout", required_argument, NULL, OPTION_ACK_TIMEOUT},
+                                            {"max-deliveries", required_argument, NULL, OPTION_MAX_DELIVERIES},
+                                            {"dead-letters", required_argument, NULL, OPTION_DEAD_LETTERS},
+                                            {"window", required_argument, NULL, OPTION_WINDOW},
                                             {"need-peer", no_argument, NULL, OPTION_NEED_PEER},
                                             {"raw", no_argument, NULL, OPTION_RAW},
                                             NEW_CHANNEL_OPTIONS,
@@ -118,7 +163,12 @@ static int parse(int argc, char **argv, struct receiver *r) {
         case OPTION_GROUP: r->member_opts.open.group = optarg; break;
         case OPTION_FROM:
             if (!parse_from(optarg, &r->group)) return say_usage("from \"%s\": write tail, oldest, or a number", optarg);
-            r->member_opts.open.group_opts = &r->group;
+            r->grouped = true;
+            break;
+        case OPTION_ACK: case OPTION_ACK_TIMEOUT: case OPTION_MAX_DELIVERIES: case OPTION_DEAD_LETTERS: case OPTION_WINDOW:
+            status = ack_option(got, optarg, &r->group);
+            if (status != XI_EXIT_OK) return status;
+            r->grouped = true;
             break;
         case OPTION_NEED_PEER: r->member_opts.open.flags |= XI_OPEN_NEED_PEER; break;
         case OPTION_RAW: r->raw = true; break;
@@ -130,6 +180,7 @@ static int parse(int argc, char **argv, struct receiver *r) {
         }
     }
     if (argc - optind != 1) return say_usage("expected the name of one channel, found %d", argc - optind);
+    if (r->grouped) r->member_opts.open.group_opts = &r->group;
     r->member_opts.channel = argv[optind];
     return -1;
 }

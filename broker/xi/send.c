@@ -166,6 +166,15 @@ static int send_parsed(struct sender *s, struct json *j, const char *where) {
     return send_json_loan(s, j, (size_t)size, flags, where);
 }
 
+int send_json_text(const struct member *to, int64_t timeout, const char *text, size_t n, const char *where) {
+    struct sender s = {.member = *to, .timeout = timeout};
+    struct json j = {0};
+    int status = json_parse(&j, text, n) ? bad_json(&j, where) : send_parsed(&s, &j, where);
+    json_clear(&j);
+    free(s.loans);
+    return status;
+}
+
 /* ---- text and bytes ---- */
 
 static int send_blob(struct sender *s, bool text, const void *data, size_t n) {

@@ -25,7 +25,7 @@ struct command {
     int (*run)(int argc, char **argv);
 };
 extern const struct command command_broker, command_ls, command_send, command_recv, command_tail, command_call, command_close, command_rm,
-    command_group, command_run, command_doctor;
+    command_group, command_dead, command_run, command_doctor;
 
 /* ---- messages (main.c) ---- */
 
@@ -42,7 +42,8 @@ int print_help(void);
 
 enum { OPTION_NS = 1000, OPTION_HELP, OPTION_JSON, OPTION_WATCH, OPTION_RATE, OPTION_MODE, OPTION_TEXT, OPTION_BYTES,
        OPTION_GROUP, OPTION_RAW, OPTION_KEEP_GOING, OPTION_GRACE, OPTION_FIX, OPTION_FORCE, OPTION_REMOVE, OPTION_ACCESS,
-       OPTION_FROM, OPTION_NEED_PEER, OPTION_TTL, OPTION_CAPACITY, OPTION_GROW, OPTION_VALUES, OPTION_RETAIN, OPTION_WHEN_FULL, OPTION_DEAD };
+       OPTION_FROM, OPTION_NEED_PEER, OPTION_TTL, OPTION_CAPACITY, OPTION_GROW, OPTION_VALUES, OPTION_RETAIN, OPTION_WHEN_FULL, OPTION_DEAD, OPTION_ACK,
+       OPTION_ACK_TIMEOUT, OPTION_MAX_DELIVERIES, OPTION_DEAD_LETTERS, OPTION_WINDOW, OPTION_REQUEUE, OPTION_TO };
 
 /* "2", "0.5", "200ms", "3s", "1m", "forever" to nanoseconds (XI_FOREVER). */
 bool parse_duration(const char *text, int64_t *ns);
@@ -92,8 +93,12 @@ const char *access_names(const char *numbers, bool with_rights, char *out, size_
 /* ---- printing what was received (print.c) ---- */
 
 struct json_out;
+struct member;
 /* One value on standard output; what cannot be printed is told, and *trouble. XI_EXIT_OK to go on. */
 int print_message(const xi_msg *m, bool raw, struct json_out *out, bool *trouble);
+/* send.c: sends one JSON text, which a NUL follows, as a value. XI_EXIT_OK, or an exit status after a message, in which
+ * `where` names the text. */
+int send_json_text(const struct member *to, int64_t timeout, const char *text, size_t n, const char *where);
 /* True when whoever read our output is gone. */
 bool reader_gone(void);
 

@@ -94,7 +94,7 @@ has "--version names the version" "$out" "xi 0."
 status "without command: usage" 2 "$xi"
 has "usage lists the commands" "$err" "xi doctor"
 status "help" 0 "$xi" help
-for c in ls send recv tail call close rm group run doctor broker; do
+for c in ls send recv tail call close rm group dead run doctor broker; do
     status "help $c" 0 "$xi" help $c
     has "help $c has an example" "$out" "example"
 done
@@ -201,6 +201,44 @@ status "group --remove" 0 "$xi" group --remove slow grouped
 wait $slow
 is "group --remove: its receiver ends" $? 1
 has "group --remove: and says why" "$(cat "$dir/slow")" "has ended"
+
+# ---- acknowledgements, dead letters
+
+status "send work" 0 "$xi" send work 1 '{"$buffer":"YWJj"}' '"three"'
+status "recv --ack" 0 "$xi" recv --ack --max-deliveries 1 --dead-letters work.dead -c 1 work
+is "recv --ack: the first" "$out" 1
+status "recv without --ack" 1 "$xi" recv -t 0 work
+has "recv without --ack: says how" "$err" "acknowledges"
+status "recv --ack that cannot print" 1 bash -c "'$xi' recv --ack -c 1 work >/dev/full"
+status "what was not printed is not acknowledged" 0 "$xi" recv --ack -c 1 work
+is "but was delivered as often as may be: the next" "$out" '"three"'
+status "recv --ack has all" 1 "$xi" recv --ack -t 0 work
+status "dead" 0 "$xi" dead work.dead
+has "dead: a table" "$out" "REASON"
+has "dead: its letter" "$out" 'nacked  work     -               1  {"$buffer":"YWJj"}'
+status "dead --json" 0 "$xi" dead --json work.dead
+is "dead --json: all of it" "$out" '{"reason":"nacked","channel":"work","group":"","deliveries":1,"value":{"$buffer":"YWJj"}}'
+status "dead takes nothing" 0 "$xi" dead work.dead
+has "dead takes nothing: it is there" "$out" nacked
+status "close another" 0 bash -c "'$xi' send shut 1 && '$xi' close shut"
+status "dead --requeue to what is closed" 1 "$xi" dead --requeue --to shut work.dead
+has "dead --requeue: says so" "$err" "closed"
+status "dead --requeue" 0 "$xi" dead --requeue work.dead
+is "dead --requeue: how many" "$out" "1 dead letter sent back"
+status "what was sent back comes" 0 "$xi" recv --ack -c 1 work
+is "with its buffer" "$out" '{"$buffer":"YWJj"}'
+status "send what is no letter" 0 "$xi" send work.dead '[1,2]'
+status "dead --requeue leaves it" 0 "$xi" dead --requeue work.dead
+has "dead --requeue: says so" "$err" "no dead letter"
+status "it is there" 0 "$xi" recv -c 1 work.dead
+is "it is as it was" "$out" '[1,2]'
+timeout 20 "$xi" recv work.dead >/dev/null & keeper=$!
+until_true "'$xi' ls | grep -q work.dead"
+status "dead: none" 0 "$xi" dead work.dead
+is "dead: says so" "$out" "no dead letters"
+kill $keeper
+wait $keeper
+status "dead of nothing" 1 "$xi" dead nothing-like-this
 
 timeout 20 "$xi" recv --mode broadcast -c 3 news >"$dir/b1" & p1=$!
 timeout 20 "$xi" recv --mode broadcast -c 3 news >"$dir/b2" & p2=$!
