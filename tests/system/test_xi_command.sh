@@ -223,6 +223,7 @@ has "dead takes nothing: it is there" "$out" nacked
 status "close another" 0 bash -c "'$xi' send shut 1 && '$xi' close shut"
 status "dead --requeue to what is closed" 1 "$xi" dead --requeue --to shut work.dead
 has "dead --requeue: says so" "$err" "closed"
+status "rm what is closed" 0 "$xi" rm shut
 status "dead --requeue" 0 "$xi" dead --requeue work.dead
 is "dead --requeue: how many" "$out" "1 dead letter sent back"
 status "what was sent back comes" 0 "$xi" recv --ack -c 1 work
