@@ -13,7 +13,7 @@
 
 static const struct command *const commands[] = {&command_broker, &command_ls,   &command_send,  &command_recv,
                                                  &command_tail,   &command_call,
-                                                 &command_close,  &command_rm,  &command_group, &command_dead, &command_run,
+                                                 &command_close,  &command_rm,  &command_group, &command_ack, &command_dead, &command_run,
                                                  &command_doctor};
 #define COMMANDS (sizeof commands / sizeof commands[0])
 

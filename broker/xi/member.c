@@ -51,3 +51,11 @@ void member_close(struct member *s) {
     s->channel = NULL;
     s->me = NULL;
 }
+
+int receive_until(xi_channel *channel, xi_msg *m, int64_t timeout) {
+    struct deadline d = deadline_in(timeout);
+    int rc;
+    do rc = xi_recv(channel, m, deadline_left(&d));
+    while (rc == XI_E_INTR && !stop_signal());
+    return rc;
+}

@@ -79,6 +79,28 @@ static bool parse_when_full(const char *text, uint32_t *how) {
     return false;
 }
 
+int new_ack_group_option(int got, const char *text, xi_group_opts *group) {
+    uint64_t n = 0;
+    switch (got) {
+    case OPTION_ACK_TIMEOUT:
+        if (!parse_duration(text, &group->timeout_ns) || group->timeout_ns <= 0)
+            return say_usage("time to acknowledge \"%s\": write 2, 0.5, 200ms or 1m", text);
+        break;
+    case OPTION_MAX_DELIVERIES:
+        if (!parse_count(text, 1, UINT32_MAX, &n)) return say_usage("deliveries \"%s\": write a number from 1 up", text);
+        group->max_deliveries = (uint32_t)n;
+        break;
+    case OPTION_WINDOW:
+        if (!parse_count(text, 1, XI_WINDOW_MAX, &n)) return say_usage("window \"%s\": write a number from 1 to %u", text, XI_WINDOW_MAX);
+        group->window = (uint32_t)n;
+        break;
+    case OPTION_DEAD_LETTERS: group->dead = text; break;
+    default: return NOT_AN_OPTION;
+    }
+    group->flags |= XI_GROUP_ACK;
+    return XI_EXIT_OK;
+}
+
 int new_channel_option(int got, const char *text, xi_open_opts *open) {
     uint64_t n = 0;
     switch (got) {

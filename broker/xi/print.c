@@ -41,18 +41,22 @@ static int put_raw(const xi_msg *m, struct json_out *out) {
     return got < 0 ? (int)got : got <= n ? 1 : XI_E_CORRUPT;
 }
 
-int print_message(const xi_msg *m, bool raw, struct json_out *out, bool *trouble) {
+int print_to(const xi_msg *m, bool raw, struct json_out *out) {
     struct json_buffers buffers = {find_buffer, (void *)(uintptr_t)m};
     out->length = 0;
+    out->error = 0;
     int rc = raw ? put_raw(m, out) : 0;
     if (rc == 0) {
         rc = json_write(out, m->data, m->size, &buffers);
         if (rc == 0) json_put(out, "\n", 1);
     }
-    if (rc >= 0 && out->error) rc = out->error;
+    return rc >= 0 && out->error ? out->error : rc;
+}
+
+int print_message(const xi_msg *m, bool raw, struct json_out *out, bool *trouble) {
+    int rc = print_to(m, raw, out);
     if (rc < 0) {
         say("a value of %zu bytes could not be printed and is lost: %s", m->size, xi_error_text(rc));
-        out->error = 0;
         *trouble = true;
         return XI_EXIT_OK;
     }

@@ -21,11 +21,10 @@ static const char usage[] =
     "                      (default: forever). Status 1 if nothing came in time\n"
     "      --group G       receive as a member of group G, whose members share the values\n"
     "      --from WHERE    where a new group begins: tail (the default), oldest, or a number: the last so many\n"
-    "      --ack           acknowledge each value when it is printed: one that could not be goes to another. For a group\n"
-    "                      that is made also: --ack-timeout TIME (then it goes to another in any case), --max-deliveries N\n"
-    "                      (then to --dead-letters CHANNEL), --window N (values given out and not acknowledged)\n"
+    "      --ack           acknowledge each value when it is printed: one that could not be goes to another\n"
     "      --need-peer     end, too, when the channel is drained and nobody has it open to send\n"
     "      --raw           print text as it is, a line each, and bytes as they are with nothing added\n"
+    NEW_ACK_GROUP_USAGE
     NEW_CHANNEL_USAGE
     "      --help          this text\n\n"
     "Values JSON lacks have tagged forms such as {\"$bytes\":\"AAEC\"}, which xi send takes back: see xi(1).\n"
@@ -60,14 +59,6 @@ static int no_value(struct receiver *r, int rc, uint64_t done) {
     }
 }
 
-static int take(struct receiver *r, xi_msg *m) {
-    struct deadline d = deadline_in(r->timeout);
-    int rc;
-    do rc = xi_recv(r->member.channel, m, deadline_left(&d));
-    while (rc == XI_E_INTR && !stop_signal());
-    return rc;
-}
-
 /* It was printed; or it could not be, and somebody else may have more luck with it: at once if our output is at fault. */
 static void answer(struct receiver *r, xi_msg *m, bool unprintable, bool unwritten) {
     if (!(r->group.flags & XI_GROUP_ACK)) return;
@@ -89,7 +80,7 @@ static int receive_all(struct receiver *r) {
         } else if (reader_gone()) {
             over = true;
         } else {
-            int rc = take(r, &m);
+            int rc = receive_until(r->member.channel, &m, r->timeout);
             if (rc == 0) {
                 bool trouble = false;
                 status = print_message(&m, r->raw, &out, &trouble);
@@ -110,29 +101,6 @@ static int receive_all(struct receiver *r) {
     return status == XI_EXIT_OK && r->trouble ? XI_EXIT_FAILED : status;
 }
 
-/* What a group that acknowledges is to be like. Each of the options says that it does. */
-static int ack_option(int got, const char *text, xi_group_opts *group) {
-    uint64_t n = 0;
-    group->flags |= XI_GROUP_ACK;
-    switch (got) {
-    case OPTION_ACK_TIMEOUT:
-        if (!parse_duration(text, &group->timeout_ns) || group->timeout_ns <= 0)
-            return say_usage("time to acknowledge \"%s\": write 2, 0.5, 200ms or 1m", text);
-        break;
-    case OPTION_MAX_DELIVERIES:
-        if (!parse_count(text, 1, UINT32_MAX, &n)) return say_usage("deliveries \"%s\": write a number from 1 up", text);
-        group->max_deliveries = (uint32_t)n;
-        break;
-    case OPTION_WINDOW:
-        if (!parse_count(text, 1, XI_WINDOW_MAX, &n)) return say_usage("window \"%s\": write a number from 1 to %u", text, XI_WINDOW_MAX);
-        group->window = (uint32_t)n;
-        break;
-    case OPTION_DEAD_LETTERS: group->dead = text; break;
-    default: break;
-    }
-    return XI_EXIT_OK;
-}
-
 /* -1 to go on, else the exit status. */
 static int parse(int argc, char **argv, struct receiver *r) {
     static const struct option options[] = {{"ns", required_argument, NULL, 'n'},
@@ -141,10 +109,7 @@ static int parse(int argc, char **argv, struct receiver *r) {
                                             {"group", required_argument, NULL, OPTION_GROUP},
                                             {"from", required_argument, NULL, OPTION_FROM},
                                             {"ack", no_argument, NULL, OPTION_ACK},
-                                            {"ack-timeout", required_argument, NULL, OPTION_ACK_TIMEOUT},
-                                            {"max-deliveries", required_argument, NULL, OPTION_MAX_DELIVERIES},
-                                            {"dead-letters", required_argument, NULL, OPTION_DEAD_LETTERS},
-                                            {"window", required_argument, NULL, OPTION_WINDOW},
+                                            NEW_ACK_GROUP_OPTIONS,
                                             {"need-peer", no_argument, NULL, OPTION_NEED_PEER},
                                             {"raw", no_argument, NULL, OPTION_RAW},
                                             NEW_CHANNEL_OPTIONS,
@@ -165,16 +130,17 @@ static int parse(int argc, char **argv, struct receiver *r) {
             if (!parse_from(optarg, &r->group)) return say_usage("from \"%s\": write tail, oldest, or a number", optarg);
             r->grouped = true;
             break;
-        case OPTION_ACK: case OPTION_ACK_TIMEOUT: case OPTION_MAX_DELIVERIES: case OPTION_DEAD_LETTERS: case OPTION_WINDOW:
-            status = ack_option(got, optarg, &r->group);
-            if (status != XI_EXIT_OK) return status;
+        case OPTION_ACK:
+            r->group.flags |= XI_GROUP_ACK;
             r->grouped = true;
             break;
         case OPTION_NEED_PEER: r->member_opts.open.flags |= XI_OPEN_NEED_PEER; break;
         case OPTION_RAW: r->raw = true; break;
         case 'h': case OPTION_HELP: return print_help();
         default:
-            status = new_channel_option(got, optarg, &r->member_opts.open);
+            status = new_ack_group_option(got, optarg, &r->group);
+            if (status == XI_EXIT_OK) r->grouped = true;
+            else if (status == NOT_AN_OPTION) status = new_channel_option(got, optarg, &r->member_opts.open);
             if (status == NOT_AN_OPTION) return say_bad_option(argc, argv, got);
             if (status != XI_EXIT_OK) return status;
         }

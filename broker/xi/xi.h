@@ -25,7 +25,7 @@ struct command {
     int (*run)(int argc, char **argv);
 };
 extern const struct command command_broker, command_ls, command_send, command_recv, command_tail, command_call, command_close, command_rm,
-    command_group, command_dead, command_run, command_doctor;
+    command_group, command_ack, command_dead, command_run, command_doctor;
 
 /* ---- messages (main.c) ---- */
 
@@ -43,7 +43,7 @@ int print_help(void);
 enum { OPTION_NS = 1000, OPTION_HELP, OPTION_JSON, OPTION_WATCH, OPTION_RATE, OPTION_MODE, OPTION_TEXT, OPTION_BYTES,
        OPTION_GROUP, OPTION_RAW, OPTION_KEEP_GOING, OPTION_GRACE, OPTION_FIX, OPTION_FORCE, OPTION_REMOVE, OPTION_ACCESS,
        OPTION_FROM, OPTION_NEED_PEER, OPTION_TTL, OPTION_CAPACITY, OPTION_GROW, OPTION_VALUES, OPTION_RETAIN, OPTION_WHEN_FULL, OPTION_DEAD, OPTION_ACK,
-       OPTION_ACK_TIMEOUT, OPTION_MAX_DELIVERIES, OPTION_DEAD_LETTERS, OPTION_WINDOW, OPTION_REQUEUE, OPTION_TO };
+       OPTION_ACK_TIMEOUT, OPTION_MAX_DELIVERIES, OPTION_DEAD_LETTERS, OPTION_WINDOW, OPTION_REQUEUE, OPTION_TO, OPTION_RETRY };
 
 /* "2", "0.5", "200ms", "3s", "1m", "forever" to nanoseconds (XI_FOREVER). */
 bool parse_duration(const char *text, int64_t *ns);
@@ -67,9 +67,20 @@ bool parse_from(const char *text, xi_group_opts *group);
     "      --when-full HOW block (the default), fail, or drop (the oldest make room)\n"                                \
     "      --dead CHANNEL  where values go that expired (see xi send --ttl)\n"                                          \
     "      --access LIST   what other users may do with it: bob:w,@staff:rw (r: receive, w: send)\n"
+/* What a new group that acknowledges is to be like. */
+#define NEW_ACK_GROUP_OPTIONS                                                                                          \
+    {"ack-timeout", required_argument, NULL, OPTION_ACK_TIMEOUT}, {"window", required_argument, NULL, OPTION_WINDOW},  \
+        {"max-deliveries", required_argument, NULL, OPTION_MAX_DELIVERIES},                                            \
+        {"dead-letters", required_argument, NULL, OPTION_DEAD_LETTERS}
+#define NEW_ACK_GROUP_USAGE                                                                                            \
+    "for a group that acknowledges and does not exist yet:\n"                                                          \
+    "      --ack-timeout TIME   what is not acknowledged in time goes to another consumer (default: never)\n"          \
+    "      --max-deliveries N, --dead-letters CHANNEL   delivered so often in vain, it goes to CHANNEL\n"              \
+    "      --window N           most values given out and not acknowledged\n"
 #define NOT_AN_OPTION (-1)
 /* Takes one of them: XI_EXIT_OK, NOT_AN_OPTION, or XI_EXIT_USAGE after a message. */
 int new_channel_option(int got, const char *text, xi_open_opts *open);
+int new_ack_group_option(int got, const char *text, xi_group_opts *group);
 /* The optional argument of a long option, also when it is the next word and looks like a number. NULL: none. */
 const char *optional_number(int argc, char **argv);
 /* $XI_NAMESPACE or "default" for NULL; NULL after a message if it is not a valid name. */
@@ -96,6 +107,8 @@ struct json_out;
 struct member;
 /* One value on standard output; what cannot be printed is told, and *trouble. XI_EXIT_OK to go on. */
 int print_message(const xi_msg *m, bool raw, struct json_out *out, bool *trouble);
+/* The same into `out`, which is emptied. Negative: an error, with its sentence. */
+int print_to(const xi_msg *m, bool raw, struct json_out *out);
 /* send.c: sends one JSON text, which a NUL follows, as a value. XI_EXIT_OK, or an exit status after a message, in which
  * `where` names the text. */
 int send_json_text(const struct member *to, int64_t timeout, const char *text, size_t n, const char *where);
@@ -127,6 +140,8 @@ struct member_opts {
 int member_join(struct member *s, const struct member_opts *opts); /* opens no channel */
 int member_open(struct member *s, const struct member_opts *opts);
 void member_close(struct member *s);
+/* xi_recv() that goes on after signals other than those that stop us. */
+int receive_until(xi_channel *channel, xi_msg *m, int64_t timeout);
 
 /* A wait that signals may interrupt and that then goes on for what is left. */
 struct deadline {

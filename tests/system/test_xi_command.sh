@@ -94,7 +94,7 @@ has "--version names the version" "$out" "xi 0."
 status "without command: usage" 2 "$xi"
 has "usage lists the commands" "$err" "xi doctor"
 status "help" 0 "$xi" help
-for c in ls send recv tail call close rm group dead run doctor broker; do
+for c in ls send recv tail call close rm group ack dead run doctor broker; do
     status "help $c" 0 "$xi" help $c
     has "help $c has an example" "$out" "example"
 done
@@ -240,6 +240,38 @@ is "dead: says so" "$out" "no dead letters"
 kill $keeper
 wait $keeper
 status "dead of nothing" 1 "$xi" dead nothing-like-this
+
+# ---- a command for each value
+
+status "send tasks" 0 "$xi" send tasks 1 '{"a":[2]}' 3
+status "ack: a command for each" 0 "$xi" ack --max-deliveries 2 --dead-letters tasks.dead -c 2 tasks sh -c 'read -r line; echo "$XI_DELIVERIES: $line"'
+is "ack: what the command read" "$out" '1: 1
+1: {"a":[2]}'
+status "ack: a command that fails" 1 "$xi" ack --retry 0 -c 1 tasks sh -c 'exit 3'
+has "ack: says so" "$err" "ended with status 3: the value is given back"
+status "ack: a command that is killed" 1 "$xi" ack --retry 0 -c 1 tasks sh -c 'kill -9 $$'
+has "ack: says by what" "$err" "signal 9"
+status "ack: nothing is left to work on" 1 "$xi" ack -t 0 tasks true
+status "ack: failed as often as may be" 0 "$xi" recv -c 1 tasks.dead
+has "ack: it is a dead letter" "$out" '"deliveries":2,"value":3'
+status "send one more" 0 "$xi" send tasks '"text"'
+status "ack: a command that is not there" 127 "$xi" ack --retry 0 tasks "$dir/no-such-command"
+has "ack: says which" "$err" "no-such-command"
+"$xi" ack --raw tasks sh -c 'cat; : >"'"$dir/begun"'"; sleep 20' >"$dir/ack" 2>&1 & worker=$!
+until_true "test -e '$dir/begun'"
+kill -9 $worker
+wait $worker 2>/dev/null
+status "ack: dead at work" 0 "$xi" ack --raw -t 10 -c 1 tasks sh -c 'echo "$XI_DELIVERIES $(cat)"'
+is "ack: somebody else works on it" "$out" "3 text"
+rm "$dir/begun"
+status "send the last" 0 "$xi" send tasks 4
+"$xi" ack tasks sh -c ': >"'"$dir/begun"'"; exec sleep 20' 2>"$dir/ack" & worker=$!
+until_true "test -e '$dir/begun'"
+kill -TERM $worker
+wait $worker
+is "ack: told to stop" $? 143
+status "ack: then it is given back" 0 "$xi" ack -t 10 -c 1 tasks true
+status "ack: no command" 2 "$xi" ack tasks
 
 timeout 20 "$xi" recv --mode broadcast -c 3 news >"$dir/b1" & p1=$!
 timeout 20 "$xi" recv --mode broadcast -c 3 news >"$dir/b2" & p2=$!
