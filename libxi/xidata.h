@@ -612,7 +612,8 @@ XI_API int xi_msg_buffer(const xi_msg *msg, const xi_buffer_ref *ref, const void
  * stopped has held the group's lock for a second; nothing has changed).
  */
 XI_API int xi_ack(xi_msg *msg); /* also ends the message's borrow; the message holds nothing afterwards */
-/* Gives it back, to be delivered again after delay_ns at the earliest (to anybody). The message holds nothing afterwards. */
+/* Gives it back, to be delivered again after delay_ns at the earliest (to anybody). The message holds nothing afterwards.
+ * What was delivered max_deliveries times becomes a dead letter as soon as anybody receives in the group, or waits to. */
 XI_API int xi_nack(xi_msg *msg, int64_t delay_ns);
 /* The same, but what the message holds stays readable until it is released. LIMIT: as many as the group's window are kept so. */
 XI_API int xi_ack_keep(xi_msg *msg);

@@ -293,6 +293,7 @@ static int refuse(xi_msg *m, int64_t delay_ns, bool keep) {
     int rc = begin(m, &d);
     if (rc) return rc;
     struct xi_channel *ch = m->channel_;
+    if (ch->ack->max_deliveries && m->count_ >= ch->ack->max_deliveries) due = 0; /* nothing to wait for: it goes nowhere again */
     if (keep && !keep_block(ch, m, d)) return cannot_keep(ch);
     bool sooner = give_back(ch, d, XI_BACK_NACKED, due);
     xi_unlock(ch->group);

@@ -75,6 +75,21 @@ START_TEST(delivered_too_often_it_is_a_dead_letter) {
 }
 END_TEST
 
+START_TEST(no_delay_for_what_is_not_delivered_again) {
+    xi_channel *dead = open_letters("dead"), *in = open_spent(you, 1, "dead"), *out = open_sender(me);
+    xi_msg m = XI_MSG_INIT;
+    send_number(out, 1, sizes[_i]);
+    expect_value(in, &m, 1, 1, XI_TRY);
+    ok(xi_nack(&m, 3600 * 1000 * MS));
+    fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
+    ok(xi_recv(dead, &m, XI_TRY));
+    xi_msg_release(&m);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(dead));
+}
+END_TEST
+
 START_TEST(without_dead_letters_it_vanishes) {
     xi_channel *in = open_spent(you, 1, NULL), *out = open_sender(me);
     xi_msg m = XI_MSG_INIT;
@@ -409,6 +424,7 @@ int main(void) {
     tcase_set_timeout(t, 60);
     tcase_add_checked_fixture(t, setup, leave_both);
     tcase_add_loop_test(t, delivered_too_often_it_is_a_dead_letter, 0, 2);
+    tcase_add_loop_test(t, no_delay_for_what_is_not_delivered_again, 0, 2);
     tcase_add_loop_test(t, without_dead_letters_it_vanishes, 0, 2);
     tcase_add_test(t, dead_letters_wait_for_room);
     tcase_add_test(t, dead_letters_do_not_depend_on_who_sent_them);
