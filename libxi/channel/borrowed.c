@@ -14,7 +14,7 @@ bool xi_release_bit(struct xi_map_entry *e, uint32_t granule, uint64_t generatio
     uint64_t bit = XI_RELEASE_BIT(group), seen = xi_load_relaxed(word);
     /* Only ever sets, and only in the life of the block that was received. The success is a release: our reads of the
      * block come before the owner's next use of it, which acquires this word (released_by_all in arena.c). */
-    while (seen >> 16 == generation && !(seen & bit))
+    for (int tries = 0; tries < XI_RELEASE_TRIES && seen >> 16 == generation && !(seen & bit); tries++)
         if (xi_cas64_full(word, &seen, seen | bit)) return true;
     return false;
 }

@@ -191,7 +191,7 @@ static void hand_over(struct xi_interp *me, xi_msg *m) {
 static int fetch(const xi_pending *p, xi_msg *reply) {
     struct xi_interp *me = p->channel_->interp;
     struct xi_call *k = &me->calls->call[p->index_];
-    for (;;) {
+    for (uint64_t rounds = 0; rounds < xi_rounds_most(&me->calls->lane->receive_view); rounds++) {
         if (xi_load_full(&k->place) == XI_CALL_HERE) {
             xi_msg_release(reply);
             pthread_mutex_lock(&me->calls_mutex);
@@ -208,6 +208,7 @@ static int fetch(const xi_pending *p, xi_msg *reply) {
         }
         hand_over(me, reply);
     }
+    return 0;
 }
 
 static bool something_to_see(void *context) {
@@ -223,6 +224,7 @@ static int wait_once(xi_pending *p, int64_t timeout, int64_t deadline) {
     struct xi_also also = {something_to_see, p, &ch->interp->calls->call[p->index_].bell};
     if (timeout == XI_TRY) return xi_fail(XI_E_AGAIN, "the reply to the call on channel \"%s\" is not there yet", ch->name);
     int rc = xi_wait_also(lane, XI_SIDE_GROUP(lane->group_index), deadline, &also);
+    if (rc == 0 && deadline >= 0 && xi_now() >= deadline) rc = XI_E_TIMEOUT; /* what comes through the lane is not for us */
     return rc == XI_E_TIMEOUT ? xi_fail(rc, "no reply to the call on channel \"%s\" came in time", ch->name) : rc;
 }
 

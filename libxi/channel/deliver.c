@@ -372,11 +372,16 @@ static void tell(struct taking *t, bool moved) {
     t->told = false;
 }
 
-/* Takes the lock whatever signals come, and however long a stopped process has it. */
+/*
+ * Takes the lock whatever signals come, and though a stopped process has it for long. Not for ever: its word may be
+ * anybody's writing. What is not done then is done when we leave, or die: so the lock is waited for for longer than
+ * whoever only tells that it names nobody needs (lock.c).
+ */
+#define LOCK_TRIES 10
 static int lock_surely(struct xi_channel *ch) {
-    int rc;
-    do rc = xi_lock(ch, ch->group, XI_LOCK_ABANDON_NS);
-    while (rc == XI_E_INTR || rc == XI_E_TIMEOUT);
+    int rc = XI_E_TIMEOUT;
+    for (int i = 0; i < LOCK_TRIES && (rc == XI_E_INTR || rc == XI_E_TIMEOUT); i++)
+        rc = xi_lock(ch, ch->group, 2 * XI_LOCK_ABANDON_NS);
     return rc;
 }
 
@@ -501,8 +506,9 @@ int64_t xi_ack_receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t ti
     t.block = (struct mapped){0};
     t.moving.d = NULL;
     int rc = 0;
-    while (rc == 0 && t.done == 0) {
-        rc = turn(&t, timeout);
+    uint64_t most = xi_rounds_most(&ch->receive_view) + t.a->window;
+    for (uint64_t rounds = 0; rc == 0 && t.done == 0; rounds++) {
+        rc = rounds < most ? turn(&t, timeout) : XI_E_AGAIN;
         t.done = drop_unwanted(msgs, t.done);
     }
     if (t.block.entry) xi_maps_put(t.block.entry);

@@ -318,8 +318,8 @@ int xi_group_remove(xi_channel *ch, const char *text) {
         return xi_fail(XI_E_ACCESS, "channel \"%s\" is another user's: who may only receive from it cannot remove a group", ch->name);
     if (rc == 0 && !text) rc = xi_fail(XI_E_INVAL, "only a named group can be removed; the default one is the channel's own");
     if (rc == 0) rc = group_name(text, name);
-    for (bool again = rc == 0; again; again = rc == 1) {
-        rc = lock_producers(ch);
+    for (int i = 0; i == 0 ? rc == 0 : rc == 1; i++) {
+        rc = i < JOIN_TRIES ? lock_producers(ch) : xi_fail(XI_E_AGAIN, "group \"%s\" changes all the time; try again", name);
         if (rc) break;
         rc = end_named(ch, name, &j);
         xi_unlock(ch->chan);

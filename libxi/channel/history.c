@@ -53,13 +53,14 @@ static bool step(struct xi_channel *ch, uint64_t limit, uint64_t seq) {
 
 void xi_retain_trim(struct xi_channel *ch, uint64_t limit, uint64_t seq) {
     struct xi_group *g = &ch->chan->groups[XI_GROUP_RETAIN];
-    uint64_t most = keeps(ch);
-    while (seq - xi_load_relaxed(&g->head_seq) > most && step(ch, limit, seq)) continue;
+    uint64_t most = keeps(ch), steps = xi_rounds_most(&ch->send_view);
+    while (steps-- && seq - xi_load_relaxed(&g->head_seq) > most && step(ch, limit, seq)) continue;
 }
 
 uint64_t xi_retain_yield(struct xi_channel *ch, uint64_t position, uint64_t limit, uint64_t seq) {
     struct xi_group *g = &ch->chan->groups[XI_GROUP_RETAIN];
-    while ((int64_t)(position - xi_load_relaxed(&g->head)) > 0 && step(ch, limit, seq)) continue;
+    uint64_t steps = xi_rounds_most(&ch->send_view);
+    while (steps-- && (int64_t)(position - xi_load_relaxed(&g->head)) > 0 && step(ch, limit, seq)) continue;
     return xi_load_relaxed(&g->head);
 }
 
@@ -149,11 +150,12 @@ void xi_start_done(struct xi_start *s) {
 static bool clear_bit(struct xi_release *r, uint32_t group, uint64_t generation) {
     _Atomic uint64_t *word = &r->word[XI_RELEASE_WORD(group)];
     uint64_t bit = XI_RELEASE_BIT(group), seen = xi_load_full(word);
+    int tries = XI_RELEASE_TRIES;
     do {
-        if (seen >> 16 != generation) return false;
+        if (seen >> 16 != generation || tries-- == 0) return false;
     } while (seen & bit && !xi_cas64_full(word, &seen, seen & ~bit));
     if (xi_load_full(&r->word[0]) >> 16 == generation) return true;
-    for (seen = xi_load_full(word); seen >> 16 == generation && !xi_cas64_full(word, &seen, seen | bit);) continue;
+    for (seen = xi_load_full(word); tries-- > 0 && seen >> 16 == generation && !xi_cas64_full(word, &seen, seen | bit);) continue;
     return false;
 }
 

@@ -63,7 +63,7 @@ void xi_lock_pass(xi_a32 *lock) {
 
 void xi_unlock_wake(xi_a32 *lock_sleep) {
     uint32_t seen = xi_load_relaxed(lock_sleep);
-    while (seen & 1)
+    for (int tries = 0; tries < 1000 && seen & 1; tries++) /* each lost to another who wakes or sleeps, or writes what it likes */
         if (xi_cas32_full(lock_sleep, &seen, seen + 1)) {
             (void)xi_futex_wake(lock_sleep, INT_MAX);
             return;

@@ -43,7 +43,7 @@ static bool claim_in(struct xi_mask *m, uint32_t i, uint64_t wanted, uint32_t *n
             *number = i * 64 + (uint32_t)__builtin_ctzll(bit);
             return true;
         }
-        v = old & wanted & ~bit;
+        v &= old & ~bit; /* never more than at first: those that come now look for themselves */
     }
     return false;
 }
@@ -416,6 +416,8 @@ static int sleep_once(const struct wait *w) {
     xi_waiter_pass_locks(w->ch, w->side);
     xi_sleep_offer_frees(me, w->bell_index, true);
     int rc = reason_to_go(w);
+    /* Here too: a bell that is rung all the time lets nobody sleep until then. */
+    if (rc == 0 && w->deadline >= 0 && xi_now() >= w->deadline) rc = XI_E_TIMEOUT;
     if (rc == 0 && !atomic_load_explicit(&me->arena.debt, memory_order_relaxed)) {
         int64_t until = wake_at(w, &sooner);
         rc = xi_sleep_ended(me, xi_sleep(&w->bell->bell, seen, until, atomic_load(&me->control.fd)));

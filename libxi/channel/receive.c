@@ -356,7 +356,7 @@ static int find(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout, 
 static int64_t receive_now(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
     struct next next;
     if (ch->ack) return xi_ack_receive(ch, msgs, n, timeout);
-    for (;;) {
+    for (uint64_t rounds = 0; rounds < xi_rounds_most(&ch->receive_view); rounds++) {
         int64_t done = 0;
         int rc = find(ch, msgs, n, timeout, &next, &done);
         if (rc < 0) return rc;
@@ -367,6 +367,7 @@ static int64_t receive_now(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_
                        : receive_inline(ch, msgs, n, timeout);
         if (__builtin_expect(done != 0, 1)) return done;
     }
+    return XI_E_AGAIN;
 }
 
 int xi_receive_try(struct xi_channel *ch, xi_msg *m) {
@@ -386,7 +387,9 @@ static int64_t receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t ti
         if (rc == XI_E_TIMEOUT) return xi_fail(rc, "nothing came through channel \"%s\" in time", ch->name);
         if (rc) return rc;
         done = n == 1 && receive_one(ch, msgs) ? 1 : receive_now(ch, msgs, n, xi_left(deadline));
-        if (done == XI_E_AGAIN) continue; /* another consumer was faster */
+        if (done == XI_E_AGAIN && (deadline < 0 || xi_now() < deadline)) continue; /* another consumer was faster */
+        if (done == XI_E_AGAIN) return xi_fail(XI_E_TIMEOUT, "others were faster than this consumer of channel \"%s\" all the time",
+                                               ch->name);
         if (done > 0 || ch->ack) xi_pass_on(ch, XI_SIDE_GROUP(ch->group_index));
         return done;
     }

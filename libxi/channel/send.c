@@ -107,6 +107,10 @@ static const char *why_full(struct xi_channel *ch, const struct xi_want *want, c
 /* A call needs somebody to serve it, whatever the handle was opened as. */
 static bool nobody_to_serve(void *ch) { return xi_load_full(&((struct xi_channel *)ch)->chan->consumers) == 0; }
 
+static int still_full(struct xi_channel *ch, const struct xi_want *want, const char *kept) {
+    return xi_fail(XI_E_TIMEOUT, "channel \"%s\" was full all the time: %s", ch->name, why_full(ch, want, kept));
+}
+
 /* No room: waits for it, until the deadline. */
 static int wait_for_room(struct xi_channel *ch, const struct xi_record *r, const struct xi_want *want, const char *kept,
                          int64_t timeout, int64_t deadline) {
@@ -115,15 +119,16 @@ static int wait_for_room(struct xi_channel *ch, const struct xi_record *r, const
     if (timeout == XI_TRY || ch->when_full == XI_FULL_FAIL)
         return xi_fail(XI_E_AGAIN, "channel \"%s\" is full: %s", ch->name, why_full(ch, want, kept));
     int rc = xi_wait_for_room(ch, want, deadline, r->calling ? &also : NULL);
-    if (rc == XI_E_TIMEOUT)
-        return xi_fail(rc, "channel \"%s\" was full all the time: %s", ch->name, why_full(ch, want, kept));
-    return rc;
+    return rc == XI_E_TIMEOUT ? still_full(ch, want, kept) : rc;
 }
+
+#define GROW_ROUNDS 1000 /* in a row, after which a send is as good as any that finds no room: each doubles the ring, or another did */
 
 static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, size_t n, struct xi_sending *s,
                             int64_t timeout) {
     int64_t deadline = XI_TRY;
     bool waited = false;
+    int grown = 0;
     xi_free_poll(ch->interp);
     for (;;) {
         struct xi_want want = {.lack = XI_LACK_NONE};
@@ -132,7 +137,7 @@ static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, si
         if (done == 0 && timeout != XI_TRY && deadline == XI_TRY) deadline = xi_deadline(timeout);
         if (done == 0 && want.lack == XI_LACK_BYTES && ch->grow_max) {
             int rc = xi_ring_grow(ch, &want, left);
-            if (rc == 1) continue;
+            if (rc == 1 && grown++ < GROW_ROUNDS) continue;
             if (rc < 0) return rc;
         }
         if (done == 0 && ch->when_full == XI_FULL_DROP) done = append_dropping(ch, r, n, s, &want, left, &kept);
@@ -140,6 +145,7 @@ static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, si
             if (waited && done > 0) xi_pass_on(ch, XI_SIDE_PRODUCERS);
             return done;
         }
+        if (waited && deadline > 0 && xi_now() >= deadline) return still_full(ch, &want, kept);
         int rc = wait_for_room(ch, r, &want, kept, timeout, deadline);
         if (rc) return rc;
         waited = true;

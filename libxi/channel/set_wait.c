@@ -322,12 +322,22 @@ static int pause_or_sleep(struct xi_set *s, struct list *unarmed, bool *arm, int
     return rc > 0 ? 0 : rc;
 }
 
+#define ROUNDS 100 /* of being marked, or finding somebody ready, who then is not: by then the time is looked at */
+
+/* Marks come all the time, from somebody who has nothing for us. */
+static int marked_in_vain(struct xi_set *s, struct list *unarmed, int64_t timeout) {
+    put_back(s, unarmed);
+    if (s->poll) xi_pollfd_signal(s->poll);
+    return timeout == XI_TRY ? xi_fail(XI_E_AGAIN, "no channel of the set is ready")
+                             : xi_fail(XI_E_TIMEOUT, "no channel of the set became ready in time");
+}
+
 static int64_t wait(struct xi_set *s, xi_event *events, size_t n, int64_t timeout) {
     int64_t deadline = xi_deadline(timeout);
     bool arm = timeout == XI_TRY;
     int rc = 0;
     if (s->poll) unpark(s);
-    for (;;) {
+    for (unsigned rounds = 0;; rounds++) {
         struct list unarmed = {0};
         int ended = xi_set_ended(s);
         if (ended) return ended;
@@ -339,6 +349,7 @@ static int64_t wait(struct xi_set *s, xi_event *events, size_t n, int64_t timeou
             return (int64_t)done;
         }
         if (rc) return rc; /* and nothing came at the last moment */
+        if (rounds > ROUNDS && deadline >= 0 && xi_now() >= deadline) return marked_in_vain(s, &unarmed, timeout);
         rc = pause_or_sleep(s, &unarmed, &arm, timeout, deadline);
         if (rc == XI_E_AGAIN) return rc;
     }

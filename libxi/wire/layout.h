@@ -312,6 +312,9 @@ static_assert(sizeof(struct xi_release) == 32, "two a line");
 #define XI_RELEASE_BIT(group) ((uint64_t)1 << ((group) % 16u))
 #define XI_RELEASE_ALL(generation) ((uint64_t)(generation) << 16 | 0xffff)
 #define XI_RELEASE_CLOSED XI_RELEASE_ALL(0)
+/* Compare-and-swaps after which a bit is left as it is: the others of its word are set once each, and cleared by who joins;
+ * somebody who writes there all the time keeps its block, not us. */
+#define XI_RELEASE_TRIES 1000
 #define XI_GENERATION_MAX (((uint64_t)1 << 48) - 1)
 
 struct xi_release_table {
