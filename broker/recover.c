@@ -51,6 +51,7 @@ static bool view_of(struct recover *r, uint64_t channel, struct xi_chan_view *vi
     int64_t index = state_channel_index(r->st, channel);
     r->w->about_channel = index >= 0 ? (uint32_t)index + 1 : 0;
     r->w->about_slot = 0;
+    r->w->st = r->st;
     return index >= 0 && world_view(r->w, &r->st->chans[index], view);
 }
 
@@ -421,6 +422,7 @@ void recover_sweep_now(struct recover *r) {
 void recover_adopted(struct recover *r) {
     struct xi_dead broker = {0};
     struct xi_chan_view view;
+    r->w->st = r->st;
     for (int pass = 0; pass < 2; pass++) /* every lock of the dead broker is free before anybody is woken to take it */
         for (uint32_t i = 0; i < r->st->chan_capacity; i++) {
             const struct chan *ch = &r->st->chans[i];

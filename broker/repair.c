@@ -62,9 +62,7 @@ static bool moved(struct repair *r) {
 /* Words that no living process stores are nobody's, as are those of a killed broker: this one holds no lock on entry.
  */
 static bool holder_is_gone(const struct repair *r, uint32_t word) {
-    uint32_t slot = XI_LOCK_SLOT(word);
-    bool valid = slot < XI_MAX_INTERPS;
-    return !valid || slot == 0 || slot == r->dead->slot;
+    return XI_LOCK_SLOT(word) == r->dead->slot || xi_lock_is_nobodys(r->view, r->world, word);
 }
 
 /* True if the lock is the dead one's, and so ours; or if something is `wrong` and the lock was free. */
@@ -360,7 +358,8 @@ static void repair_retained(struct repair *r) {
     struct tail_view t = look_at_tail(r, true);
     struct xi_record record;
     repair_head(r, XI_GROUP_RETAIN, &t);
-    for (uint64_t head; (head = xi_load_acquire(&group->head)) < t.tail;) {
+    uint64_t steps = r->view->capacity / 16; /* a record each: more there are not, whatever is written to the head meanwhile */
+    for (uint64_t head; (head = xi_load_acquire(&group->head)) < t.tail && steps > 0; steps--) {
         if (!xi_record_read(r->view, head, t.tail, &record) || !XI_REC_IS_BLOCK(record.header) ||
             !given_up(r, head, XI_GROUP_RETAIN))
             return;
@@ -574,7 +573,7 @@ static bool ends_with(struct xi_chan *chan, uint32_t g, const struct xi_dead *de
 /* Under the producers' lock. False if a living process is receiving in the group. */
 static bool end_owned(const struct xi_chan_view *view, uint32_t g, const struct xi_world *world) {
     struct xi_group *group = &view->chan->groups[g];
-    if (!xi_do_cas32(&group->lock, 0, XI_LOCK_OF(0))) return false;
+    if (!xi_take_lock(view, world, &group->lock)) return false;
     end_group(view, g, world);
     xi_free_lock(world, &group->lock, &group->lock_sleep);
     return true;
@@ -587,7 +586,7 @@ bool xi_repair_groups(const struct xi_chan_view *view, const struct xi_dead *dea
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
         if (ends_with(chan, g, dead)) due |= (uint64_t)1 << g;
     if (due == 0) return true;
-    if (!xi_do_cas32(&chan->lock, 0, XI_LOCK_OF(0))) return false;
+    if (!xi_take_lock(view, world, &chan->lock)) return false;
     if (xi_load_acquire(&chan->ring) != view->word) due = 0; /* moved since the view was made */
     done = due != 0;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
@@ -601,7 +600,7 @@ bool xi_end_channel(const struct xi_chan_view *view, const struct xi_world *worl
     struct xi_chan *chan = view->chan;
     bool done = true;
     xi_put32(&chan->closed, XI_CHAN_REMOVED);
-    if (!xi_do_cas32(&chan->lock, 0, XI_LOCK_OF(0))) {
+    if (!xi_take_lock(view, world, &chan->lock)) {
         done = false;
     } else {
         bool stale = xi_load_acquire(&chan->ring) != view->word; /* moved since the view was made */
@@ -643,7 +642,7 @@ bool xi_ring_home(const struct xi_chan_view *view, uint64_t capacity, const stru
     uint64_t taken, tail;
     home.ring = (uint8_t *)view->chan + XI_RING_OFFSET;
     home.capacity = capacity;
-    if (!xi_do_cas32(&view->chan->lock, 0, XI_LOCK_OF(0))) return false;
+    if (!xi_take_lock(view, world, &view->chan->lock)) return false;
     bool can = seize_groups(&r, &taken) && xi_ring_drained(view, &tail);
     if (can) {
         xi_put64(xi_ring_at(&home, tail), 0);

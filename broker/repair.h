@@ -38,6 +38,8 @@ struct xi_world {
     struct xi_acks *(*acks)(void *context, uint32_t number, uint32_t chan_segment, uint64_t *window);
     /* The channel in this segment; false: none. */
     bool (*channel)(void *context, uint32_t segment, struct xi_chan_view *view);
+    /* Whether a living process in this slot can hold a lock of the channel in that segment: it has opened it. NULL: any can. */
+    bool (*may_hold)(void *context, uint32_t segment, uint32_t slot);
 };
 
 /*

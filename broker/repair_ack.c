@@ -287,7 +287,7 @@ bool xi_repair_acks(const struct xi_chan_view *view, const struct xi_acks_view *
     if (g >= XI_MAX_GROUPS) return true;
     t = (struct table){v->acks, v->window, view, world, &view->chan->groups[g], g};
     if (!names(&t, dead->slot)) return true;
-    if (!xi_do_cas32(&t.group->lock, 0, XI_LOCK_OF(0))) return false;
+    if (!xi_take_lock(view, world, &t.group->lock)) return false;
     if (xi_load_acquire(&view->chan->ring) != view->word && !view->lost) { /* moved since the view was made */
         xi_free_lock(world, &t.group->lock, &t.group->lock_sleep);
         return false;

@@ -104,6 +104,22 @@ static_assert(offsetof(struct xi_descriptor, segment) == 0 && offsetof(struct xi
                   offsetof(struct xi_descriptor, generation) == 8,
               "xi_block_read takes the descriptor apart");
 
+/* ---- locks */
+
+/* True if nobody who lives can have stored this word in a lock of the channel: garbage, or a broker's that was killed. */
+static inline bool xi_lock_is_nobodys(const struct xi_chan_view *view, const struct xi_world *world, uint32_t word) {
+    uint32_t slot = XI_LOCK_SLOT(word);
+    return slot == 0 || slot >= XI_MAX_INTERPS ||
+           (world->may_hold && !world->may_hold(world->context, view->segment, slot));
+}
+
+/* Takes a lock for slot 0, which holds none. False: a living process has it. */
+static inline bool xi_take_lock(const struct xi_chan_view *view, const struct xi_world *world, xi_a32 *lock) {
+    uint32_t word = xi_load_full(lock);
+    if (word != 0 && !xi_lock_is_nobodys(view, world, word)) return false;
+    return xi_do_cas32(lock, word, XI_LOCK_OF(0));
+}
+
 /* ---- repair.c */
 
 /* Frees a lock that is ours, and wakes who sleeps for it. */

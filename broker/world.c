@@ -169,9 +169,19 @@ static bool repair_channel(void *context, uint32_t segment, struct xi_chan_view 
     return found && *found >> 32 == XI_SEG_CHANNEL && world_view(w, &w->st->chans[(uint32_t)*found], view);
 }
 
+/* Words in locks are members' writing. Who has never opened the channel holds none of its locks. */
+static bool repair_may_hold(void *context, uint32_t segment, uint32_t slot) {
+    const struct world *w = context;
+    uint64_t *found = w->st ? table_find(&w->st->segments, segment) : NULL;
+    if (!found || *found >> 32 != XI_SEG_CHANNEL) return true;
+    const struct interp *in = &w->st->interps[slot];
+    if (in->life != INTERP_LIVE && in->life != INTERP_DYING) return false;
+    return in->opened_unknown || table_find(&in->handles, w->st->chans[(uint32_t)*found].id) != NULL;
+}
+
 static void set_repair(struct world *w) {
     w->repair = (struct xi_world){w,           repair_release, repair_their_mailbox, repair_owner,
-                                  repair_wake, repair_acks,    repair_channel};
+                                  repair_wake, repair_acks,    repair_channel, repair_may_hold};
 }
 
 /* ---- beginning and end ---- */

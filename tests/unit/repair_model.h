@@ -158,7 +158,7 @@ static inline bool m_channel(void *context, uint32_t segment, struct xi_chan_vie
     *view = m_letters;
     return segment == LETTERS && m_letters.chan != NULL;
 }
-static const struct xi_world m_world = {NULL, m_release_word, m_mailbox, m_owner_of, m_futex_wake, m_acks, m_channel};
+static const struct xi_world m_world = {NULL, m_release_word, m_mailbox, m_owner_of, m_futex_wake, m_acks, m_channel, NULL};
 
 /* ------------------------------------------------------------- the channel */
 
