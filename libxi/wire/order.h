@@ -13,25 +13,34 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* For tests: somebody may write to the word at this very moment (tests/system/test_hostile_between.c). */
+#ifdef XI_LOAD_HOOK
+void xi_before_load(const volatile void *p);
+#else
+#define xi_before_load(p) ((void)0)
+#endif
+
 /* Statistics, hints, words with one writer read by that writer. */
-#define xi_load_relaxed(p) atomic_load_explicit((p), memory_order_relaxed)
+#define xi_load_relaxed(p) (xi_before_load(p), atomic_load_explicit((p), memory_order_relaxed))
 #define xi_store_relaxed(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
 /* Publish / subscribe. */
-#define xi_load_acquire(p) atomic_load_explicit((p), memory_order_acquire)
+#define xi_load_acquire(p) (xi_before_load(p), atomic_load_explicit((p), memory_order_acquire))
 #define xi_store_release(p, v) atomic_store_explicit((p), (v), memory_order_release)
 /* Full barriers. */
-#define xi_load_full(p) atomic_load_explicit((p), memory_order_seq_cst)
+#define xi_load_full(p) (xi_before_load(p), atomic_load_explicit((p), memory_order_seq_cst))
 #define xi_store_full(p, v) atomic_store_explicit((p), (v), memory_order_seq_cst)
-#define xi_exchange_full(p, v) atomic_exchange_explicit((p), (v), memory_order_seq_cst)
-#define xi_or_full(p, v) atomic_fetch_or_explicit((p), (v), memory_order_seq_cst)
-#define xi_and_full(p, v) atomic_fetch_and_explicit((p), (v), memory_order_seq_cst)
-#define xi_add_full(p, v) atomic_fetch_add_explicit((p), (v), memory_order_seq_cst)
+#define xi_exchange_full(p, v) (xi_before_load(p), atomic_exchange_explicit((p), (v), memory_order_seq_cst))
+#define xi_or_full(p, v) (xi_before_load(p), atomic_fetch_or_explicit((p), (v), memory_order_seq_cst))
+#define xi_and_full(p, v) (xi_before_load(p), atomic_fetch_and_explicit((p), (v), memory_order_seq_cst))
+#define xi_add_full(p, v) (xi_before_load(p), atomic_fetch_add_explicit((p), (v), memory_order_seq_cst))
 #define xi_add_relaxed(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
 
 static inline bool xi_cas32_full(_Atomic uint32_t *p, uint32_t *expected, uint32_t desired) {
+    xi_before_load(p);
     return atomic_compare_exchange_strong_explicit(p, expected, desired, memory_order_seq_cst, memory_order_seq_cst);
 }
 static inline bool xi_cas64_full(_Atomic uint64_t *p, uint64_t *expected, uint64_t desired) {
+    xi_before_load(p);
     return atomic_compare_exchange_strong_explicit(p, expected, desired, memory_order_seq_cst, memory_order_seq_cst);
 }
 /* A counter with one writer at a time: a plain add, visible to readers without tearing. */
