@@ -129,6 +129,14 @@ static inline pid_t start_broker_as(const struct person *who, const char *ns, co
     return pid;
 }
 
+/* Alice's namespace "lab", which these may join. */
+static inline pid_t open_lab(const char *open_to) {
+    char said[512];
+    pid_t broker = start_broker_as(&alice, "lab", open_to, said);
+    expect(strcmp(said, "ready") == 0, "%s", said);
+    return broker;
+}
+
 static inline void stop_broker(pid_t pid) {
     must_sys(kill(pid, SIGTERM));
     reap_ok(pid, "the broker");
