@@ -154,7 +154,7 @@ static int open_registry(struct world *w) {
 /* ---- interpreters ---- */
 
 static void adopt_slots(struct world *w, struct state *st) {
-    int64_t next = xi_load_relaxed(&w->registry->next_id);
+    int64_t next = st->next_id;
     for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
         struct xi_slot *s = &w->registry->slots[i];
         uint32_t state = xi_load_relaxed(&s->state);
@@ -259,7 +259,7 @@ static bool adopt_channel(struct world *w, struct state *st, uint32_t index, str
     memcpy(ch.access, e->access, sizeof ch.access);
     if (!xi_access_valid(ch.access)) return false;
     if (!memchr(ch.name, 0, sizeof ch.name) || !xi_channel_name_valid(ch.name, XI_NAME_MAX)) return false;
-    if (ch.id >= xi_load_relaxed(&w->registry->next_channel_id) || table_find(ids, ch.id)) return false;
+    if (ch.id >= st->next_channel || table_find(ids, ch.id)) return false;
     if (ch.capacity < XI_PAGE || ch.capacity > XI_CAPACITY_MAX || !known(w, ch.segment, XI_SEG_CHANNEL)) return false;
     if (!world_view(w, &ch, &view) || view.chan->id != ch.id || view.chan->mode != ch.mode) return false;
     ch.grow_max = view.chan->grow_max; /* once: members may write there */
@@ -362,13 +362,40 @@ static void adopt_opened(struct world *w, struct state *st) {
 
 /* ---- */
 
-/* Counters that are at least beyond everything that bears a number. */
+#define COUNTER_MOST ((uint64_t)1 << 62) /* further nobody has counted who began at 1 */
+
+/* The next id of interpreters, if it can be one; else the one after the largest that is borne. */
+static uint64_t next_interp(const struct world *w) {
+    uint64_t next = (uint64_t)xi_load_relaxed(&w->registry->next_id), largest = 0;
+    if (next != 0 && next < COUNTER_MOST) return next;
+    for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
+        uint64_t id = (uint64_t)xi_load_relaxed(&w->registry->slots[i].id);
+        if (id < COUNTER_MOST && id > largest) largest = id;
+    }
+    return largest + 1;
+}
+
+/* Likewise of channels. */
+static uint64_t next_channel(const struct world *w) {
+    uint64_t next = xi_load_relaxed(&w->registry->next_channel_id), largest = 0;
+    uint32_t limit = xi_load_relaxed(&w->registry->channel_limit);
+    if (next != 0 && next < COUNTER_MOST) return next;
+    for (uint32_t i = 0; i < limit; i++) {
+        uint64_t id = xi_load_relaxed(&w->registry->channels[i].id);
+        if (id < COUNTER_MOST && id > largest) largest = id;
+    }
+    return largest + 1;
+}
+
+/* Counters that are at least beyond everything that bears a number; those of segments end where no more are given out. */
 static void adopt_counters(struct world *w, struct state *st, const uint64_t *numbers, uint32_t count) {
-    uint32_t next = xi_load_relaxed(&w->registry->next_segment);
+    uint64_t next = xi_load_relaxed(&w->registry->next_segment);
+    if (next < 2) next = 2;
     for (uint32_t i = 0; i < count; i++)
-        if (numbers[i] >= next) next = (uint32_t)numbers[i] + 2;
-    state_adopt_counters(st, xi_load_relaxed(&w->registry->next_id), (next + 1) & ~1u,
-                         xi_load_relaxed(&w->registry->next_channel_id));
+        if (numbers[i] >= next) next = numbers[i] + 2;
+    (void)xi_round_up_u64(next, 2, &next);
+    if (next > UINT32_MAX - 1) next = UINT32_MAX - 1;
+    state_adopt_counters(st, (int64_t)next_interp(w), (uint32_t)next, next_channel(w));
 }
 
 static void world_blank(struct world *w, const char *ns, uid_t uid) {
