@@ -172,6 +172,11 @@ static inline uint8_t *scene_place(const struct scene *s, enum place place, uint
 
 /* ------------------------------------------------------ those who use them */
 
+static inline void scene_values(void) {
+    small_size = encode_padded(small_value, sizeof small_value, 1, 8);
+    large_size = encode_padded(large_value, sizeof large_value, 2, 4500);
+}
+
 static inline void join_both(const char *space) {
     char name[32];
     sender = join_ns(space, "sender", XI_JOIN_NO_SPIN);
@@ -179,8 +184,7 @@ static inline void join_both(const char *space) {
     snprintf(name, sizeof name, "near-%d", (int)getpid());
     near_out = open_queue(sender, name);
     near_in = open_queue(receiver, name);
-    small_size = encode_padded(small_value, sizeof small_value, 1, 8);
-    large_size = encode_padded(large_value, sizeof large_value, 2, 4500);
+    scene_values();
     xi_pending p = XI_PENDING_INIT; /* the sender's lane is there from now on */
     must(xi_call_begin(near_out, small_value, small_size, XI_TRY, &p));
     xi_call_cancel(&p);

@@ -9,6 +9,7 @@
 
 #include <inttypes.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 
 #include "scene.h"
 
@@ -25,6 +26,7 @@ struct shard {
     _Atomic uint64_t next;   /* case that is under way, or will be */
     _Atomic uint64_t steps;  /* goes up with every operation */
     _Atomic uint64_t cases, operations, errors;
+    uint64_t total;          /* cases of all shards, where they alone can tell */
     _Atomic int64_t slowest; /* ns of processor time */
     char what[160], operation[96], slowest_is[96];
 };
@@ -122,7 +124,19 @@ static inline void scene_end(struct scene *s) {
 
 /* ---------------------------------------------------------------- watching */
 
+static int shard_log[SHARDS]; /* 0, or a file that is the standard error of that shard: shown if it fails */
+
+static inline void show_log(long i) {
+    char text[6000];
+    struct stat st;
+    if (shard_log[i] <= 0 || fstat(shard_log[i], &st) != 0) return;
+    off_t from = st.st_size > (off_t)sizeof text ? st.st_size - (off_t)sizeof text : 0;
+    ssize_t n = pread(shard_log[i], text, sizeof text, from);
+    if (n > 0) fwrite(text, 1, (size_t)n, stderr);
+}
+
 static inline void report(const struct shard *s, const char *how, int status) {
+    show_log(s - shards);
     fprintf(stderr, "FINDING: %s (%d) at %s in: %s\n", how, status, s->operation, s->what);
     findings++;
 }
@@ -178,6 +192,7 @@ static inline void watch_all(void) {
 static inline void say_figures(void) {
     uint64_t cases = 0, operations = 0, errors = 0;
     const struct shard *slow = &shards[0];
+    if (!count) count = shards[0].total;
     for (int i = 0; i < SHARDS; i++) {
         cases += shards[i].cases;
         operations += shards[i].operations;
