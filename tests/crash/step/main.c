@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every instruction. Plays each scene (scenes.c): steps the real library through
+ * one operation, and for each instruction at which shared memory has changed has
+ * the death of that process judged on a copy (judge.c): plainly; with the repair
+ * killed before each of its own stores; and after a living process did a whole
+ * operation beside the one that stands still.
+ *
+ *     test_step [SCENE...]    by name; without one: all
+ *
+ * By default each state is judged plainly once, and the other judgements are
+ * dealt out over the states; XI_TEST_LONG makes them all. XI_STEP_LOG=1 shows
+ * what the brokers of the copies say.
+ *
+ * That it can fail it shows each time: states that the library would leave if it
+ * made some store a little earlier are judged as well, and found out.
+ */
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+
+#include "scenes.h"
+#include "step.h"
+
+#define JOBS 2
+#define STRIDE 150 /* of repair's steps, by default */
+
+/* What came out, over all processes. */
+static struct figures {
+    _Atomic uint64_t scenes, instructions, states, judged, kills, live, orders, found, failures;
+} * total;
+
+/* What a scene's processes share. */
+static struct stage {
+    struct verdict verdict;
+    int64_t result;
+    char text[200]; /* why the operation failed */
+    uint32_t sleeper_slot;
+} * S;
+
+struct moment {
+    uint64_t instruction; /* after so many */
+    struct picture picture;
+};
+
+struct play {
+    const struct scene *scene;
+    char ns[32], copy[32];
+    struct part_in t;
+    struct doomed d;
+    pid_t broker, sleeper;
+    struct image image;
+    struct moment *moments;
+    size_t count, capacity;
+    const struct moment *now; /* that is being judged */
+    struct mappings mappings;
+    struct gate come, ready, go, sleep;
+    int reached; /* outcome */
+    uint64_t judged, kills, live, orders, found;
+    bool woken;  /* T has done what it does meanwhile */
+    uint32_t bells;
+    bool whole;  /* everything, not a part */
+};
+
+/* ------------------------------------------------------------- the processes */
+
+static void there(void *argument) {
+    struct play *p = argument;
+    struct part_in d = {.ns = p->ns, .writer = -1};
+    gate_pass(&p->come);
+    if (!(p->scene->flags & SCENE_UNJOINED)) d.me = join_ns(p->ns, "doomed", XI_JOIN_NO_SPIN);
+    p->scene->there(&d);
+    gate_lift(&p->ready, 1);
+    gate_pass(&p->go);
+    doomed_begin();
+    S->result = p->scene->op(&d);
+    doomed_end();
+    snprintf(S->text, sizeof S->text, "%s", xi_error_text((int)S->result));
+    doomed_end();
+    for (;;) pause();
+}
+
+static void sleeper(void *argument) {
+    struct play *p = argument;
+    struct part_in w = {.ns = p->ns, .writer = -1};
+    must_sys(prctl(PR_SET_PDEATHSIG, SIGKILL));
+    gate_pass(&p->sleep);
+    w.me = join_ns(p->ns, "sleeper", XI_JOIN_NO_SPIN);
+    S->sleeper_slot = w.me->slot;
+    p->scene->sleeper(&w);
+}
+
+/* Until it sleeps on the first channel; then it is stopped. */
+static void put_to_sleep(struct play *p) {
+    struct xi_chan *c = p->t.ch[0]->chan;
+    gate_lift(&p->sleep, 1);
+    while (!xi_load_full(&c->parked_groups) && !xi_load_full(&c->parked_producers)) sched_yield();
+    tracer_settle(p->sleeper);
+    must_sys(kill(p->sleeper, SIGSTOP));
+    int status;
+    must_sys(waitpid(p->sleeper, &status, WUNTRACED));
+    expect(WIFSTOPPED(status), "the sleeper ended");
+}
+
+static uint32_t bells_of(const struct picture *now, uint32_t slot) {
+    const struct xi_registry *r = (const void *)picture_piece(now, 0)->bytes;
+    const struct xi_mailbox *m = (const void *)picture_piece(now, r->slots[slot].mailbox_seg)->bytes;
+    uint32_t sum = 0;
+    for (int i = 0; i < 8; i++) sum += m->bells[i].bell;
+    return sum;
+}
+
+static const struct picture *last_picture(const struct play *p) {
+    return p->count ? &p->moments[p->count - 1].picture : NULL;
+}
+
+static void keep_picture(struct play *p) {
+    if (p->count == p->capacity) {
+        p->capacity = p->capacity ? p->capacity * 2 : 64;
+        p->moments = realloc(p->moments, p->capacity * sizeof *p->moments);
+        expect(p->moments != NULL, "no memory");
+    }
+    p->moments[p->count].instruction = p->d.instructions;
+    picture_take(&p->moments[p->count].picture, &p->image, last_picture(p));
+    p->count++;
+}
+
+static void begin(struct play *p) {
+    p->come = gate_new();
+    p->ready = gate_new();
+    p->go = gate_new();
+    p->sleep = gate_new();
+    pid_t doomed = spawn(there, p);
+    if (p->scene->sleeper) p->sleeper = spawn(sleeper, p);
+    p->t = (struct part_in){.ns = p->ns, .me = join_ns(p->ns, "here", XI_JOIN_NO_SPIN)};
+    p->broker = broker_pid(p->t.me);
+    p->scene->here(&p->t);
+    gate_lift(&p->come, 1);
+    gate_pass(&p->ready);
+    if (p->scene->then) p->scene->then(&p->t);
+    if (p->sleeper) put_to_sleep(p);
+    gate_lift(&p->go, 1);
+    tracer_attach(&p->d, doomed);
+    tracer_settle(p->broker);
+    (void)xi_free_run(p->t.me);
+    snprintf(p->image.ns, sizeof p->image.ns, "%s", p->ns);
+    (void)image_scan(&p->image);
+    keep_picture(p);
+    if (p->sleeper) p->bells = bells_of(last_picture(p), S->sleeper_slot);
+}
+
+static void finish(struct play *p) {
+    static const char *const channels[] = {"c", "letters", "new"};
+    must_sys(kill(p->d.pid, SIGKILL));
+    (void)reap(p->d.pid);
+    if (p->sleeper) {
+        must_sys(kill(p->sleeper, SIGKILL));
+        (void)reap(p->sleeper);
+    }
+    for (unsigned i = 0; i < 3; i++) (void)xi_remove(p->t.me, channels[i]); /* where there is one */
+    must(xi_leave(p->t.me));
+    image_close(&p->image);
+    for (size_t i = 0; i < p->count; i++) picture_drop(&p->moments[i].picture);
+    free(p->moments);
+    world_sweep_away(p->copy);
+}
+
+/* ------------------------------------------------------------------- judging */
+
+__attribute__((noreturn, format(printf, 2, 3))) static void failed(struct play *p, const char *format, ...) {
+    va_list args;
+    char text[600];
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    printf("%s: after instruction %lu of %lu, state %zd of %zu: %s\n", p->scene->name, p->now ? p->now->instruction : 0,
+           p->d.instructions, p->now ? p->now - p->moments : -1, p->count, text);
+    fflush(stdout);
+    atomic_fetch_add(&total->failures, 1);
+    world_sweep_away(p->copy);
+    _exit(1);
+}
+
+/* D's slot, if the registry has one. */
+static uint32_t slot_of_doomed(const struct play *p, const struct picture *now, int64_t *id) {
+    const struct xi_registry *r = (const void *)picture_piece(now, 0)->bytes;
+    for (uint32_t i = 1; i < XI_MAX_INTERPS; i++)
+        if (r->slots[i].state == XI_SLOT_LIVE && r->slots[i].pid == p->d.pid) {
+            *id = r->slots[i].id;
+            return i;
+        }
+    return 0;
+}
+
+/* Lets a child of ours live on in a copy of this. */
+static const struct verdict *ask(struct play *p, const struct picture *picture, enum live live, long kill_at) {
+    const struct xi_registry *r = (const void *)picture_piece(picture, 0)->bytes;
+    struct question q = {.scene = p->scene, .t = &p->t, .mappings = &p->mappings, .copy = p->copy, .epoch = r->seg.epoch,
+                         .bells = p->bells, .sleeper = p->sleeper ? S->sleeper_slot : 0, .live = live, .kill_at = kill_at,
+                         .verdict = &S->verdict};
+    q.dead = slot_of_doomed(p, picture, &q.dead_id);
+    S->verdict = (struct verdict){.done = false};
+    picture_spread(picture, p->copy, q.dead);
+    pid_t child = _Fork();
+    must_sys(child);
+    if (child == 0) judge(&q);
+    int status = reap(child);
+    if (!S->verdict.done)
+        snprintf(S->verdict.wrong, sizeof S->verdict.wrong, "the judge ended with %s %d", WIFSIGNALED(status) ? "signal" : "status",
+                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    p->judged++;
+    return &S->verdict;
+}
+
+/* The outcome with what the living sent at the end of every reader's part. */
+static void expected(const char *outcome, bool sent, char out[LINE]) {
+    size_t n = 0;
+    bool told = false; /* what a call came to is no reader's */
+    for (const char *c = outcome;; c++) {
+        if (sent && !told && strchr("|=.", *c)) n += (size_t)snprintf(out + n, LINE - n, " 500");
+        told |= *c == '=';
+        out[n++] = *c;
+        if (!*c) return;
+    }
+}
+
+static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+/* The words of each reader's part in alphabetical order. */
+static void sort_words(char line[LINE]) {
+    char text[LINE], *words[64], out[LINE] = "";
+    snprintf(text, sizeof text, "%s", line);
+    char *end = text + strcspn(text, "|=.");
+    char rest[LINE];
+    snprintf(rest, sizeof rest, "%s", end);
+    *end = 0;
+    size_t n = 0, used = 0;
+    for (char *w = strtok(text, " "); w && n < 64; w = strtok(NULL, " ")) words[n++] = w;
+    qsort(words, n, sizeof *words, by_text);
+    for (size_t i = 0; i < n; i++) used += (size_t)snprintf(out + used, sizeof out - used, " %s", words[i]);
+    snprintf(line, LINE, "%s%s", out, rest);
+}
+
+static bool same(const struct verdict *v, const char *outcome, bool any_order) {
+    char want[LINE], got[LINE];
+    expected(outcome, v->sent, want);
+    memcpy(got, v->line, LINE);
+    if (any_order) {
+        sort_words(want);
+        sort_words(got);
+    }
+    return strcmp(want, got) == 0;
+}
+
+/* Which outcome it is, from `from` on; -1: none. */
+static int outcome_of(const struct play *p, const struct verdict *v, int from, bool any_order) {
+    for (int i = from; i < OUTCOMES && p->scene->outcome[i]; i++)
+        if (same(v, p->scene->outcome[i], any_order)) return i;
+    return -1;
+}
+
+/* The death as such. Returns the steps of its repair. */
+static long judge_plainly(struct play *p) {
+    const struct verdict *v = ask(p, &p->now->picture, LIVE_NONE, -1);
+    if (v->wrong[0]) failed(p, "%s", v->wrong);
+    int what = outcome_of(p, v, p->reached, false);
+    if (what < 0) failed(p, "the readers get \"%s\" after \"%s\"", v->line, p->scene->outcome[p->reached]);
+    p->reached = what;
+    return v->steps;
+}
+
+static void judge_repair_killed(struct play *p, long k) {
+    const struct verdict *v = ask(p, &p->now->picture, LIVE_NONE, k);
+    if (v->wrong[0]) failed(p, "repair killed at its step %ld: %s", k, v->wrong);
+    if (!same(v, p->scene->outcome[p->reached], false))
+        failed(p, "repair killed at its step %ld: the readers get \"%s\", not \"%s\"", k, v->line, p->scene->outcome[p->reached]);
+    p->kills++;
+}
+
+static void judge_live(struct play *p, enum live live) {
+    static const char *const names[] = {"", "a send", "a receive", "a release"};
+    if (live == LIVE_SEND && p->scene->flags & SCENE_NOT_SEND) return;
+    const struct verdict *v = ask(p, &p->now->picture, live, -1);
+    if (v->wrong[0]) failed(p, "after %s beside it: %s", names[live], v->wrong);
+    if (outcome_of(p, v, 0, live == LIVE_RECEIVE) < 0) failed(p, "after %s beside it the readers get \"%s\"", names[live], v->line);
+    p->live++;
+}
+
+static void judge_state(struct play *p, size_t number) {
+    p->now = &p->moments[number];
+    long steps = judge_plainly(p), stride = p->whole ? 1 : STRIDE;
+    for (long k = (long)(number * 29) % stride; k < steps; k += stride) judge_repair_killed(p, k);
+    for (int live = LIVE_NONE + 1; live < LIVE_KINDS; live++)
+        if (p->whole || (int)(number % (LIVE_KINDS - 1)) == live - 1) judge_live(p, (enum live)live);
+}
+
+/*
+ * What the order of stores is for: a change alone, without the one or the two that the library makes before it. A scene says
+ * how many of these have to be found out at least; others do no harm, or what the next instruction does makes up for it.
+ */
+static void judge_early(struct play *p, size_t number, size_t skip) {
+    const struct picture *before = &p->moments[number].picture, *last = &p->moments[number + skip].picture,
+                         *early = &p->moments[number + skip + 1].picture;
+    struct picture turned;
+    if (!picture_alike(before, last) || !picture_alike(last, early)) return;
+    picture_copy(&turned, before);
+    picture_apply(&turned, last, early);
+    const struct verdict *v = ask(p, &turned, LIVE_NONE, -1);
+    bool found = v->wrong[0] || outcome_of(p, v, 0, false) < 0;
+    p->orders++;
+    p->found += found;
+    if (found && getenv("XI_STEP_ORDERS"))
+        printf("  %s: %zu before %zu:%s; %s\n", p->scene->name, number + skip + 1, number + 1, v->line, v->wrong);
+    picture_drop(&turned);
+}
+
+static void judge_orders(struct play *p) {
+    if (!p->whole && !p->scene->orders) return;
+    for (size_t skip = 1; skip <= 2; skip++)
+        for (size_t i = 0; i + skip + 1 < p->count; i++) judge_early(p, i, skip);
+    if (p->found < p->scene->orders)
+        failed(p, "of %lu orders of stores that are wrong %lu were found out, not %u", p->orders, p->found, p->scene->orders);
+}
+
+/* -------------------------------------------------------------------- scenes */
+
+static void asleep(void *argument) {
+    struct play *p = argument;
+    if (p->woken) return;
+    p->woken = true;
+    p->scene->meanwhile(&p->t);
+}
+
+/* After an instruction: keeps a picture if memory has changed. */
+static void look_again(struct play *p, enum stepped what) {
+    bool broker = p->scene->flags & SCENE_BROKER && what == STEPPED_CALL, files = false;
+    if (broker) {
+        tracer_settle(p->broker);
+        files = image_scan(&p->image);
+    }
+    if (files || image_differs(&p->image, last_picture(p), broker)) keep_picture(p);
+}
+
+static void check_result(struct play *p) {
+    int64_t rc = S->result;
+    if (rc < 0 && !(p->scene->flags & SCENE_AGAIN && (rc == XI_E_AGAIN || rc == XI_E_TIMEOUT))) {
+        must_sys(ptrace(PTRACE_CONT, p->d.pid, NULL, NULL));
+        (void)waitpid(p->d.pid, NULL, __WALL);
+        failed(p, "the operation failed: %s: %s", xi_error_name((int)rc), S->text);
+    }
+}
+
+static void check_end(struct play *p) {
+    int last = 0;
+    while (last + 1 < OUTCOMES && p->scene->outcome[last + 1]) last++;
+    if (p->reached != last) failed(p, "the operation is over, and what came of it is \"%s\"", p->scene->outcome[p->reached]);
+}
+
+/* Who steps and who is stepped take turns: on one processor that costs half. */
+static void stay_on(unsigned job) {
+    cpu_set_t all, one;
+    unsigned n = 0;
+    if (sched_getaffinity(0, sizeof all, &all) != 0) return; /* it is for speed alone */
+    job %= (unsigned)CPU_COUNT(&all);
+    for (int i = 0; i < CPU_SETSIZE; i++) {
+        if (!CPU_ISSET(i, &all) || n++ != job) continue;
+        CPU_ZERO(&one);
+        CPU_SET(i, &one);
+        (void)sched_setaffinity(0, sizeof one, &one);
+        return;
+    }
+}
+
+static void play(const struct scene *scene, unsigned number) {
+    char suffix[12];
+    struct play *p = calloc(1, sizeof *p);
+    expect(p != NULL, "no memory");
+    *p = (struct play){.scene = scene, .whole = getenv("XI_TEST_LONG") != NULL};
+    S = shared_memory(sizeof *S);
+    snprintf(suffix, sizeof suffix, "%u", number);
+    (void)further_ns(p->ns, suffix);
+    snprintf(suffix, sizeof suffix, "%uc", number);
+    (void)further_ns(p->copy, suffix);
+    begin(p);
+    int64_t begun = now_ns();
+    for (enum stepped what = STEPPED; what != STEPPED_TO_END;) {
+        what = tracer_step(&p->d, scene->meanwhile ? asleep : NULL, p);
+        look_again(p, what);
+    }
+    check_result(p);
+    int64_t stepped = now_ns();
+    mappings_find(&p->mappings, &p->image);
+    must_sys(madvise((void *)(uintptr_t)xi_life_page, XI_PAGE, MADV_KEEPONFORK));
+    for (size_t i = 0; i < p->count; i++) judge_state(p, i);
+    check_end(p);
+    judge_orders(p);
+    printf("%-32s %7lu instructions %4zu states %5lu judged %2lu of %2lu orders  %5.2f + %5.2f s\n", scene->name, p->d.instructions,
+           p->count, p->judged, p->found, p->orders, (double)(stepped - begun) / 1e9, (double)(now_ns() - stepped) / 1e9);
+    fflush(stdout);
+    finish(p);
+    atomic_fetch_add(&total->scenes, 1);
+    atomic_fetch_add(&total->instructions, p->d.instructions);
+    atomic_fetch_add(&total->states, p->count);
+    atomic_fetch_add(&total->judged, p->judged);
+    atomic_fetch_add(&total->kills, p->kills);
+    atomic_fetch_add(&total->live, p->live);
+    atomic_fetch_add(&total->orders, p->orders);
+    atomic_fetch_add(&total->found, p->found);
+    free(p);
+}
+
+/* ---------------------------------------------------------------------- main */
+
+static unsigned running, started;
+
+static void one_ended(void) {
+    int status;
+    must_sys(wait(&status));
+    running--;
+    if (!(WIFEXITED(status) && WEXITSTATUS(status) <= 1)) {
+        printf("a scene ended with %s %d\n", WIFSIGNALED(status) ? "signal" : "status",
+               WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+        atomic_fetch_add(&total->failures, 1);
+    } else if (WEXITSTATUS(status) == 1 && atomic_load(&total->failures) == 0) {
+        atomic_fetch_add(&total->failures, 1);
+    }
+}
+
+static void start(unsigned i) {
+    if (running == JOBS) one_ended();
+    fflush(NULL);
+    pid_t pid = fork();
+    must_sys(pid);
+    if (pid == 0) {
+        stay_on(started);
+        play(&scenes[i], i);
+        _exit(0);
+    }
+    running++;
+    started++;
+}
+
+static bool wanted(int argc, char **argv, const char *name) {
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], name) == 0) return true;
+    return argc == 1;
+}
+
+int main(int argc, char **argv) {
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    must_sys(setenv("XI_WAIT", "futex", 1)); /* the helpers of io_uring are threads, which nobody steps */
+    if (!tracer_works()) {
+        printf("skipped: no process may be traced here\n");
+        return 77;
+    }
+    total = shared_memory(sizeof *total);
+    for (unsigned i = 0; i < scene_count; i++)
+        if (wanted(argc, argv, scenes[i].name)) start(i);
+    while (running) one_ended();
+    printf("%lu operations, %lu instructions, %lu states, %lu repairs judged, of which %lu were killed and %lu had the living beside "
+           "them; of %lu wrong orders of stores %lu found out; %lu failures\n", atomic_load(&total->scenes), atomic_load(&total->instructions), atomic_load(&total->states),
+           atomic_load(&total->judged), atomic_load(&total->kills), atomic_load(&total->live), atomic_load(&total->orders),
+           atomic_load(&total->found), atomic_load(&total->failures));
+    return atomic_load(&total->failures) || !atomic_load(&total->scenes) ? 1 : 0;
+}
