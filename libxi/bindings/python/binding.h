@@ -11,6 +11,8 @@
  *   claim.c      what is received and something is owed for:
  *   delivery.c   Delivery: an acknowledgement      call.c   call() and Request: a reply
  *   set.c        Set: many channels waited on together
+ *   await.c      the coroutines of Channel, which xidata.aio makes
+ *   process.c    what the Python layers need of processes
  *   encode.c     objects to values          decode.c   values to objects
  *   text.c       str, both ways             exact.c    datetime, UUID, ... both ways
  *   array.c      numpy arrays, both ways    buffer.c   Loan, View and the memory under them
@@ -287,6 +289,11 @@ PyObject *reference_new(Interp *in, int64_t id);
 PyObject *interp_id_new(State *st, int64_t id);
 int interp_id_converter(State *st, PyObject *o, int64_t *id);
 
+/* Dies (SIGKILL) when its parent does, whose pid that is. */
+PyObject *process_die_with_parent(PyObject *module, PyObject *parent);
+/* True if an interpreter of that id is in the namespace and has not been told to end by its last reference. */
+PyObject *process_alive(Interp *in, PyObject *id);
+
 /* -------------------------------------------------------------- channels */
 
 extern PyType_Spec channel_spec;
@@ -330,6 +337,10 @@ PyObject *channel_next(PyObject *self);
 void stash_clear(Channel *ch);
 int stash_traverse(Channel *ch, visitproc visit, void *arg);
 PyObject *channel_call(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+/* xidata.aio's functions of these names, called with the channel before the arguments: coroutines. */
+PyObject *channel_arecv(PyObject *self, PyObject *args, PyObject *keywords);
+PyObject *channel_asend(PyObject *self, PyObject *args, PyObject *keywords);
+PyObject *channel_aiter(PyObject *self);
 
 /* None: for ever; seconds otherwise. -1 with an exception. */
 int parse_timeout(PyObject *o, int64_t *ns);

@@ -272,6 +272,14 @@ static PyMethodDef channel_methods[] = {
            "    answer = ch.call({'add': (1, 2)}, timeout=5)\n\n"
            "Raises ServerDied when who took it ended without a reply, NoConsumer when nobody receives, and Timeout; after a\n"
            "timeout a reply that comes late is dropped, and a server that has not taken the request never sees it."),
+    METHOD("arecv", channel_arecv, METH_VARARGS | METH_KEYWORDS,
+           "arecv(timeout=None)\n--\n\n"
+           "A coroutine: as recv(), for asyncio and trio, without a thread. Cancelled, it has taken nothing. `async for` over a\n"
+           "channel receives until it is closed and drained.\n\n"
+           "    job = await ch.arecv()\n    async for job in ch:\n        ..."),
+    METHOD("asend", channel_asend, METH_VARARGS | METH_KEYWORDS,
+           "asend(obj, timeout=None, *, on_free=None, ttl=None)\n--\n\n"
+           "A coroutine: as send(). Cancelled, it has not sent.\n\n    await ch.asend({'id': 7})"),
     METHOD("group", channel_group, METH_VARARGS | METH_KEYWORDS,
            "group(name, *, from_='tail', ack=False, max_deliveries=0, window=0, ack_timeout=None, dead_letters=None,\n"
            "      zero_copy=None)\n--\n\n"
@@ -318,6 +326,7 @@ static PyType_Slot channel_slots[] = {
     {Py_tp_repr, channel_repr},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, channel_next},
+    {Py_am_aiter, channel_aiter},
     {Py_tp_methods, channel_methods},
     {Py_tp_getset, channel_getset},
     {Py_tp_members, channel_members},

@@ -102,7 +102,7 @@ static PyObject *module_run_free(PyObject *module, PyObject *Py_UNUSED(ignored))
 static PyObject *module_interpreters(PyObject *module, PyObject *args, PyObject *keywords) {
     static char *names[] = {"ns", NULL};
     const char *ns = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|z:interpreters", names, &ns))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|z:list_interpreters", names, &ns))
         return NULL;
     return list_interpreters(state_of(module), ns);
 }
@@ -119,6 +119,16 @@ static PyObject *module_open_existing(PyObject *module, PyObject *arg) {
     Interp *in = interp_current(state_of(module));
     const char *name = in ? PyUnicode_AsUTF8(arg) : NULL;
     return name ? channel_open_named(in, name) : NULL;
+}
+
+static PyObject *module_alive(PyObject *module, PyObject *id) {
+    Interp *in = interp_current(state_of(module));
+    if (!in)
+        return NULL;
+    Py_INCREF(in);
+    PyObject *alive = process_alive(in, id);
+    Py_DECREF(in);
+    return alive;
 }
 
 static PyObject *module_after_fork(PyObject *module, PyObject *Py_UNUSED(ignored)) {
@@ -149,7 +159,7 @@ static PyMethodDef methods[] = {
     METHOD("channel", module_channel, METH_VARARGS | METH_KEYWORDS,
            "channel(name, *, mode=None, capacity=0, values=0, grow=0, ttl=None, dead=None, retain=0, when_full='block',\n"
            "        access=None, group=None, from_='tail', ack=False, max_deliveries=0, window=0, ack_timeout=None,\n"
-           "        dead_letters=None, send_only=False, recv_only=False, existing=False, need_peer=False,\n"
+           "        dead_letters=None, temporary=False, send_only=False, recv_only=False, existing=False, need_peer=False,\n"
            "        pickle=None, zero_copy=False)\n--\n\n"
            "Open a channel, making it if need be; joins first if nobody has.\n\n"
            "What a new channel is like (of an old one ignored): mode: 'queue' (each value to one receiver; the default) or\n"
@@ -161,7 +171,8 @@ static PyMethodDef methods[] = {
            "Receiving: group: receivers that name the same group share its values. from_: where a new group begins: 'tail',\n"
            "'oldest', or a number: the last so many. ack: values are to be acknowledged, recv() returns a Delivery; after\n"
            "ack_timeout seconds without that a value goes to another, after max_deliveries to the channel dead_letters;\n"
-           "window: how many may be under way.\n\n"
+           "window: how many may be under way. temporary: a group of this handle's own, which ends with it, on a queue as well:\n"
+           "what it receives nobody is without.\n\n"
            "This handle: send_only, recv_only: what it is for. existing: NotFound rather than make it. need_peer: NoProducer\n"
            "or NoConsumer rather than wait for somebody to come. pickle: 'refuse' to neither send nor load pickles, 'allow'\n"
            "to do so in any case; None refuses them where other users may open the channel, since loading a pickle runs\n"
@@ -178,11 +189,13 @@ static PyMethodDef methods[] = {
     METHOD("run_free", module_run_free, METH_NOARGS,
            "run_free()\n--\n\nCall the on_free callbacks that are due; return how many. Sending and receiving do this "
            "by themselves."),
-    METHOD("interpreters", module_interpreters, METH_VARARGS | METH_KEYWORDS,
-           "interpreters(ns=None)\n--\n\nInterpreterInfo of every interpreter of a namespace, without joining it."),
+    METHOD("list_interpreters", module_interpreters, METH_VARARGS | METH_KEYWORDS,
+           "list_interpreters(ns=None)\n--\n\nInterpreterInfo of every interpreter of a namespace, without joining it."),
     METHOD("channels", module_channels, METH_VARARGS | METH_KEYWORDS,
            "channels(ns=None)\n--\n\nChannelInfo of every channel of a namespace, without joining it."),
     METHOD("_open_existing", module_open_existing, METH_O, NULL),
+    METHOD("_alive", module_alive, METH_O, NULL),
+    METHOD("_die_with_parent", process_die_with_parent, METH_O, NULL),
     METHOD("_after_fork", module_after_fork, METH_NOARGS, NULL),
     METHOD("_at_exit", module_at_exit, METH_NOARGS, NULL),
     {NULL, NULL, 0, NULL},

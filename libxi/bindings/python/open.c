@@ -192,7 +192,7 @@ static int parse_from(PyObject *o, xi_group_opts *g) {
 /* A group's keywords, as they were given. */
 typedef struct {
     PyObject *from, *max_deliveries, *window, *timeout;
-    int ack;
+    int ack, temporary;
     const char *dead;
 } GroupKeywords;
 
@@ -211,11 +211,15 @@ static int parse_group(const GroupKeywords *k, Options *o) {
     }
     if (g->timeout_ns < 0)
         g->timeout_ns = 0; /* infinite: only a death makes a delivery overdue */
-    g->flags = k->ack ? XI_GROUP_ACK : 0;
+    if (k->temporary && o->open.group) {
+        PyErr_SetString(PyExc_ValueError, "a temporary group has no name: leave out group");
+        return -1;
+    }
+    g->flags = (k->ack ? XI_GROUP_ACK : 0) | (k->temporary ? XI_GROUP_TEMPORARY : 0);
     g->max_deliveries = (uint32_t)max_deliveries;
     g->window = (uint32_t)window;
     g->dead = k->dead;
-    o->open.group_opts = k->ack || g->from ? g : NULL;
+    o->open.group_opts = g->flags || g->from ? g : NULL;
     return 0;
 }
 
@@ -263,16 +267,17 @@ PyObject *channel_open(Interp *in, PyObject *args, PyObject *keywords) {
     static char *names[] = {"name",      "mode",   "capacity", "group",          "send_only", "recv_only",   "existing",
                             "pickle",    "values", "grow",     "ttl",            "dead",      "retain",      "when_full",
                             "need_peer", "access", "from_",    "ack",            "window",    "ack_timeout", "zero_copy",
-                            "max_deliveries",      "dead_letters",               NULL};
+                            "max_deliveries",      "dead_letters",               "temporary", NULL};
     const char *name, *pickle = NULL;
     int send_only = 0, recv_only = 0, existing = 0, zero_copy = 0, need_peer = 0, policy = PICKLE_BY_USERS;
     Options o = {0};
     NewKeywords n = {.when_full = "block"};
     GroupKeywords g = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "s|$zOzpppzOOOzOspzOpOOpOz:channel", names, &name, &n.mode,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "s|$zOzpppzOOOzOspzOpOOpOzp:channel", names, &name, &n.mode,
                                      &n.capacity, &o.open.group, &send_only, &recv_only, &existing, &pickle, &n.values,
                                      &n.grow, &n.ttl, &o.open.dead, &n.retain, &n.when_full, &need_peer, &o.open.access,
-                                     &g.from, &g.ack, &g.window, &g.timeout, &zero_copy, &g.max_deliveries, &g.dead))
+                                     &g.from, &g.ack, &g.window, &g.timeout, &zero_copy, &g.max_deliveries, &g.dead,
+                                     &g.temporary))
         return NULL;
     if (parse_new(&n, &o) < 0 || parse_group(&g, &o) < 0 ||
         (pickle && (policy = which("pickle", pickle, pickle_words)) < 0))

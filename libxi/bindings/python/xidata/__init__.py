@@ -18,8 +18,6 @@ pickled (protocol 5, large buffers out of band). Sharing inside a value is not
 kept by the native forms: a list that is contained twice arrives as two lists.
 """
 
-import enum
-
 from ._xidata import (
     AccessDenied,
     Broker,
@@ -63,27 +61,19 @@ from ._xidata import (
     View,
     WrongType,
     __version__,
+    _alive,
+    _die_with_parent,
     _open_existing,
     buffer,
     channel,
     channels,
     current,
-    interpreters,
     join,
     leave,
+    list_interpreters,
     remove,
     run_free,
 )
-
-
-class Ready(enum.IntFlag):
-    """What Set.wait() reports of a channel."""
-
-    RECV = 1  # something to receive
-    SEND = 2  # room for a small value
-    CLOSED = 4  # closed and drained, or removed
-    NO_PRODUCER = 8  # drained, and nobody has it open to send
-    LEFT = 16  # the handle was freed: it is no longer in the set
 
 
 class InterpreterId(int):
@@ -95,17 +85,49 @@ class InterpreterId(int):
         return "InterpreterId(%d)" % self
 
 
+# What lies in modules of its own, loaded when it is first asked for.
+_LAZY = {
+    "BrokenInterpreterPool": "futures",
+    "InterpreterPoolExecutor": "futures",
+    "JoinableQueue": "queues",
+    "Queue": "queues",
+    "Ready": "_ready",
+    "ShutDown": "queues",
+    "SimpleQueue": "queues",
+    "aio": None,
+    "interpreters": None,
+    "futures": None,
+    "queues": None,
+}
+
+
+def __getattr__(name):
+    if name not in _LAZY:
+        raise AttributeError("module %r has no attribute %r" % (__name__, name))
+    from importlib import import_module
+
+    module = import_module("%s.%s" % (__name__, _LAZY[name] or name))
+    value = getattr(module, name) if _LAZY[name] else module
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(set(globals()) | set(_LAZY))
+
+
 __all__ = [
     "AccessDenied",
+    "BrokenInterpreterPool",
     "Broker",
     "Channel",
     "ChannelClosed",
     "ChannelInfo",
     "ChannelRemoved",
     "Corrupt",
-    "DEPTH_MAX",
     "DecodeError",
     "Delivery",
+    "DEPTH_MAX",
     "Empty",
     "Ending",
     "Error",
@@ -115,7 +137,9 @@ __all__ = [
     "Interpreter",
     "InterpreterId",
     "InterpreterInfo",
+    "InterpreterPoolExecutor",
     "InvalidArgument",
+    "JoinableQueue",
     "Left",
     "Limit",
     "Loan",
@@ -125,6 +149,7 @@ __all__ = [
     "NoProducer",
     "NotFound",
     "OutOfRange",
+    "Queue",
     "Quota",
     "Ready",
     "Reference",
@@ -132,6 +157,8 @@ __all__ = [
     "ServerDied",
     "Set",
     "ShmFull",
+    "ShutDown",
+    "SimpleQueue",
     "Stale",
     "SystemFailure",
     "Timeout",
@@ -139,6 +166,7 @@ __all__ = [
     "TooDeep",
     "View",
     "WrongType",
+    "aio",
     "buffer",
     "channel",
     "channels",
@@ -146,6 +174,7 @@ __all__ = [
     "interpreters",
     "join",
     "leave",
+    "list_interpreters",
     "remove",
     "run_free",
 ]

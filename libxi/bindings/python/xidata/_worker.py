@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: MIT
+"""
+What runs in the process of an interpreter: it joins, says its id, and does one command after the other.
+
+Two channels are its own. `interpreter.ID` takes the commands, as calls. `interpreter.ID.run` tells whether it runs:
+a broadcast that it alone sends on and receives from, with one value in it while a command is under way, so that
+everybody can see that (depth) and how many there have been (sent) without asking. A command says how many its caller
+had seen; if there have been more, another caller was faster, and it is refused. Both channels vanish with the
+process, however that ends.
+"""
+
+import builtins
+import marshal
+import os
+import sys
+import types
+
+REFUSED, DONE, FAILED, ENDS, UNSHAREABLE = range(5)
+FAKE_MAIN = "__xi_main__"  # the creator's script, loaded as a module
+
+
+def channel_name(id):
+    return "interpreter.%d" % id
+
+
+class Main(types.ModuleType):
+    """
+    The module __main__ of an interpreter. Pickles made by the program name what its script defined in its __main__;
+    what is not here is looked for there, by running the script once as a module of another name.
+    """
+
+    def __getattr__(self, name):
+        if name[:2] == "__":
+            raise AttributeError("module '__main__' has no attribute %r" % name)
+        module = script_module()
+        if module is None or not hasattr(module, name):
+            raise AttributeError("module '__main__' has no attribute %r" % name)
+        return getattr(module, name)
+
+
+boot = None  # what the creator sent
+
+
+def script_module():
+    if FAKE_MAIN in sys.modules:
+        return sys.modules[FAKE_MAIN]
+    path, package = boot["main"]
+    if not path:
+        return None
+    with open(path, "rb") as script:
+        code = compile(script.read(), path, "exec")
+    module = sys.modules[FAKE_MAIN] = types.ModuleType(FAKE_MAIN)
+    module.__file__, module.__package__ = path, package
+    exec(code, module.__dict__)
+    return module
+
+
+def captured(error):
+    """An exception as `ExecutionFailed.excinfo` has it, as plain values: (name, qualname, module, msg, formatted, display)."""
+    import traceback
+
+    kind = type(error)
+    try:
+        text = str(error)
+    except Exception:
+        text = "<no text>"
+    tb = error.__traceback__
+    while tb is not None and tb.tb_frame.f_globals is globals():
+        tb = tb.tb_next
+    try:
+        display = "".join(traceback.TracebackException(kind, error, tb).format()).strip()
+    except Exception:
+        display = None
+    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else "%s.%s" % (kind.__module__, kind.__qualname__)
+    return (kind.__name__, kind.__qualname__, kind.__module__, text, "%s: %s" % (name, text) if text else name, display)
+
+
+class Worker:
+    def __init__(self, me):
+        self.pid = os.getpid()
+        self.requests = me.channel(channel_name(me.id), recv_only=True)
+        self.running = me.channel(channel_name(me.id) + ".run", mode="broadcast")
+        self.main = sys.modules["__main__"]
+        self.begun = 0
+
+    def serve(self):
+        import xidata
+
+        while True:
+            try:
+                request = self.requests.recv()
+            except (xidata.Ending, xidata.Broker, xidata.Left, xidata.ChannelRemoved):
+                return 0  # nobody refers to it any more, or the namespace was shut down
+            except xidata.Corrupt:
+                continue
+            if self.handle(request):
+                return 0
+
+    def handle(self, request):
+        """True if it is to end."""
+        try:
+            command = request.value
+        except Exception as error:  # it could not be decoded, so nothing of it was done
+            self.reply(request, FAILED, captured(error))
+            return False
+        seen, op = command[:2]
+        if seen != self.begun:
+            self.reply(request, REFUSED, None)
+            return False
+        self.begun += 1
+        self.running.send(None)
+        try:
+            outcome, result = self.run(op, *command[2:])
+        except BaseException as error:
+            outcome, result = FAILED, captured(error)
+        self.flush()
+        if os.getpid() != self.pid:  # the command forked, and this is the child
+            os._exit(1 if outcome == FAILED else 0)
+        self.running.recv(0)
+        self.reply(request, outcome, result)
+        return outcome == ENDS
+
+    def reply(self, request, outcome, result):
+        import xidata
+
+        try:
+            request.reply((outcome, result))
+        except xidata.Error:
+            pass  # the caller waits no more
+        except Exception as error:  # the result cannot be pickled
+            if outcome != DONE:
+                raise
+            self.reply(request, UNSHAREABLE, captured(error))
+
+    @staticmethod
+    def flush():
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                pass  # replaced by something that cannot, or closed: as at the end of a script
+
+    def run(self, op, *arguments):
+        return getattr(self, "do_" + op)(*arguments)
+
+    def do_exec(self, code):
+        exec(marshal.loads(code) if isinstance(code, bytes) else compile(code, "<string>", "exec"), self.main.__dict__)
+        return DONE, None
+
+    def do_call(self, target, is_code, args, kwargs):
+        if is_code:
+            function = types.FunctionType(marshal.loads(target), self.main.__dict__)
+        else:
+            import pickle
+
+            function = pickle.loads(target)
+        return DONE, function(*args, **kwargs)
+
+    def do_bind(self, names, queues):
+        if queues:
+            from ._iqueues import Queue
+
+            names.update((name, Queue(id)) for name, id in queues.items())
+        self.main.__dict__.update(names)
+        return DONE, None
+
+    def do_close(self):
+        return ENDS, None
+
+
+def settle_in(child):
+    """Makes the forked process one of its own: descriptors, environment, modules."""
+    message = child.message
+    *standard, ready = child.fds
+    for number, fd in enumerate(standard):
+        os.dup2(fd, number)
+        os.close(fd)
+    os.environ.clear()
+    os.environ.update(message["environ"])
+    try:
+        os.chdir(message["cwd"])
+    except OSError:
+        pass  # it was removed: stay where the program was started
+    sys.path[:] = message["path"]
+    sys.argv[:] = [""]
+    main = sys.modules["__main__"] = Main("__main__")
+    main.__builtins__ = builtins
+    main.__spec__ = main.__loader__ = main.__package__ = None
+    return ready
+
+
+def say(fd, what):
+    import pickle
+
+    with open(fd, "wb") as pipe:
+        pipe.write(pickle.dumps(what))
+
+
+def run(child):
+    """The whole life of an interpreter; what it returns is the exit status."""
+    global boot
+    import xidata
+    from . import _forkserver
+
+    xidata._die_with_parent(child.server)
+    ready = settle_in(child)
+    boot = child.message
+    boot["client"] = (child.connection, os.getpid())
+    try:
+        me = xidata.join(boot["namespace"], name="interpreter of %d" % boot["creator"], requires_ref=True)
+        worker = Worker(me)
+    except Exception as error:
+        say(ready, "%s: %s" % (type(error).__name__, error))
+        return 1
+    say(ready, me.id)
+    return worker.serve()
