@@ -12,6 +12,7 @@ import weakref
 
 import xidata
 
+from . import queues
 from ._crossinterp import (
     BY_FLAG,
     KEEP,
@@ -109,17 +110,10 @@ class Queue:
         self._channel = _channel
         maxsize, flag = _channel.name[len(_PREFIX) :].split(".")[1:]
         self._maxsize, self._flag = int(maxsize), int(flag)
-        self._passed_on = False
+        self._state = {"pid": os.getpid(), "forks": queues._forks, "passed_on": False}
+        weakref.finalize(self, queues._end, [_channel], True, self._state)
         _known[id] = self
         return self
-
-    def __del__(self):
-        try:
-            channel = self._channel
-            if self._pid == os.getpid() and not self._passed_on and channel.stat().handles == 1:
-                xidata.remove(channel.name)  # with what is in it: nobody else can know it
-        except (AttributeError, xidata.Error):
-            pass
 
     def __repr__(self):
         return "%s(%d)" % (type(self).__name__, self._id)
@@ -135,7 +129,7 @@ class Queue:
 
     def _pass_on(self):
         """Its id, for another process: this one cannot know any more who has it."""
-        self._passed_on = True
+        self._state["passed_on"] = True
         return self._id
 
     @property

@@ -156,6 +156,19 @@ class Worker:
             function = pickle.loads(target)
         return DONE, function(*args, **kwargs)
 
+    def do_task(self, *arguments):
+        """do_call() for a pool, where the exception itself is wanted."""
+        try:
+            return DONE, (True, self.do_call(*arguments)[1])
+        except Exception as error:
+            import pickle
+
+            try:
+                pickle.loads(pickle.dumps(error))
+            except Exception:
+                raise error from None  # it cannot travel
+            return DONE, (False, (error, captured(error)))
+
     def do_bind(self, names, queues):
         if queues:
             from ._iqueues import Queue

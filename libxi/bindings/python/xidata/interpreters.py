@@ -446,7 +446,7 @@ class Interpreter:
             return
         raise ExecutionFailed(excinfo)
 
-    def _call(self, callable, args, kwargs):
+    def _call(self, callable, args, kwargs, op="call"):
         if not hasattr(callable, "__call__"):
             raise TypeError("expected a callable, got %r" % (callable,))
         target = _code_of(callable)
@@ -459,7 +459,7 @@ class Interpreter:
             except Exception as error:
                 raise NotShareableError("%r cannot be called elsewhere: %s" % (callable, error)) from error
         try:
-            return self._ask("call", target, is_code, args, kwargs)
+            return self._ask(op, target, is_code, args, kwargs)
         except ExecutionFailed as failed:
             excinfo = failed.excinfo
         raise ExecutionFailed(excinfo)

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: MIT
+"""Channels in asyncio, trio and uvloop: arecv(), asend(), async for."""
+
+import asyncio
+import gc
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+from pyhelp import SOON, TestCase, main, name, xidata
+
+try:
+    import trio
+except ImportError:
+    trio = None
+try:
+    import uvloop
+except ImportError:
+    uvloop = None
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, SOON * 3))
+
+
+class Asyncio(TestCase):
+    def test_values(self):
+        ch = xidata.channel(name())
+
+        async def go():
+            receiver = asyncio.ensure_future(ch.arecv())
+            await asyncio.sleep(0)
+            self.assertFalse(receiver.done())
+            await ch.asend({"a": 1})
+            self.assertEqual(await receiver, {"a": 1})
+            for n in range(100):
+                await ch.asend(n)
+            self.assertEqual([await ch.arecv() for _ in range(100)], list(range(100)))
+
+        run(go())
+
+    def test_iteration(self):
+        ch = xidata.channel(name(), capacity=4096)
+
+        async def produce():
+            for n in range(3000): # more than the ring holds
+                await ch.asend(n)
+            ch.close()
+
+        async def go():
+            producer = asyncio.ensure_future(produce())
+            got = [n async for n in ch]
+            await producer
+            self.assertEqual(got, list(range(3000)))
+            with self.assertRaises(xidata.ChannelClosed):
+                await ch.arecv()
+            with self.assertRaises(xidata.ChannelClosed):
+                await ch.asend(1)
+
+        run(go())
+
+    def test_from_another_process(self):
+        there, back = xidata.channel(name()), xidata.channel(name())
+        child = self.child("import sys, xidata\nback = xidata.channel(sys.argv[2])\n"
+                           "for v in xidata.channel(sys.argv[1]): back.send(v)", there.name, back.name)
+
+        async def go():
+            for n in range(300): # one at a time: each wake-up counts
+                await there.asend(n)
+                self.assertEqual(await back.arecv(SOON), n)
+
+        run(go())
+        there.close()
+        self.finished(child)
+
+    def test_timeout(self):
+        ch = xidata.channel(name(), values=1)
+
+        async def go():
+            before = time.monotonic()
+            with self.assertRaises(xidata.Timeout):
+                await ch.arecv(0.1)
+            with self.assertRaises(xidata.Empty):
+                await ch.arecv(0)
+            ch.send(1)
+            with self.assertRaises(xidata.Timeout):
+                await ch.asend(2, 0.1)
+            with self.assertRaises(xidata.Full):
+                await ch.asend(2, 0)
+            self.assertGreaterEqual(time.monotonic() - before, 0.2)
+            self.assertEqual(await ch.arecv(), 1)
+            with self.assertRaises(asyncio.TimeoutError):
+                await asyncio.wait_for(ch.arecv(), 0.05)
+            with self.assertRaises(TypeError):
+                await ch.arecv(1, 2)
+
+        run(go())
+
+    def test_order_of_waiters(self):
+        ch = xidata.channel(name())
+
+        async def go():
+            got = []
+
+            async def one(n):
+                got.append((n, await ch.arecv()))
+
+            tasks = [asyncio.ensure_future(one(n)) for n in range(50)]
+            await asyncio.sleep(0)
+            ch.send_many(range(50))
+            await asyncio.gather(*tasks)
+            self.assertEqual(got, [(n, n) for n in range(50)])
+
+        run(go())
+
+    def test_freed_and_removed(self):
+        ch, other = xidata.channel(name()), xidata.channel(name())
+
+        async def go():
+            tasks = [asyncio.ensure_future(c.arecv()) for c in (ch, other) for _ in range(3)]
+            await asyncio.sleep(0.05) # asleep for certain; what is tested holds if they are not
+            ch.free()
+            xidata.remove(other.name)
+            for n, result in enumerate(await asyncio.gather(*tasks, return_exceptions=True)):
+                self.assertIsInstance(result, xidata.Left if n < 3 else xidata.ChannelRemoved)
+
+        run(go())
+
+    def test_nothing_is_lost(self):
+        """10,000 receivers on 100 channels, half of them cancelled at random moments; what is sent arrives, once."""
+        channels = [xidata.channel(name("many")) for _ in range(100)]
+        seed = int(os.environ.get("XI_TEST_SEED", "0")) or random.randrange(1 << 30)
+        dice = random.Random(seed)
+
+        async def go():
+            got, began = [], time.perf_counter()
+
+            async def receive(channel):
+                got.append(await channel.arecv())
+
+            tasks = [asyncio.ensure_future(receive(channels[n % 100])) for n in range(10000)]
+            await asyncio.sleep(0)
+            doomed = dice.sample(tasks, 5000)
+            sent = []
+            while doomed or len(sent) < 5000:
+                for _ in range(dice.randrange(60)):
+                    if doomed:
+                        doomed.pop().cancel()
+                for _ in range(dice.randrange(60)):
+                    if len(sent) < 5000:
+                        # No channel gets more than it has receivers that stay.
+                        sent.append((len(sent) % 100, len(sent)))
+                        channels[sent[-1][0]].send(sent[-1])
+                await asyncio.sleep(0)
+            # Whoever was cancelled has taken nothing: what is not received yet is in the channels, and nowhere else.
+            while any(not t.done() for t in tasks) and len(got) < len(sent):
+                waiting = sum(c.stat().depth for c in channels)
+                if not waiting:
+                    break
+                await asyncio.sleep(0.001) # lets the loop run; the length does not matter
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            cancelled = sum(isinstance(r, asyncio.CancelledError) for r in results)
+            self.assertFalse([r for r in results if isinstance(r, Exception) and not isinstance(r, asyncio.CancelledError)])
+            received = len(got)
+            for channel in channels:
+                while True:
+                    try:
+                        got.append(channel.recv(0))
+                    except xidata.Empty:
+                        break
+            self.assertEqual(sorted(got), sorted(sent), "seed %d" % seed)
+            self.assertEqual(cancelled + received, 10000, "seed %d" % seed)
+            print("10000 receivers on 100 channels, %d cancelled, %d values received by the others and %d left, none lost: "
+                  "%.2f s (seed %d)" % (cancelled, received, len(got) - received, time.perf_counter() - began, seed))
+
+        run(go())
+
+    def test_cancelled_as_it_is_woken(self):
+        """The waiter that was woken is cancelled before its turn: the value is the next one's."""
+        ch = xidata.channel(name())
+
+        async def go():
+            for _ in range(50):
+                first, second = asyncio.ensure_future(ch.arecv()), asyncio.ensure_future(ch.arecv())
+                await asyncio.sleep(0)
+                ch.send("value")
+                from xidata import aio
+
+                for side in aio._hubs[asyncio.get_running_loop()].sides.values():
+                    side.look() # the first is woken now
+                first.cancel()
+                self.assertEqual(await second, "value")
+                with self.assertRaises(asyncio.CancelledError):
+                    await first
+
+        run(go())
+
+    def test_two_loops(self):
+        ch, got = xidata.channel(name()), []
+
+        def thread():
+            async def go():
+                while True:
+                    value = await ch.arecv()
+                    if value is None:
+                        return
+                    got.append(value)
+
+            asyncio.run(go())
+
+        threads = [threading.Thread(target=thread) for _ in range(2)]
+        for t in threads:
+            t.start()
+        ch.send_many(range(500))
+        ch.send_many([None, None])
+        for t in threads:
+            t.join(SOON)
+        self.assertEqual(sorted(got), list(range(500)))
+
+    def test_loops_leave_nothing(self):
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20):
+            ch = xidata.channel(name())
+
+            async def go():
+                task = asyncio.ensure_future(ch.arecv())
+                await asyncio.sleep(0)
+                ch.send(1)
+                await task
+
+            run(go())
+            ch.free()
+        gc.collect()
+        self.assertLess(len(os.listdir("/proc/self/fd")) - before, 10)
+
+    @unittest.skipUnless(uvloop, "no uvloop")
+    def test_uvloop(self):
+        ch = xidata.channel(name())
+
+        async def go():
+            receivers = [asyncio.ensure_future(ch.arecv()) for _ in range(100)]
+            await asyncio.sleep(0)
+            ch.send_many(range(100))
+            self.assertEqual(await asyncio.gather(*receivers), list(range(100)))
+
+        loop = uvloop.new_event_loop()
+        try:
+            loop.run_until_complete(asyncio.wait_for(go(), SOON))
+        finally:
+            loop.close()
+
+
+@unittest.skipUnless(trio, "no trio")
+class Trio(TestCase):
+    def test_values_and_cancels(self):
+        ch, got = xidata.channel(name()), []
+
+        async def receive():
+            got.append(await ch.arecv())
+
+        async def go():
+            with trio.fail_after(SOON):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(200):
+                        nursery.start_soon(receive)
+                    await trio.sleep(0)
+                    ch.send_many(range(100))
+                    while len(got) < 100:
+                        await trio.sleep(0)
+                    nursery.cancel_scope.cancel()
+                ch.send("after")
+                assert await ch.arecv() == "after"
+                try:
+                    await ch.arecv(0.05)
+                except xidata.Timeout:
+                    got.append("timeout")
+
+        trio.run(go)
+        self.assertEqual(sorted(got[:-1]) + got[-1:], list(range(100)) + ["timeout"])
+
+    def test_from_a_thread(self):
+        ch = xidata.channel(name(), capacity=4096)
+
+        async def go():
+            with trio.fail_after(SOON):
+                return [n async for n in ch]
+
+        sender = threading.Thread(target=lambda: (ch.send_many(range(3000)), ch.close()))
+        sender.start()
+        self.assertEqual(trio.run(go), list(range(3000)))
+        sender.join(SOON)
+
+
+if __name__ == "__main__":
+    main(each_version=False)
