@@ -8,6 +8,7 @@
  * XI_SEED=n replays one run.
  */
 #include "broker_sim.h"
+#include "wire/names.h"
 
 static void replay(uint64_t seed, struct sim *total) {
     static struct sim s;
@@ -406,6 +407,117 @@ START_TEST(test_slots_run_out) {
 }
 END_TEST
 
+/* Each thing that can be wrong with a request by itself: refused in a sentence, and nothing is made of it. */
+static int ask_with(enum xi_op op, void (*spoil)(struct xi_request *q)) {
+    struct xi_request q = request(&one, op);
+    snprintf(q.name, sizeof q.name, "spoilt");
+    snprintf(q.text, sizeof q.text, "c");
+    if (op == XI_OP_ACKS) q.a = 1, q.c = 8;
+    spoil(&q);
+    one.st.words[0] = 0;
+    int status = say(1, q);
+    ck_assert_msg(status == 1 || status == 0 || one.st.words[0], "refused without a word");
+    return status;
+}
+static void grows_too_far(struct xi_request *q) { q->e = XI_GROW_MAX + 1; }
+static void grows_to_less(struct xi_request *q) { q->b = 1 << 20, q->e = XI_CAPACITY_MIN; }
+static void lives_negatively(struct xi_request *q) { q->f = UINT64_MAX; }
+static void retains_too_much(struct xi_request *q) { q->g = (uint64_t)UINT32_MAX + 1; }
+static void full_somehow(struct xi_request *q) { q->h = XI_FULL_DROP + 1; }
+static void dead_to_nowhere(struct xi_request *q) { snprintf(q->other, sizeof q->other, "\n"); }
+static void dead_to_itself(struct xi_request *q) { snprintf(q->other, sizeof q->other, "spoilt"); }
+static void of_no_mode(struct xi_request *q) { q->a = XI_BROADCAST + 1; }
+static void too_large(struct xi_request *q) { q->b = XI_CAPACITY_MAX + 1; }
+static void with_flags(struct xi_request *q) { q->c = q->a = (uint64_t)1 << 40; }
+static void unnamed(struct xi_request *q) { q->name[0] = 0; }
+static void another_lane(struct xi_request *q) { xi_lane_name(99, q->name), q->c = XI_OPEN_RECV; }
+static void enormous(struct xi_request *q) { q->a = UINT64_MAX; }
+static void of_no_group(struct xi_request *q) { q->b = XI_MAX_GROUPS; }
+static void of_no_window(struct xi_request *q) { q->c = 12; }
+static void of_a_window_too_large(struct xi_request *q) { q->c = 2 * XI_WINDOW_MAX; }
+static void delivered_too_often(struct xi_request *q) { q->d = (uint64_t)UINT32_MAX + 1; }
+static void overdue_never(struct xi_request *q) { q->e = UINT64_MAX; }
+static void of_a_channel_not_open(struct xi_request *q) { q->a = 77; }
+static void as_it_is(struct xi_request *q) { (void)q; }
+
+static const struct {
+    enum xi_op op;
+    void (*spoil)(struct xi_request *q);
+    int status;
+} wrong[] = {
+    {XI_OP_OPEN, grows_too_far, XI_E_TOOBIG},      {XI_OP_OPEN, grows_to_less, XI_E_INVAL},
+    {XI_OP_OPEN, lives_negatively, XI_E_INVAL},    {XI_OP_OPEN, retains_too_much, XI_E_INVAL},
+    {XI_OP_OPEN, full_somehow, XI_E_INVAL},        {XI_OP_OPEN, dead_to_nowhere, XI_E_INVAL},
+    {XI_OP_OPEN, dead_to_itself, XI_E_INVAL},      {XI_OP_OPEN, of_no_mode, XI_E_INVAL},
+    {XI_OP_OPEN, too_large, XI_E_TOOBIG},          {XI_OP_OPEN, with_flags, XI_E_INVAL},
+    {XI_OP_OPEN, unnamed, XI_E_INVAL},             {XI_OP_OPEN, another_lane, XI_E_ACCESS},
+    {XI_OP_ARENA, enormous, XI_E_TOOBIG},          {XI_OP_BORROWS, enormous, XI_E_TOOBIG},
+    {XI_OP_ACKS, of_no_group, XI_E_INVAL},         {XI_OP_ACKS, of_no_window, XI_E_INVAL},
+    {XI_OP_ACKS, of_a_window_too_large, XI_E_INVAL}, {XI_OP_ACKS, delivered_too_often, XI_E_INVAL},
+    {XI_OP_ACKS, overdue_never, XI_E_INVAL},       {XI_OP_ACKS, dead_to_nowhere, XI_E_INVAL},
+    {XI_OP_ACKS, of_a_channel_not_open, XI_E_NOENT}, {XI_OP_RING, of_a_channel_not_open, XI_E_NOENT},
+    {XI_OP_RING_DROP, of_a_channel_not_open, XI_E_NOENT}, {XI_OP_CLOSE, of_a_channel_not_open, XI_E_NOENT},
+    {XI_OP_DROP, enormous, XI_E_NOENT},            {XI_OP_JOIN, as_it_is, XI_E_INVAL}, /* it has joined */
+    {(enum xi_op)(XI_OP_LAST + 1), as_it_is, XI_E_INVAL},
+};
+
+START_TEST(test_what_cannot_be_asked) {
+    join(1, 0);
+    ck_assert_uint_eq(open_one(1, "jobs", 0, 0, 0), 1);
+    uint64_t segments = one.st.next_segment;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        int status = ask_with(wrong[i].op, wrong[i].spoil);
+        ck_assert_msg(status == wrong[i].status, "request %zu: %d, not %d", i, status, wrong[i].status);
+    }
+    ck_assert_uint_eq(one.st.next_segment, segments);
+    ck_assert_uint_eq(one.st.chan_count, 1);
+    plain(&(struct event){.kind = EVENT_CONNECT, .conn = 2, .uid = 1000, .pid = 2, .start = 2});
+    struct xi_request q = request(&one, XI_OP_JOIN);
+    snprintf(q.name, sizeof q.name, "one");
+    ck_assert_int_eq(say(2, q), XI_E_INVAL); /* of no language */
+    snprintf(q.text, sizeof q.text, "c");
+    q.a = (uint64_t)1 << 40;
+    ck_assert_int_eq(say(2, q), XI_E_INVAL);
+    const char *why = "";
+    ck_assert_msg(state_is_valid(&one.st, &why), "%s", why);
+}
+END_TEST
+
+START_TEST(test_numbers_run_out) {
+    join(1, 0);
+    int64_t b = join(2, 0);
+    uint64_t id = open_one(1, "jobs", 0, 0, 0);
+    ck_assert_int_eq(refer(1, XI_OP_REF, b), 0);
+    one.st.interps[2].refcount = UINT32_MAX;
+    ck_assert_int_eq(refer(1, XI_OP_REF, b), XI_E_LIMIT);
+    one.st.interps[2].refcount = 1;
+    uint32_t handles = one.st.chans[0].handles;
+    one.st.chans[0].handles = UINT32_MAX;
+    open_one(2, "jobs", 0, 0, XI_E_LIMIT);
+    one.st.chans[0].handles = handles;
+    one.st.chan_count = XI_MAX_CHANNELS;
+    one.st.limits.channels = UINT32_MAX;
+    open_one(2, "one more", 0, 0, XI_E_LIMIT);
+    one.st.chan_count = 1;
+    one.st.next_segment = UINT32_MAX - 2;
+    open_one(2, "one more", 0, 0, XI_E_LIMIT);
+    ck_assert_int_eq(say(1, request(&one, XI_OP_ARENA)), XI_E_LIMIT);
+    ck_assert_int_eq(close_one(1, id, 0), 0);
+    const char *why = "";
+    ck_assert_msg(state_is_valid(&one.st, &why), "%s", why);
+}
+END_TEST
+
+START_TEST(test_nothing_is_asked_of_a_namespace_that_ends) {
+    join(1, 0);
+    plain(&(struct event){.kind = EVENT_SHUTDOWN});
+    struct xi_request q = request(&one, XI_OP_OPEN);
+    snprintf(q.name, sizeof q.name, "jobs");
+    ck_assert_int_eq(say(1, q), XI_E_BROKER);
+    ck_assert_int_eq(say(1, request(&one, XI_OP_ARENA)), XI_E_BROKER);
+}
+END_TEST
+
 START_TEST(test_table_matches_an_array) {
     struct table t = {0};
     static uint64_t model[512];
@@ -452,6 +564,9 @@ int main(void) {
     tcase_add_test(tc, test_quotas_are_exact);
     tcase_add_test(tc, test_ten_thousand_channels);
     tcase_add_test(tc, test_slots_run_out);
+    tcase_add_test(tc, test_what_cannot_be_asked);
+    tcase_add_test(tc, test_numbers_run_out);
+    tcase_add_test(tc, test_nothing_is_asked_of_a_namespace_that_ends);
     suite_add_tcase(suite, tc);
     TCase *replays = tcase_create("replays");
     tcase_set_timeout(replays, 100);
