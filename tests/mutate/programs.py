@@ -3,7 +3,7 @@
 the tests against it.
 
 The copy is a shared library of which nothing is hidden; the unit tests are linked to it, so a mutant of the library needs
-no test built again. A mutant of the broker's repair does need the three that have it inside (tests/unit/repair_model.h).
+no test built again, but for those that have a source of the library or the broker inside (#include "...c").
 Everything lies in one work folder, sources too: the tree itself is never written to.
 """
 import concurrent.futures
@@ -20,9 +20,9 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g0", "-fPIC", "-w", "-fno-strict-aliasing"]
-# Of the library: quick ones, that together look at everything below. Those that begin with "crash" need a broker beside them.
-LIBRARY_TESTS = ("channel", "ends", "retain", "grow", "call", "set", "ttl", "ack", "ack_ends", "wait")
-REPAIR_TESTS = ("repair", "repair_ack", "repair_hostile")
+# Quick ones, that together look at everything in libxi below the values; and those of the broker's repair.
+TESTS = ("channel", "ends", "retain", "retain_grow", "grow", "call", "set", "ttl", "ack", "ack_ends", "wait", "wakes",
+         "release_words", "repair", "repair_ack", "repair_hostile")
 PATIENCE = 6 # times what a test takes with nothing broken, and some seconds: then it hangs
 
 
@@ -45,11 +45,12 @@ class Workshop:
         self.build = pathlib.Path(build).resolve()
         self.tree = self.folder / "tree"
         self.only = only
-        self.tests = [t for t in LIBRARY_TESTS + REPAIR_TESTS if not only or re.fullmatch(only, t)]
+        self.tests = [t for t in TESTS if not only or re.fullmatch(only, t)]
+        self.inside = {t: set(included(ROOT / f"tests/unit/test_{t}.c")) for t in self.tests}
         self.seconds = {}  # what each test takes with nothing broken
         self.covers = {}   # "test": {"path": [lines]}
         self.running = set()
-        self.spoilt = False  # the tests of repair have a mutant inside
+        self.spoilt = set()  # tests that have a mutant inside
         self.flags = FLAGS + run("pkg-config", "--cflags", "check", "liburing").split()
         self.libraries = run("pkg-config", "--libs", "check", "liburing").split() + ["-lrt", "-lpthread"]
 
@@ -79,7 +80,7 @@ class Workshop:
         source = f"tests/unit/test_{name}.c"
         self.compile(source)
         wraps = ["-Wl,--wrap=_mark_point", "-Wl,--wrap=_ck_assert_failed"]
-        more = [self.object_of(f"broker/{f}.c") for f in self.broker_sources()] if name in REPAIR_TESTS else []
+        more = [self.object_of(f"broker/{f}.c") for f in self.broker_sources()] if name.startswith("repair") else []
         run("gcc", "-o", self.folder / "tests" / name, self.object_of(source), self.object_of("tests/unit/quick_mark.c"),
             self.object_of("tests/mutate/stop.c"), *more, "-L", self.folder / "lib", "-lmutant", *wraps, *self.libraries)
 
@@ -109,7 +110,7 @@ class Workshop:
         self.link("counted", "--coverage")
         for source in ("tests/unit/quick_mark.c", "tests/mutate/stop.c"):
             self.compile(source)
-        if any(t in REPAIR_TESTS for t in self.tests):
+        if any(t.startswith("repair") for t in self.tests):
             for name in self.broker_sources():
                 self.compile(f"broker/{name}.c")
         for name in self.tests:
@@ -129,7 +130,7 @@ class Workshop:
                 if there.exists() and there.read_bytes() != path.read_bytes():
                     shutil.copy(path, there)
                     self.compile(name)
-                    self.spoilt = name.startswith("broker/")
+                    self.spoilt.update(t for t in self.tests if name in self.inside[t])
 
     # ---- running
 
@@ -202,13 +203,12 @@ class Workshop:
             here.write_bytes(original)
 
     def judge_built(self, mutant, jobs):
-        of_broker = mutant.path.startswith("broker/")
-        if of_broker or self.spoilt:
-            self.spoilt = of_broker
-            for name in REPAIR_TESTS:
-                if name in self.tests:
-                    self.build_test(name)
-        tests = [t for t in self.tests if t in REPAIR_TESTS] if of_broker else self.who_runs(mutant.path, mutant.line)
+        holders = {t for t in self.tests if mutant.path in self.inside[t]}
+        for name in holders | self.spoilt:
+            self.build_test(name)
+        self.spoilt = holders
+        tests = self.who_runs(mutant.path, mutant.line)
+        tests += sorted(holders - set(tests), key=self.seconds.get)
         if not tests:
             return "unrun", ""
         self.link()
@@ -222,6 +222,19 @@ class Workshop:
                         stop_all(other)
                     return ("hangs" if verdict == "hangs" else "killed"), f"{waiting[future]}: {said}"
         return "survived", " ".join(tests)
+
+
+def included(path):
+    """The .c files of the tree that a test includes, itself or through a header."""
+    for name in re.findall(r'^#include "([^"]+)"', path.read_text(), re.M):
+        for place in (path.parent / name, ROOT / "libxi" / name, ROOT / "tests" / name):
+            if place.exists():
+                place = place.resolve()
+                if place.suffix == ".c":
+                    yield str(place.relative_to(ROOT))
+                elif path.parent == place.parent:
+                    yield from included(place)
+                break
 
 
 def fingerprint(only=None):
