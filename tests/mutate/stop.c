@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Linked into unit tests with -Wl,--wrap=_ck_assert_failed: the first assertion
- * that fails ends the program, so that a mutant costs no more than it must.
+ * Linked into the tests of mutants. With -Wl,--wrap=_ck_assert_failed the first
+ * assertion that fails ends the program, so that a mutant costs no more than it
+ * must. And a mutex that is unlocked though nobody has locked it ends it too: a
+ * lock that is left out is else seen only by chance.
+ *
  * _exit(): what the mutant has done to this process is not to be torn down.
  */
+#include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -13,4 +18,16 @@ void __wrap__ck_assert_failed(const char *file, int line, const char *expression
     (void)message;
     fprintf(stderr, "%s:%d: %s\n", file, line, expression);
     _exit(1);
+}
+
+int pthread_mutex_unlock(pthread_mutex_t *m) {
+    static int (*_Atomic next)(pthread_mutex_t *m);
+    int (*unlock)(pthread_mutex_t *m) = next;
+    if (!unlock) *(void **)&unlock = dlsym(RTLD_NEXT, "pthread_mutex_unlock");
+    next = unlock;
+    if (m->__data.__owner == 0) { /* of a forked child's it may be the parent's thread */
+        fprintf(stderr, "a mutex that nobody has locked is unlocked\n");
+        _exit(1);
+    }
+    return unlock(m);
 }

@@ -100,6 +100,56 @@ START_TEST(a_call_returns_the_reply_to_it) {
 }
 END_TEST
 
+/* What is taken is noted, as wire/layout.h has it: should its taker die, that is what is known of it. */
+static const struct xi_borrow *noted(xi_interp *who, bool of_call) {
+    const struct xi_borrow *found = NULL;
+    for (size_t i = 0; i < XI_BORROWS_IN(XI_OWN_SIZE, sizeof(struct xi_own)); i++) {
+        const struct xi_borrow *b = &who->own->borrows[i];
+        if (b->key == 0 || (b->call != 0) != of_call) continue;
+        ck_assert_ptr_null(found);
+        found = b;
+    }
+    return found;
+}
+
+START_TEST(what_is_taken_is_noted) {
+    xi_channel *out = caller(), *in = server();
+    xi_msg m = XI_MSG_INIT, reply = XI_MSG_INIT;
+    xi_pending p;
+    for (int large = 0; large < 2; large++) {
+        ok(xi_send_int(out, 1, XI_TRY));
+        ok(xi_recv(in, &m, XI_TRY));
+        ck_assert(!noted(you, true) && !noted(you, false)); /* a small value is nobody's any more */
+        uint64_t at = xi_load_relaxed(&in->group->head);
+        ok(begin(out, 1, large ? 9000 : 0, &p));
+        ok(xi_recv(in, &m, XI_TRY));
+        const struct xi_borrow *call = noted(you, true), *block = noted(you, false);
+        ck_assert_ptr_nonnull(call);
+        ck_assert_uint_eq(call->call, p.index_ + 1);
+        ck_assert_uint_eq(call->block, (uint64_t)me->slot << 32);
+        ck_assert_uint_eq(call->position, at);
+        ck_assert_uint_eq(call->chan_seg, in->segment);
+        ck_assert_uint_eq(XI_BORROW_GROUP(call->key), in->group_index);
+        ck_assert_uint_eq(XI_BORROW_GENERATION(call->key), xi_load_relaxed(&me->mailbox->calls[p.index_]) >> 8);
+        ck_assert_int_eq(block != NULL, large);
+        if (block) {
+            ck_assert_uint_eq(block->block, (uint64_t)m.block_.segment << 32 | m.block_.granule);
+            ck_assert_uint_eq(block->key, XI_BORROW_KEY(m.block_.generation, in->group_index));
+            ck_assert_uint_eq(block->position, at);
+            ck_assert_uint_eq(block->chan_seg, in->segment);
+        }
+        ok(reply_with(&m, 2, 0));
+        ck_assert_ptr_null(noted(you, true)); /* replied: the call is over */
+        ck_assert_int_eq(noted(you, false) != NULL, large);
+        xi_msg_release(&m);
+        ck_assert_ptr_null(noted(you, false));
+        ok(xi_call_wait(&p, &reply, XI_TRY));
+        fails(XI_E_INVAL, xi_call_wait(&p, &reply, XI_TRY)); /* it is over */
+    }
+    nothing_remains(in, out, &m, &reply);
+}
+END_TEST
+
 START_TEST(nobody_serves) {
     xi_channel *out = caller();
     xi_msg reply = XI_MSG_INIT;
@@ -693,6 +743,7 @@ int main(void) {
     tcase_add_checked_fixture(t, join_both, leave_both);
     tcase_set_timeout(t, 60);
     tcase_add_test(t, a_call_returns_the_reply_to_it);
+    tcase_add_test(t, what_is_taken_is_noted);
     tcase_add_test(t, nobody_serves);
     tcase_add_test(t, the_last_server_leaves_before_it_took_the_request);
     tcase_add_test(t, the_last_server_closes_its_handle_and_replies_later);

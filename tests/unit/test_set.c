@@ -769,6 +769,40 @@ START_TEST(a_mark_that_never_comes_is_made_up_for) {
 }
 END_TEST
 
+/* Deliveries that come back by themselves at different times: the set wakes for the sooner, whichever joined first. */
+START_TEST(the_soonest_alarm_counts) {
+    xi_channel *in[2], *out[2];
+    xi_msg m = XI_MSG_INIT;
+    xi_group_opts acks = {.flags = XI_GROUP_ACK};
+    int64_t begun = xi_now();
+    for (int i = 0; i < 2; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "%lld.due.%d", (long long)xi_id(me), i);
+        ok(xi_open(me, name, &(xi_open_opts){.flags = XI_OPEN_RECV, .group_opts = &acks}, &in[i]));
+        ok(xi_open(you, name, &(xi_open_opts){.flags = XI_OPEN_SEND}, &out[i]));
+        add(in[i], (uint64_t)i);
+        ok(xi_send_int(out[i], i, XI_TRY));
+        ok(xi_recv(in[i], &m, LONG));
+        ok(xi_nack(&m, i == _i ? 60 * MS : 700 * MS));
+    }
+    expect_nothing();
+    for (int which = _i, n = 0; n < 2; which = !which, n++) {
+        expect_event((uint64_t)which, XI_READY_RECV, LONG);
+        int64_t took = xi_now() - begun;
+        ck_assert_int_ge(took, n == 0 ? 60 * MS : 700 * MS);
+        if (n == 0) ck_assert_int_lt(took, 650 * MS);
+        ok(xi_recv(in[which], &m, XI_TRY));
+        ok(xi_ack(&m));
+    }
+    expect_nothing();
+    xi_msg_release(&m);
+    for (int i = 0; i < 2; i++) {
+        ok(xi_channel_free(in[i]));
+        ok(xi_channel_free(out[i]));
+    }
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("sets");
     TCase *t = tcase_create("sets");
@@ -792,6 +826,7 @@ int main(void) {
     tcase_add_test(t, leaving_ends_a_wait);
     tcase_add_test(t, shutting_a_set_ends_a_wait);
     tcase_add_test(t, a_signal_ends_a_wait);
+    tcase_add_loop_test(t, the_soonest_alarm_counts, 0, 2);
     tcase_add_test(t, the_descriptor_is_readable_when_something_is_ready);
     tcase_add_test(t, a_member_that_is_ready_makes_the_descriptor_readable);
     tcase_add_test(t, a_set_with_a_descriptor_can_be_waited_on_too);
