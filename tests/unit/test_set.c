@@ -783,13 +783,12 @@ START_TEST(the_soonest_alarm_counts) {
         add(in[i], (uint64_t)i);
         ok(xi_send_int(out[i], i, XI_TRY));
         ok(xi_recv(in[i], &m, LONG));
-        ok(xi_nack(&m, i == _i ? 60 * MS : 700 * MS));
+        ok(xi_nack(&m, i == _i ? 60 * MS : 1900 * MS));
     }
-    expect_nothing();
     for (int which = _i, n = 0; n < 2; which = !which, n++) {
         expect_event((uint64_t)which, XI_READY_RECV, LONG);
         int64_t took = xi_now() - begun;
-        ck_assert_int_ge(took, n == 0 ? 60 * MS : 700 * MS);
+        ck_assert_int_ge(took, n == 0 ? 60 * MS : 1900 * MS);
         if (n == 0) ck_assert_int_lt(took, 650 * MS);
         ok(xi_recv(in[which], &m, XI_TRY));
         ok(xi_ack(&m));
