@@ -125,7 +125,9 @@ uint64_t bench_agree(struct bench_pair *p, uint64_t number) {
 void bench_extra(struct bench_pair *p, const char *name, double value) {
     struct bench_result *r = &p->shared->result;
     if (r->extras == BENCH_EXTRAS) return;
-    r->extra[r->extras++] = (struct bench_extra){name, value};
+    struct bench_extra *extra = &r->extra[r->extras++];
+    snprintf(extra->name, sizeof extra->name, "%s", name);
+    extra->value = value;
 }
 
 /* ---- memory ---- */
@@ -263,7 +265,42 @@ int bench_measure_stream(struct bench_pair *p, bench_pass pass, uint64_t warm) {
     return 0;
 }
 
+int bench_measure_slow_stream(struct bench_pair *p, bench_pass pass, uint64_t least) {
+    struct bench_result *r = &p->shared->result;
+    uint64_t ns = 0, seq = 0, n = least;
+    for (int look = 0; look < 3; look++) { /* cold; warm, a fiftieth of the time; a tenth */
+        if (timed_pass(p, pass, seq, n, &ns) < 0) return -1;
+        seq += n;
+        n = bench_agree(p, bench_scale(n, ns, p->options->target_s * (look == 0 ? 0.02 : look == 1 ? 0.1 : 1), least,
+                                       1000000000u));
+    }
+    if (timed_pass(p, pass, seq, n, &ns) < 0) return -1;
+    if (p->side == 1) return 0;
+    r->ops = n;
+    r->seconds = (double)ns / 1e9;
+    r->ns = (double)ns / (double)n;
+    return 0;
+}
+
 uint64_t bench_warm_up(const struct bench_pair *p) { return p->options->quick || bench_must_yield ? 20000 : 200000; }
+
+/* ---- what adapters ask (peer.h) ---- */
+
+int peer_side(const struct bench_pair *p) { return p->side; }
+bool peer_asleep(const struct bench_pair *p) { return p->c->measure == MEASURE_ASLEEP; }
+bool peer_spins(const struct bench_pair *p) { return p->c->measure == MEASURE_ROUNDS || p->c->measure == MEASURE_LOANS; }
+size_t peer_size(const struct bench_pair *p) { return (size_t)p->c->bytes; }
+const char *peer_folder(const struct bench_pair *p) { return p->folder; }
+uint64_t peer_serial(const struct bench_pair *p) { return p->serial; }
+void peer_keep(struct bench_pair *p, void *state) { p->peer_state = state; }
+void *peer_state(const struct bench_pair *p) { return p->peer_state; }
+void peer_meet(struct bench_pair *p) { bench_barrier(p); }
+void peer_relax(void) { bench_relax(); }
+
+bool peer_patience(int *tries) {
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    return ++*tries < 10000;
+}
 
 /* ---- channels ---- */
 

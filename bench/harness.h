@@ -28,6 +28,7 @@
 #include <string.h>
 
 #include "bench/histogram.h"
+#include "bench/peer.h"
 #include "wire/order.h"
 #include "xidata.h"
 
@@ -49,6 +50,7 @@ struct bench_options {
     const char *json;    /* file, "-" for standard output, or NULL */
     const char *python[8];
     int pythons;
+    const char *peers; /* names with commas between, "all", or NULL: none but xidata itself */
 };
 
 /* Where the sides run. */
@@ -61,7 +63,7 @@ struct bench_place {
 enum bench_regime { BENCH_TWO_CORES = 0, BENCH_ONE_CORE = 1, BENCH_MIXED = 2 };
 
 struct bench_extra {
-    const char *name; /* a literal: the sides are forks of the reader */
+    char name[24];
     double value;
 };
 
@@ -78,7 +80,18 @@ struct bench_result {
     char error[2][BENCH_TEXT];
 };
 
-struct bench_pair;
+/* What the report says of a peer, and where to find it. Plain bytes: a process that loaded it wrote them. */
+struct peer_info {
+    char name[24], what[112], how[240];
+    char module[64]; /* file in the folder of modules; "": part of this program */
+    uint32_t can, flags;
+    uint64_t largest;
+    char skipped[240]; /* why it is not measured; "": it is */
+};
+
+/* What is measured with a peer. */
+enum bench_measure { MEASURE_ROUNDS, MEASURE_STREAM, MEASURE_BATCHES, MEASURE_COPIES, MEASURE_ASLEEP, MEASURE_LOANS,
+                     MEASURE_OPEN_LOOP, MEASURES };
 
 struct bench_case {
     const char *metric, *system;
@@ -87,7 +100,10 @@ struct bench_case {
     size_t area;             /* bytes that the sides share, prefaulted by bench_pair_run's callees */
     int64_t param;           /* whatever the case wants: a batch, a rate */
     char limit[96];          /* METRIC/SYSTEM/LABEL whose time this one's is stated in multiples of; "": none */
+    const char *unit;        /* of the figure; NULL: nanoseconds for one operation */
     bool needs_namespace;
+    const struct peer_info *peer; /* measured with this one, by bench_measure; NULL: by what follows */
+    enum bench_measure measure;
     int (*setup)(struct bench_pair *p);
     int (*run)(struct bench_pair *p);
     void (*teardown)(struct bench_pair *p);
@@ -112,6 +128,19 @@ struct bench_raw_line {
     uint64_t payload[7];
 };
 
+/* What a side that a launcher started has to know of its run. */
+struct bench_order {
+    char metric[32], system[24], label[BENCH_LABEL], namespace_[40], folder[64];
+    uint64_t bytes, serial;
+    int64_t param;
+    enum bench_measure measure;
+    struct peer_info peer;
+    bool quick;
+    double target_s;
+    int coordinator;
+    struct bench_place place;
+};
+
 /* What the sides of every case share. */
 struct bench_shared {
     struct bench_line at[2];       /* barrier: how often each side has arrived */
@@ -120,6 +149,9 @@ struct bench_shared {
     struct bench_line stamp[2];    /* a time each side tells the other */
     struct bench_line waiting[2];  /* the number of the message that each side is about to sleep for */
     struct bench_line leg;         /* how long side 1's leg of a round trip took */
+    struct bench_line credit;      /* messages that side 1 has had, where a peer has no flow control of its own */
+    struct bench_line sides;       /* how many sides a launcher has started */
+    struct bench_order order;
     struct bench_result result;
 };
 
@@ -133,6 +165,9 @@ struct bench_pair {
     struct bench_shared *shared;
     void *area; /* c->area bytes, shared, zero at the start */
     void *state;
+    const struct peer *peer; /* of c->peer, loaded; NULL without one */
+    void *peer_state;
+    const char *folder;      /* of c->peer, for this run alone */
 };
 
 extern bool bench_must_yield;         /* the sides share a processor: waiting must give it away */
@@ -170,6 +205,8 @@ int bench_keeper_start(void);
 void bench_finish(void);
 /* Runs one case once. 0, or -1 with *out's error texts set. */
 int bench_pair_run(const struct bench_case *c, const struct bench_options *o, struct bench_result *out);
+/* One side, started by a peer's launcher; `shared` is the path of what it shares with the coordinator. Exit status. */
+int bench_side_main(const char *shared);
 /* A case that measures nothing between its two raw round trips. */
 int bench_raw_now(const struct bench_options *o, double *ns);
 enum bench_regime bench_regime_of(double before, double after);
@@ -185,6 +222,12 @@ void bench_follow_parent(int parent);
 struct bench_case *bench_add(struct bench_suite *s, const char *metric, const char *system, uint64_t bytes);
 /* True if --size lets this size through. */
 bool bench_wants(const struct bench_suite *s, uint64_t size);
+/* A case for every peer that can do `can` and takes this size: for --peers, and always for xidata itself if `xi`. */
+int bench_add_peers(struct bench_suite *s, bool xi, const char *metric, uint64_t bytes, enum bench_measure measure,
+                    const char *limit_system, const char *limit_label);
+/* The same for xidata alone. */
+int bench_add_xi(struct bench_suite *s, bool xi, const char *metric, uint64_t bytes, enum bench_measure measure,
+                 const char *limit_system, const char *limit_label);
 /* The limit by name: METRIC/SYSTEM of the case's own label, or a fixed one with `label` given. */
 void bench_limit(struct bench_case *c, const char *metric, const char *system, const char *label);
 /* "64", "4KiB", "16MiB". */
@@ -214,6 +257,8 @@ typedef int (*bench_pass)(struct bench_pair *p, uint64_t seq, uint64_t n);
 /* One way, from side 0's first send to side 1's last receive: a cold pass and a warm one of `warm` values, and the one that
  * counts, as long as the options want. */
 int bench_measure_stream(struct bench_pair *p, bench_pass pass, uint64_t warm);
+/* The same for what may be a thousand times slower: two looks, the second a tenth of the time, instead of `warm`. */
+int bench_measure_slow_stream(struct bench_pair *p, bench_pass pass, uint64_t least);
 uint64_t bench_warm_up(const struct bench_pair *p); /* for small values */
 
 /* ---- values: an encoded xi value of exactly `size` bytes whose content is a number that goes up ---- */

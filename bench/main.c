@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "bench/peers.h"
 #include "bench/report.h"
 #include "bench/suites.h"
 
@@ -53,6 +54,7 @@ static int usage(FILE *out, int status) {
             "  --seconds S    measure each for about S seconds a run (default 0.25)\n"
             "  --json FILE    also write the figures as JSON, \"-\" for standard output\n"
             "  --python PATH  the interpreter to measure; may be given up to 8 times (default /usr/bin/python3)\n"
+            "  --peers LIST   also these peers (names with commas between, or all), as far as they are to be had here\n"
             "  --quick        a fifth of the time, %d repeats: to see that it works\n"
             "  --help, --version\n",
             REPEAT_DEFAULT, REPEAT_QUICK);
@@ -100,6 +102,7 @@ static int set_option(struct bench_options *o, int option, const char *text) {
         return 0;
     case 'y': o->only_system = text; return 0;
     case 'j': o->json = text; return 0;
+    case 'e': o->peers = text; return 0;
     case 'q': o->quick = true; return 0;
     default: return -1;
     }
@@ -118,7 +121,8 @@ static int parse(int argc, char **argv, struct bench_options *o) {
         {"seconds", required_argument, NULL, 't'}, {"json", required_argument, NULL, 'j'},
         {"python", required_argument, NULL, 'p'},  {"system", required_argument, NULL, 'y'},
         {"quick", no_argument, NULL, 'q'},         {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},       {NULL, 0, NULL, 0}};
+        {"version", no_argument, NULL, 'v'},       {"peers", required_argument, NULL, 'e'},
+        {NULL, 0, NULL, 0}};
     for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         if (option == 'h') return usage(stdout, 1);
         if (option == 'v') return printf("xi-bench %s\n", XI_VERSION), 1;
@@ -235,9 +239,9 @@ static int bench(const struct bench_options *o, const char *command) {
     struct bench_suite suite = {.options = o};
     struct report report;
     FILE *table = o->json && strcmp(o->json, "-") == 0 ? stderr : stdout;
-    if (add_suites(&suite, command) < 0) return 2;
-    if (report_init(&report, &suite) < 0) return bad("out of memory for", command), 1;
     bench_init();
+    if (peers_find(o->peers) < 0 || add_suites(&suite, command) < 0) return 2;
+    if (report_init(&report, &suite) < 0) return bad("out of memory for", command), 1;
     int rc = any_needs_namespace(&suite) ? bench_keeper_start() : 0;
     if (rc == 0) {
         rc = run_all(&suite, &report, table);
@@ -252,6 +256,7 @@ static int bench(const struct bench_options *o, const char *command) {
 
 int main(int argc, char **argv) {
     struct bench_options options = {0};
+    if (argc == 3 && strcmp(argv[1], "--side") == 0) return bench_side_main(argv[2]); /* by a peer's launcher */
     int rc = parse(argc, argv, &options);
     if (rc != 0) return rc < 0 ? 2 : 0;
     if (optind + 1 != argc) return usage(stderr, 2);

@@ -9,6 +9,8 @@
  * may be spinning for it, is then killed. Sides die with the coordinator.
  */
 #include "bench/harness.h"
+#include "bench/measure.h"
+#include "bench/peers.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -164,12 +166,22 @@ static int measured(struct bench_pair *p, int chunks, int rounds) {
     return 0;
 }
 
-static int side_main(struct bench_pair *p) {
-    int rounds = bench_must_yield ? 20 : 1000, chunks = p->options->quick ? 9 : 21;
-    pin(p->side);
+/* A peer with threads of its own makes them before this side is pinned: they may then use both processors. */
+static int prepare(struct bench_pair *p) {
+    char why[BENCH_TEXT];
+    bool threads = p->c->peer && p->c->peer->flags & PEER_THREADS;
+    if (p->c->peer && !(p->peer = peers_load(p->c->peer, why, sizeof why))) return bench_fail(p, "%s", why);
+    if (!threads) pin(p->side);
     bench_prefault(p->shared, sizeof *p->shared);
     if (p->area) bench_prefault(p->area, p->c->area);
-    if (p->c->setup && p->c->setup(p) < 0) return 1;
+    if (p->c->setup && p->c->setup(p) < 0) return -1;
+    if (threads) pin(p->side);
+    return 0;
+}
+
+static int side_main(struct bench_pair *p) {
+    int rounds = bench_must_yield ? 20 : 1000, chunks = p->options->quick ? 9 : 21;
+    if (prepare(p) < 0) return 1;
     bench_barrier(p);
     if (measured(p, chunks, rounds) < 0) return 1;
     bench_barrier(p); /* nobody leaves while the other may still need him */
@@ -182,26 +194,35 @@ static int start_side(struct bench_pair *p, int side) {
     if (pid != 0) return pid;
     bench_follow_parent(parent);
     p->side = side;
-    _exit(side_main(p));
+    int status = side_main(p);
+    if (p->c->peer && p->c->peer->module[0]) exit(status); /* libraries of peers may have to say goodbye to a server */
+    _exit(status);
 }
 
-/* Waits for both; when one fails the other is killed. 0, or -1 with a sentence in *r. */
-static int watch(int pids[2], struct bench_result *r) {
-    int fds[2] = {pidfd_of(pids[0]), pidfd_of(pids[1])}, failed = 0;
-    for (int left = 2; left > 0; left--) {
-        int i = wait_any(fds, 2);
+/* How one of the processes of a run ended: -1 if badly, with a sentence in *r unless there is one. */
+static int judge(int status, int i, struct bench_result *r) {
+    if (status == 0) return 0;
+    if (r->error[0][0] || r->error[1][0]) return -1;
+    if (WIFSIGNALED(status))
+        snprintf(r->error[i], BENCH_TEXT, "side %d was killed by signal %d", i, WTERMSIG(status));
+    else
+        snprintf(r->error[i], BENCH_TEXT, "side %d ended with status %d", i, WEXITSTATUS(status));
+    return -1;
+}
+
+/* Waits for all of 1 or 2 processes; when one fails the others are killed. 0, or -1 with a sentence in *r. */
+static int watch(int *pids, int n, struct bench_result *r) {
+    int fds[2] = {-1, -1}, failed = 0;
+    for (int i = 0; i < n; i++) fds[i] = pidfd_of(pids[i]);
+    for (int left = n; left > 0 && failed == 0; left--) {
+        int i = wait_any(fds, n);
         if (i < 0 && !interrupted) snprintf(r->error[0], BENCH_TEXT, "no end after %d s: given up", PATIENCE_MS / 1000);
         if (i < 0) break;
-        int status = reap(pids[i]);
+        failed = judge(reap(pids[i]), i, r);
         close(fds[i]);
         pids[i] = fds[i] = -1;
-        if (status == 0) continue;
-        failed = -1;
-        if (!r->error[i][0] && WIFSIGNALED(status))
-            snprintf(r->error[i], BENCH_TEXT, "side %d was killed by signal %d", i, WTERMSIG(status));
-        break;
     }
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < n; i++) {
         if (pids[i] < 0) continue;
         failed = -1;
         kill(pids[i], SIGKILL);
@@ -211,44 +232,139 @@ static int watch(int pids[2], struct bench_result *r) {
     return failed;
 }
 
-static void *map_shared(size_t size) {
-    void *m = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    return m == MAP_FAILED ? NULL : m;
-}
-
-static int run_mapped(struct bench_pair *p, struct bench_result *out) {
+/* Two forks of this process. */
+static int run_forked(struct bench_pair *p, struct bench_result *r) {
     int pids[2];
-    histogram_reset(&p->shared->result.histogram);
-    fflush(NULL);
     for (int side = 0; side < 2; side++) {
         pids[side] = start_side(p, side);
         if (pids[side] >= 0) continue;
-        snprintf(out->error[0], BENCH_TEXT, "cannot start a process: %s", strerror(errno));
+        snprintf(r->error[0], BENCH_TEXT, "cannot start a process: %s", strerror(errno));
         if (side == 1) {
             kill(pids[0], SIGKILL);
             reap(pids[0]);
         }
         return -1;
     }
-    int rc = watch(pids, &p->shared->result);
-    *out = p->shared->result;
+    return watch(pids, 2, r);
+}
+
+/* ---- a pair that a launcher starts ---- */
+
+static void write_order(struct bench_pair *p) {
+    struct bench_order *o = &p->shared->order;
+    const char *ns = getenv("XI_NAMESPACE");
+    snprintf(o->metric, sizeof o->metric, "%s", p->c->metric);
+    snprintf(o->system, sizeof o->system, "%s", p->c->system);
+    snprintf(o->label, sizeof o->label, "%s", p->c->label);
+    snprintf(o->namespace_, sizeof o->namespace_, "%s", ns ? ns : "");
+    snprintf(o->folder, sizeof o->folder, "%s", p->folder);
+    o->bytes = p->c->bytes;
+    o->serial = p->serial;
+    o->param = p->c->param;
+    o->measure = p->c->measure;
+    o->peer = *p->c->peer;
+    o->quick = p->options->quick;
+    o->target_s = p->options->target_s;
+    o->coordinator = (int)getpid();
+    o->place = bench_place;
+}
+
+/* In the launcher's process: becomes it. */
+static void launch(struct bench_pair *p, int parent, int shared_fd) {
+    char self[PATH_MAX + 16], path[64], why[240];
+    char *const side[] = {self, "--side", path, NULL};
+    snprintf(self, sizeof self, "%s/xi-bench", own_folder);
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", parent, shared_fd);
+    bench_follow_parent(parent);
+    const struct peer *peer = peers_load(p->c->peer, why, sizeof why);
+    if (peer && peer->launch) peer->launch(side);
+    snprintf(p->shared->result.error[0], BENCH_TEXT, "cannot be launched: %s", peer ? strerror(errno) : why);
+    _exit(127);
+}
+
+static int run_launched(struct bench_pair *p, int shared_fd, struct bench_result *r) {
+    int parent = (int)getpid(), pid = fork();
+    if (pid == 0) launch(p, parent, shared_fd);
+    if (pid < 0) return snprintf(r->error[0], BENCH_TEXT, "cannot start a process: %s", strerror(errno)), -1;
+    return watch(&pid, 1, r);
+}
+
+/* Ends with whoever started it; that one ends with the coordinator, by way of the launcher. */
+int bench_side_main(const char *path) {
+    static struct bench_options options;
+    static struct bench_case c;
+    struct bench_pair p = {.c = &c, .options = &options};
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    p.shared = fd < 0 ? MAP_FAILED
+                      : mmap(NULL, sizeof *p.shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+    if (p.shared == MAP_FAILED) return perror("xi-bench: cannot map what the sides share"), 1;
+    const struct bench_order *o = &p.shared->order;
+    find_own_folder();
+    bench_clock_init();
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    bench_place = o->place;
+    bench_must_yield = !bench_place.pinned;
+    if (bench_must_yield) bench_microsecond = 1;
+    options = (struct bench_options){.quick = o->quick, .target_s = o->target_s};
+    c = (struct bench_case){.metric = o->metric, .system = o->system, .bytes = o->bytes, .param = o->param,
+                            .measure = o->measure, .peer = &o->peer};
+    snprintf(c.label, sizeof c.label, "%s", o->label);
+    measure_fill(&c);
+    p.serial = o->serial;
+    p.folder = o->folder;
+    p.side = (int)xi_add_full(&p.shared->sides.v, 1);
+    return p.side > 1 ? 1 : side_main(&p);
+}
+
+/* ---- one run ---- */
+
+static void *map_shared(int fd, size_t size) {
+    int flags = MAP_SHARED | MAP_POPULATE | (fd < 0 ? MAP_ANONYMOUS : 0);
+    void *m = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+    return m == MAP_FAILED ? NULL : m;
+}
+
+/* With whatever its peer needs besides: a folder, a server. */
+static int run_mapped(struct bench_pair *p, int shared_fd, struct bench_result *out) {
+    uint32_t flags = p->c->peer ? p->c->peer->flags : 0;
+    char folder[64] = "";
+    int server = -1, rc = 0;
+    struct bench_result *r = &p->shared->result;
+    histogram_reset(&r->histogram);
+    fflush(NULL);
+    if (p->c->peer && peers_folder_make(folder) < 0) return snprintf(out->error[0], BENCH_TEXT, "no folder in /tmp"), -1;
+    p->folder = folder;
+    if (flags & PEER_SERVED && (server = peers_server_start(p->c->peer, folder)) < 0) rc = -1;
+    if (flags & PEER_LAUNCHED) write_order(p);
+    if (rc == 0) rc = flags & PEER_LAUNCHED ? run_launched(p, shared_fd, r) : run_forked(p, r);
+    if (server > 0) peers_server_stop(server);
+    peers_folder_remove(folder);
+    *out = *r;
     out->regime = bench_regime_of(out->raw_before, out->raw_after);
+    return rc;
+}
+
+static int run_in(struct bench_pair *p, int shared_fd, struct bench_result *out) {
+    const struct bench_case *c = p->c;
+    int rc = -1;
+    if (shared_fd >= 0 && ftruncate(shared_fd, sizeof *p->shared) == 0) p->shared = map_shared(shared_fd, sizeof *p->shared);
+    p->area = c->area ? map_shared(-1, c->area) : NULL;
+    if (p->shared && (p->area || !c->area))
+        rc = run_mapped(p, shared_fd, out);
+    else
+        snprintf(out->error[0], BENCH_TEXT, "cannot map %zu bytes of shared memory: %s", c->area, strerror(errno));
+    if (p->shared) munmap(p->shared, sizeof *p->shared);
+    if (p->area) munmap(p->area, c->area);
     return rc;
 }
 
 int bench_pair_run(const struct bench_case *c, const struct bench_options *o, struct bench_result *out) {
     static uint64_t serial;
     struct bench_pair p = {.c = c, .options = o, .serial = ++serial};
-    int rc = -1;
     memset(out, 0, sizeof *out);
-    p.shared = map_shared(sizeof *p.shared);
-    p.area = c->area ? map_shared(c->area) : NULL;
-    if (p.shared && (p.area || !c->area))
-        rc = run_mapped(&p, out);
-    else
-        snprintf(out->error[0], BENCH_TEXT, "cannot map %zu bytes of shared memory: %s", c->area, strerror(errno));
-    if (p.shared) munmap(p.shared, sizeof *p.shared);
-    if (p.area) munmap(p.area, c->area);
+    int fd = memfd_create("xi-bench", MFD_CLOEXEC); /* by a name: a side that a launcher started can open it */
+    int rc = run_in(&p, fd, out);
+    if (fd >= 0) close(fd);
     return rc;
 }
 

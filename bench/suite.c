@@ -2,6 +2,9 @@
 /* The list of cases: names, sizes, limits. What each measures is in the file of its command. */
 #include "bench/suites.h"
 
+#include "bench/measure.h"
+#include "bench/peers.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -35,4 +38,30 @@ struct bench_case *bench_add(struct bench_suite *s, const char *metric, const ch
 
 void bench_limit(struct bench_case *c, const char *metric, const char *system, const char *label) {
     snprintf(c->limit, sizeof c->limit, "%s/%s/%s", metric, system, label ? label : c->label);
+}
+
+static int add_peer(struct bench_suite *s, const struct peer_info *peer, const char *metric, uint64_t bytes,
+                    enum bench_measure measure, const char *limit_system, const char *limit_label) {
+    if (peer->skipped[0] || (peer->can & bench_measures[measure].needs) == 0) return 0;
+    if (peer->largest && bytes > peer->largest) return 0;
+    struct bench_case *c = bench_add(s, metric, peer->name, bytes);
+    if (!c) return -1;
+    bench_limit(c, metric, limit_system, limit_label);
+    c->needs_namespace = peer->flags & PEER_NAMESPACE;
+    c->peer = peer;
+    c->measure = measure;
+    measure_fill(c);
+    return 0;
+}
+
+int bench_add_xi(struct bench_suite *s, bool xi, const char *metric, uint64_t bytes, enum bench_measure measure,
+                 const char *limit_system, const char *limit_label) {
+    return xi ? add_peer(s, peers_xi(), metric, bytes, measure, limit_system, limit_label) : 0;
+}
+
+int bench_add_peers(struct bench_suite *s, bool xi, const char *metric, uint64_t bytes, enum bench_measure measure,
+                    const char *limit_system, const char *limit_label) {
+    for (size_t i = xi ? 0 : 1; i < peers_count(); i++)
+        if (add_peer(s, peers_at(i), metric, bytes, measure, limit_system, limit_label) < 0) return -1;
+    return 0;
 }
