@@ -100,6 +100,7 @@ struct bench_case {
     size_t area;             /* bytes that the sides share, prefaulted by bench_pair_run's callees */
     int64_t param;           /* whatever the case wants: a batch, a rate */
     char limit[96];          /* METRIC/SYSTEM/LABEL whose time this one's is stated in multiples of; "": none */
+    bool once;               /* takes long and varies little: in the first two repeats alone */
     const char *unit;        /* of the figure; NULL: nanoseconds for one operation */
     bool needs_namespace;
     const struct peer_info *peer; /* measured with this one, by bench_measure; NULL: by what follows */
@@ -211,6 +212,9 @@ int bench_side_main(const char *shared);
 int bench_raw_now(const struct bench_options *o, double *ns);
 enum bench_regime bench_regime_of(double before, double after);
 const char *bench_regime_name(enum bench_regime r);
+/* Measures by `measure`, which starts whatever it needs, with raw round trips before and after. */
+int bench_external(const struct bench_case *c, const struct bench_options *o, struct bench_result *out,
+                   int (*measure)(const struct bench_case *c, const struct bench_options *o, struct bench_result *out));
 /* Waits for `pid` to end, at most a minute and a half; kills it otherwise. Its wait status, or -1. */
 int bench_wait(int pid);
 /* The folder of this executable ("" if unknown). */

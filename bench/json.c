@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <math.h>
 
+#include "bench/peers.h"
 #include "bench/report.h"
 
 static void put_string(FILE *f, const char *s) {
@@ -53,6 +54,24 @@ static void put_cpus(FILE *f) {
         fprintf(f, ",\n      \"cpus\": []");
 }
 
+/* Those that were asked for, with what the report says of them, or why they were left out. */
+static void put_peers(FILE *f) {
+    fprintf(f, ",\n      \"peers\": [");
+    for (size_t i = 0; i < peers_count(); i++) {
+        const struct peer_info *peer = peers_at(i);
+        fprintf(f, "%s\n        {\"name\": ", i ? "," : "");
+        put_string(f, peer->name);
+        fprintf(f, ", \"what\": ");
+        put_string(f, peer->what);
+        fprintf(f, ", \"how\": ");
+        put_string(f, peer->how);
+        fprintf(f, ", \"skipped\": ");
+        put_string(f, peer->skipped);
+        fprintf(f, "}");
+    }
+    fprintf(f, "]");
+}
+
 static void put_context(const struct report *r, FILE *f) {
     struct report_machine m;
     report_machine(&m);
@@ -81,6 +100,7 @@ static void put_context(const struct report *r, FILE *f) {
 #else
     put_text(f, "library_build_type", "release with assertions");
 #endif
+    put_peers(f);
     fprintf(f, "\n  },\n");
 }
 
@@ -107,6 +127,11 @@ static void put_head(const struct report *r, const struct report_figure *fig, en
 
 static void put_times(const struct report_figure *fig, double ns, FILE *f) {
     double each = ns > 0 ? 1e9 / ns : NAN;
+    if (fig->c->unit) { /* not a time: a number of something */
+        put_number(f, "value", ns);
+        put_text(f, "unit", fig->c->unit);
+        return;
+    }
     put_number(f, "real_time", ns);
     put_number(f, "cpu_time", ns); /* a side waits by spinning: its time is the processor's */
     put_text(f, "time_unit", "ns");
@@ -140,6 +165,27 @@ static void put_percentiles(const struct histogram *h, FILE *f) {
     put_integer(f, "samples", h->count);
 }
 
+/* Medians of what a run states besides its figure. */
+static void put_extras(const struct report_figure *fig, enum bench_regime regime, FILE *f) {
+    for (uint32_t e = 0; fig->count && e < fig->runs[0].extras; e++) {
+        double value[64];
+        size_t n = 0;
+        for (size_t i = 0; i < fig->count && n < 64; i++)
+            if (fig->runs[i].regime == regime && e < fig->runs[i].extras) value[n++] = fig->runs[i].extra[e].value;
+        if (n) put_number(f, fig->runs[0].extra[e].name, bench_median(value, n));
+    }
+}
+
+/* Percentiles to draw a distribution from: [percent, ns] pairs, closer together towards the end. */
+static void put_curve(const struct histogram *h, FILE *f) {
+    static const double percents[] = {0.1, 1, 5, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 99.95, 99.99, 99.999};
+    if (!h) return;
+    fprintf(f, ",\n      \"curve\": [");
+    for (size_t i = 0; i < sizeof percents / sizeof *percents; i++)
+        fprintf(f, "%s[%g, %llu]", i ? ", " : "", percents[i], (unsigned long long)histogram_percentile(h, percents[i]));
+    fprintf(f, "]");
+}
+
 static void put_aggregate(const struct report *r, const struct report_figure *fig, enum bench_regime regime,
                           bool *first, FILE *f) {
     struct report_summary s = report_summarize(fig, regime);
@@ -155,6 +201,12 @@ static void put_aggregate(const struct report *r, const struct report_figure *fi
     put_percentiles(fig->histogram[regime], f);
     put_number(f, "raw_round_trip", s.raw);
     put_text(f, "regime", bench_regime_name(regime));
+    put_text(f, "metric", fig->c->metric);
+    put_text(f, "system", fig->c->system);
+    put_text(f, "size", fig->c->label);
+    put_integer(f, "bytes", fig->c->bytes);
+    put_extras(fig, regime, f);
+    put_curve(fig->histogram[regime], f);
     put_flag(f, "mixed", regime == BENCH_MIXED);
     if (!isnan(ratio)) {
         put_text(f, "limit", fig->c->limit);

@@ -27,7 +27,8 @@ static const struct {
 } suites[] = {
     {"latency", latency_add}, {"throughput", throughput_add}, {"handoff", handoff_add},
     {"wake", wake_add},       {"groups", groups_add},         {"ack", ack_add},
-    {"select", select_add},   {"call", call_add},             {"python", python_add},
+    {"select", select_add},   {"call", call_add},             {"scale", scale_add},
+    {"python", python_add},   {"footprint", footprint_add},
 };
 enum { SUITES = sizeof suites / sizeof *suites };
 
@@ -42,6 +43,8 @@ static int usage(FILE *out, int status) {
             "  wake         round trips when both sides sleep each time\n"
             "  select       waiting on 1 to 1,000 channels together, awake and asleep\n"
             "  call         requests and replies\n"
+            "  scale        1 to 8 producers and as many consumers\n"
+            "  footprint    memory, idle system calls, opening and joining, how many at once\n"
             "  python       Python objects, beside multiprocessing\n"
             "  groups       1 to 64 groups that each get every value, for one value and group\n"
             "  ack          values that are acknowledged, beside values that are not\n"
@@ -201,7 +204,7 @@ static int run_metric(struct report *r, const char *metric, struct bench_result 
     for (int repeat = 0; repeat < r->options->repeat; repeat++)
         for (size_t i = 0; i < r->count; i++) {
             const struct report_figure *f = &r->figures[i];
-            if (strcmp(f->c->metric, metric) != 0 || f->failed) continue;
+            if (strcmp(f->c->metric, metric) != 0 || f->failed || (f->c->once && repeat > 1)) continue;
             progress(f->c, repeat, r->options->repeat);
             if (run_pure(r, i, repeat, result) < 0) failures++;
             if (bench_interrupted()) return -1;

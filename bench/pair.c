@@ -377,6 +377,21 @@ int bench_raw_now(const struct bench_options *o, double *ns) {
     return 0;
 }
 
+int bench_external(const struct bench_case *c, const struct bench_options *o, struct bench_result *out,
+                   int (*measure)(const struct bench_case *c, const struct bench_options *o, struct bench_result *out)) {
+    double before = 0, after = 0;
+    memset(out, 0, sizeof *out);
+    if (bench_raw_now(o, &before) < 0 || measure(c, o, out) < 0 || bench_raw_now(o, &after) < 0) {
+        if (!out->error[0][0]) snprintf(out->error[0], BENCH_TEXT, "the raw round trip could not be measured");
+        return -1;
+    }
+    out->raw_before = before;
+    out->raw_after = after;
+    out->regime = bench_regime_of(before, after);
+    if (c->unit && out->regime == BENCH_MIXED) out->regime = bench_regime_of(after, after); /* a number, not a time */
+    return 0;
+}
+
 enum bench_regime bench_regime_of(double before, double after) {
     if (!bench_place.pinned) return BENCH_TWO_CORES; /* by any name: there is one kind of run */
     bool one_before = before < BENCH_REGIME_LIMIT_NS, one_after = after < BENCH_REGIME_LIMIT_NS;

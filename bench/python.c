@@ -97,16 +97,7 @@ static int measure(const struct bench_case *c, const struct bench_options *o, st
 }
 
 static int python_external(const struct bench_case *c, const struct bench_options *o, struct bench_result *out) {
-    double before = 0, after = 0;
-    memset(out, 0, sizeof *out);
-    if (bench_raw_now(o, &before) < 0 || measure(c, o, out) < 0 || bench_raw_now(o, &after) < 0) {
-        if (!out->error[0][0]) snprintf(out->error[0], BENCH_TEXT, "the raw round trip could not be measured");
-        return -1;
-    }
-    out->raw_before = before;
-    out->raw_after = after;
-    out->regime = bench_regime_of(before, after);
-    return 0;
+    return bench_external(c, o, out, measure);
 }
 
 /* "int", or with several interpreters "int@python3.14". */

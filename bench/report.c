@@ -4,6 +4,7 @@
  * the same for programs.
  */
 #include "bench/report.h"
+#include "bench/peers.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -158,6 +159,11 @@ static const struct {
     {"round_trip_asleep", "64 bytes there and back, both sides sleep each time; x of futex(2)"},
     {"groups", "a value of 24 bytes in one of so many groups that each get it; x of a single group"},
     {"acknowledged", "values of 24 bytes one way, each acknowledged before the next; x of values that need not be"},
+    {"scale", "values of 24 bytes, so many producers and as many consumers on one channel; x of 1 + 1"},
+    {"control", "a channel opened and closed; an interpreter joined and left"},
+    {"held", "how many were there at once"},
+    {"memory", "shared memory of an idle channel, of an idle interpreter besides its arena; all of the broker's"},
+    {"idle_calls", "system calls a second of who has nothing to do"},
     {"python_one_way", "Python objects one way; x of SimpleQueue"},
     {"python_round_trip", "Python objects there and back; x of SimpleQueue"},
 };
@@ -175,6 +181,8 @@ void report_head(const struct report *r, FILE *out) {
             m.wait, r->options->repeat);
     if (r->load > 0.5)
         fprintf(out, "# OTHERS ARE AT WORK (load average %.1f at the start): figures are worse than this machine's\n", r->load);
+    for (size_t i = 0; i < peers_count(); i++)
+        if (peers_at(i)->skipped[0]) fprintf(out, "# SKIPPED: %s: %s\n", peers_at(i)->name, peers_at(i)->skipped);
     if (r->options->quick) fprintf(out, "# --quick: runs too short to quote\n");
 }
 
@@ -190,7 +198,9 @@ static void head_row(const char *metric, bool percentiles, FILE *out) {
 
 static void print_rate(const struct report_figure *f, const struct report_summary *s, FILE *out) {
     double each = s->median > 0 ? 1e9 / s->median : 0, bytes = each * (double)f->c->bytes;
-    if (strcmp(f->c->metric, "copy") == 0)
+    if (f->c->unit)
+        fprintf(out, " %10s", f->c->unit);
+    else if (strcmp(f->c->metric, "copy") == 0)
         fprintf(out, " %6.2f GB/s", bytes / 1e9);
     else if (each >= 1e6)
         fprintf(out, " %8.2f M/s", each / 1e6);

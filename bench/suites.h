@@ -14,6 +14,8 @@ int select_add(struct bench_suite *s, bool xi);     /* select, select_asleep */
 int call_add(struct bench_suite *s, bool xi);
 int groups_add(struct bench_suite *s, bool xi);     /* groups */
 int ack_add(struct bench_suite *s, bool xi);        /* acknowledged */
+int scale_add(struct bench_suite *s, bool xi);      /* scale */
+int footprint_add(struct bench_suite *s, bool xi);  /* control, held, memory, idle_calls */
 int python_add(struct bench_suite *s, bool xi);     /* python_one_way, python_round_trip */
 
 #endif
