@@ -82,7 +82,7 @@ struct bench_result {
 
 /* What the report says of a peer, and where to find it. Plain bytes: a process that loaded it wrote them. */
 struct peer_info {
-    char name[24], what[112], how[240];
+    char name[32], what[112], how[240];
     char module[64]; /* file in the folder of modules; "": part of this program */
     uint32_t can, flags;
     uint64_t largest;
@@ -131,7 +131,7 @@ struct bench_raw_line {
 
 /* What a side that a launcher started has to know of its run. */
 struct bench_order {
-    char metric[32], system[24], label[BENCH_LABEL], namespace_[40], folder[64];
+    char metric[32], system[32], label[BENCH_LABEL], namespace_[40], folder[64];
     uint64_t bytes, serial;
     int64_t param;
     enum bench_measure measure;

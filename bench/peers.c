@@ -23,7 +23,7 @@
 
 extern const struct peer peer_xi, peer_pipe, peer_unix, peer_seqpacket, peer_mq;
 static const struct peer *const own[] = {&peer_xi, &peer_pipe, &peer_unix, &peer_seqpacket, &peer_mq};
-enum { OWN = sizeof own / sizeof *own, PEERS_MOST = 40 };
+enum { OWN = sizeof own / sizeof *own, PEERS_MOST = 80 };
 
 /* In the order of the report. `missing`: what to say when there is no such module. */
 static const struct {
@@ -126,7 +126,7 @@ static bool named(const char *wanted, const char *name) {
 
 static struct peer_info *add(const char *name) {
     struct peer_info *info = &found[found_count++];
-    snprintf(info->name, sizeof info->name, "%s", name);
+    snprintf(info->name, sizeof info->name, "%.*s", (int)sizeof info->name - 1, name);
     return info;
 }
 
@@ -167,6 +167,13 @@ int peers_find(const char *wanted) {
     for (int i = 1; i < OWN; i++)
         if (named(wanted, own[i]->name)) look_apart(add(own[i]->name));
     return find_modules(wanted);
+}
+
+void peers_say_skipped(const char *name, const char *what, const char *why) {
+    if (found_count == PEERS_MOST) return;
+    struct peer_info *info = add(name);
+    snprintf(info->what, sizeof info->what, "%s", what);
+    snprintf(info->skipped, sizeof info->skipped, "%s", why);
 }
 
 size_t peers_count(void) { return found_count; }

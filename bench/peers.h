@@ -14,6 +14,9 @@ int peers_find(const char *wanted);
 size_t peers_count(void);
 const struct peer_info *peers_at(size_t i);
 
+/* For the report: something else that is left out, and why. */
+void peers_say_skipped(const char *name, const char *what, const char *why);
+
 /* Loads it into this process: NULL after writing why into `why`. */
 const struct peer *peers_load(const struct peer_info *info, char *why, size_t capacity);
 

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Python objects between two interpreters: this library's module beside what
- * multiprocessing has. Each run is a fresh program, share/xidata/bench/pair.py,
+ * multiprocessing has, pyzmq, and the queues between interpreters of one process
+ * where a Python has them. The script says of each interpreter what it has; what
+ * it has not is reported as skipped. Each run is a fresh program, share/xidata/bench/pair.py,
  * which forks into two pinned processes, measures and prints one line: how many
  * operations, and how many seconds. The raw round trip is taken before and
  * after by a pair of this program, on the same two processors.
  */
+#include "bench/peers.h"
 #include "bench/suites.h"
 
 #include <errno.h>
@@ -17,11 +20,23 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const char *const shapes[] = {"int", "bytes100", "tuple5"};
-static const uint64_t shape_bytes[] = {8, 100, 0};
-static const char *const peers[] = {"xi", "SimpleQueue", "Queue", "Pipe"};
-static const char *const metrics[] = {"python_one_way", "python_round_trip"};
-enum { SHAPES = 3, PEERS = 4, METRICS = 2 };
+static const char *const shapes[] = {"int", "bytes100", "tuple5", "numpy16MiB"};
+static const uint64_t shape_bytes[] = {8, 100, 0, 16 << 20};
+enum { INT, BYTES100, TUPLE5, NUMPY, SYSTEMS_MOST = 16 };
+
+/* What is measured with which shapes: from `first` to `last`. */
+static const struct {
+    const char *metric;
+    int first, last;
+} metrics[] = {
+    {"python_one_way", INT, TUPLE5},
+    {"python_round_trip", INT, TUPLE5},
+    {"python_round_trip_asleep", INT, INT},
+    {"python_numpy", NUMPY, NUMPY},
+};
+
+/* What an interpreter has: as its --list says. */
+static char systems[SYSTEMS_MOST][32];
 
 /* A case's param: which interpreter and which shape. */
 #define PARAM(python, shape) ((int64_t)(python) << 8 | (shape))
@@ -69,22 +84,27 @@ static void read_all(int fd, char *text, size_t capacity) {
     text[used] = 0;
 }
 
-static int measure(const struct bench_case *c, const struct bench_options *o, struct bench_result *out) {
-    char text[256];
+/* Runs `become` in a process whose standard output is the write end of a pipe, and reads what it says. Its wait status. */
+static int listen_to(void (*become)(const struct bench_case *c, const struct bench_options *o, int out),
+                     const struct bench_case *c, const struct bench_options *o, char *text, size_t capacity) {
     int fds[2], parent = (int)getpid();
-    unsigned long long ops = 0;
-    if (pipe2(fds, O_CLOEXEC) < 0) return snprintf(out->error[0], BENCH_TEXT, "pipe: %s", strerror(errno)), -1;
+    if (pipe2(fds, O_CLOEXEC) < 0) return -1;
     fflush(NULL);
     int pid = fork();
     if (pid == 0) {
         bench_follow_parent(parent);
-        run_python(c, o, fds[1]);
+        become(c, o, fds[1]);
     }
     close(fds[1]);
-    int status = pid < 0 ? -1 : bench_wait(pid);
-    read_all(fds[0], text, sizeof text); /* one short line: it fits the pipe */
+    read_all(fds[0], text, capacity); /* some short lines: they fit the pipe */
     close(fds[0]);
-    if (pid < 0) return snprintf(out->error[0], BENCH_TEXT, "fork: %s", strerror(errno)), -1;
+    return pid < 0 ? -1 : bench_wait(pid);
+}
+
+static int measure(const struct bench_case *c, const struct bench_options *o, struct bench_result *out) {
+    char text[256];
+    unsigned long long ops = 0;
+    int status = listen_to(run_python, c, o, text, sizeof text);
     if (status != 0 || sscanf(text, "%llu %lf", &ops, &out->seconds) != 2 || ops == 0) {
         snprintf(out->error[0], BENCH_TEXT, "%s gave no figure (%s %d; its own words are above)",
                  o->python[PARAM_PYTHON(c)], WIFEXITED(status) ? "exit status" : "signal",
@@ -101,30 +121,83 @@ static int python_external(const struct bench_case *c, const struct bench_option
 }
 
 /* "int", or with several interpreters "int@python3.14". */
-static void label(char out[BENCH_LABEL], const struct bench_options *o, int python, int shape) {
-    const char *slash = strrchr(o->python[python], '/');
+static void label(char out[BENCH_LABEL], const struct bench_options *o, int shape, const char *version) {
     snprintf(out, BENCH_LABEL, "%s", shapes[shape]);
-    if (o->pythons > 1)
-        snprintf(out, BENCH_LABEL, "%s@%.20s", shapes[shape], slash ? slash + 1 : o->python[python]);
+    if (o->pythons > 1) snprintf(out, BENCH_LABEL, "%s@%.20s", shapes[shape], version);
 }
 
-static int add_case(struct bench_suite *s, const char *metric, const char *peer, int python, int shape) {
-    struct bench_case *c = bench_add(s, metric, peer, shape_bytes[shape]);
+/* Whether this system can be measured by this metric at all. */
+static bool fits(const char *system, int metric) {
+    bool numpy = strcmp(metrics[metric].metric, "python_numpy") == 0;
+    if (strcmp(system, "xi_numpy") == 0) return numpy;
+    if (strcmp(system, "concurrent.interpreters.Queue") == 0) return !numpy;
+    return strcmp(system, "_interpqueues") != 0 || (!numpy && strcmp(metrics[metric].metric, "python_round_trip_asleep") != 0);
+}
+
+static int add_case(struct bench_suite *s, int metric, const char *system, int python, int shape, const char *version) {
+    struct bench_case *c = bench_add(s, metrics[metric].metric, system, shape_bytes[shape]);
     if (!c) return -1;
-    label(c->label, s->options, python, shape);
+    label(c->label, s->options, shape, version);
     c->param = PARAM(python, shape);
-    c->needs_namespace = strcmp(peer, "xi") == 0;
+    c->needs_namespace = strncmp(system, "xi", 2) == 0;
     c->external = python_external;
-    if (c->needs_namespace) bench_limit(c, metric, "SimpleQueue", NULL);
+    if (c->needs_namespace) bench_limit(c, metrics[metric].metric, "SimpleQueue", NULL);
+    return 0;
+}
+
+/* ---- what an interpreter has ---- */
+
+static void run_list(const struct bench_case *c, const struct bench_options *o, int out) {
+    char script[PATH_MAX + 64];
+    snprintf(script, sizeof script, "%s/../share/xidata/bench/pair.py", bench_own_folder());
+    point_at_module();
+    dup2(out, STDOUT_FILENO);
+    const char *python = o->python[c->param];
+    execlp(python, python, "-B", script, "--list", (char *)NULL);
+    fprintf(stderr, "xi-bench: cannot run %s: %s\n", python, strerror(errno));
+    _exit(127);
+}
+
+/* Lines "NAME ok" or "NAME reason": those that are there into `systems`; the first line is "python VERSION". */
+static int parse_list(char *text, const char *python, char version[24], bool *numpy) {
+    int n = 0;
+    for (char *line; (line = strsep(&text, "\n")) != NULL && *line;) {
+        char *reason = strchr(line, ' ');
+        if (!reason) continue;
+        *reason++ = 0;
+        bool ok = strcmp(reason, "ok") == 0;
+        if (strcmp(line, "python") == 0)
+            snprintf(version, 24, "python%.16s", reason);
+        else if (strcmp(line, "numpy") == 0)
+            *numpy = ok;
+        else if (ok && n < SYSTEMS_MOST)
+            snprintf(systems[n++], sizeof systems[0], "%s", line);
+        if (!ok && strcmp(line, "python") != 0) peers_say_skipped(line, python, reason);
+    }
+    return n;
+}
+
+static int add_python(struct bench_suite *s, bool xi, int python) {
+    char text[4096], version[24] = "python";
+    bool numpy = false;
+    const struct bench_case which = {.param = python};
+    if (listen_to(run_list, &which, s->options, text, sizeof text) != 0) {
+        peers_say_skipped("python", s->options->python[python], "cannot be run");
+        return 0;
+    }
+    int n = parse_list(text, s->options->python[python], version, &numpy);
+    for (int m = 0; m < (int)(sizeof metrics / sizeof *metrics); m++)
+        for (int shape = metrics[m].first; shape <= metrics[m].last && (shape != NUMPY || numpy); shape++)
+            for (int i = 0; i < n; i++) {
+                if (!fits(systems[i], m) || (!xi && strncmp(systems[i], "xi", 2) == 0)) continue;
+                if (add_case(s, m, systems[i], python, shape, version) < 0) return -1;
+            }
     return 0;
 }
 
 int python_add(struct bench_suite *s, bool xi) {
     if (s->options->only_size) return 0; /* objects have no size of that kind */
-    for (int metric = 0; metric < METRICS; metric++)
-        for (int python = 0; python < s->options->pythons; python++)
-            for (int shape = 0; shape < SHAPES; shape++)
-                for (int peer = xi ? 0 : 1; peer < PEERS; peer++)
-                    if (add_case(s, metrics[metric], peers[peer], python, shape) < 0) return -1;
+    for (int python = 0; python < s->options->pythons; python++)
+        if (add_python(s, xi, python) < 0) return -1;
     return 0;
 }

@@ -165,6 +165,8 @@ static const struct {
     {"memory", "shared memory of an idle channel, of an idle interpreter besides its arena; all of the broker's"},
     {"idle_calls", "system calls a second of who has nothing to do"},
     {"python_one_way", "Python objects one way; x of SimpleQueue"},
+    {"python_round_trip_asleep", "Python objects there and back, both sides asleep each time; x of SimpleQueue"},
+    {"python_numpy", "a 16 MiB array there and an int back, half of the round trip; x of SimpleQueue"},
     {"python_round_trip", "Python objects there and back; x of SimpleQueue"},
 };
 

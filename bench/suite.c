@@ -21,7 +21,18 @@ void bench_size_label(char out[BENCH_LABEL], uint64_t bytes) {
         snprintf(out, BENCH_LABEL, "%llu", (unsigned long long)bytes);
 }
 
+/* The same text for as long as the process lives: names may come from what somebody else said. */
+static const char *intern(const char *text) {
+    static char *known[64];
+    int i = 0;
+    for (; i < 64 && known[i]; i++)
+        if (strcmp(known[i], text) == 0) return known[i];
+    return i < 64 ? known[i] = strdup(text) : NULL;
+}
+
 struct bench_case *bench_add(struct bench_suite *s, const char *metric, const char *system, uint64_t bytes) {
+    system = intern(system);
+    if (!system) return NULL;
     if (s->options->only_system && strcmp(s->options->only_system, system) != 0) return &s->unwanted;
     if (s->count == s->capacity) {
         size_t capacity = s->capacity ? 2 * s->capacity : 64;

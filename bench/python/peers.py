@@ -6,13 +6,33 @@ A peer is made before the fork, and then used on both sides: side 0 calls
 functions of the thing measured, not wrappers, so that nothing is measured but
 it. Every peer carries values both ways, as two one-way channels or as one
 duplex pipe.
+
+`missing()` says why a peer is not to be had here, or None. A peer whose two
+sides are interpreters of one process, each with a lock of its own, says so by
+INTERPRETERS: `ticket()` is then what side 1 is made of, there.
 """
 
 import multiprocessing
 import os
+import tempfile
 
 
-class SimpleQueue:
+class Peer:
+    INTERPRETERS = False
+    WARM_UP = 300  # operations before anything is timed: few where one takes ten milliseconds
+
+    @staticmethod
+    def missing():
+        return None
+
+    def sleep_at_once(self):
+        """The next start() is for measuring sleepers: no spinning."""
+
+    def stop(self):
+        pass
+
+
+class SimpleQueue(Peer):
     """multiprocessing.SimpleQueue: a pipe, a pickle and a lock on either side."""
 
     def __init__(self):
@@ -22,9 +42,6 @@ class SimpleQueue:
     def start(self, side):
         self.send = self.queues[side].put
         self.recv = self.queues[1 - side].get
-
-    def stop(self):
-        pass
 
 
 class Queue(SimpleQueue):
@@ -43,7 +60,7 @@ class Queue(SimpleQueue):
         self.mine.join_thread()
 
 
-class Pipe:
+class Pipe(Peer):
     """multiprocessing.Pipe: a socket pair and a pickle; one reader and one writer only."""
 
     def __init__(self):
@@ -54,21 +71,131 @@ class Pipe:
         self.send = self.ends[side].send
         self.recv = self.ends[side].recv
 
+
+class Zmq(Peer):
+    """pyzmq: PUSH to PULL over ipc://, objects as pickles (send_pyobj)."""
+
+    @staticmethod
+    def missing():
+        try:
+            import zmq  # noqa: F401
+        except ImportError:
+            return "no module zmq (Debian: python3-zmq)"
+        return None
+
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix="xi-bench-zmq.")
+        self.names = [f"ipc://{self.folder}/from-{side}" for side in (0, 1)]
+
+    def start(self, side):
+        import zmq
+
+        self.side, self.context = side, zmq.Context()
+        self.out, self.back = self.context.socket(zmq.PUSH), self.context.socket(zmq.PULL)
+        self.back.bind(self.names[1 - side])
+        self.out.connect(self.names[side])
+        self.send, self.recv = self.out.send_pyobj, self.back.recv_pyobj
+
     def stop(self):
-        pass
+        self.context.destroy()
+        if self.side == 0:
+            for name in os.listdir(self.folder):
+                os.unlink(os.path.join(self.folder, name))
+            os.rmdir(self.folder)
 
 
-class Xi:
+class InterpretersQueue(Peer):
+    """concurrent.interpreters.Queue (3.14), or what it was before it was public (3.13): between interpreters of one
+    process. Bounded, or a sender would fill all memory."""
+
+    INTERPRETERS = True
+    WARM_UP = 20
+    DEEP = 1000
+
+    @staticmethod
+    def module():
+        try:
+            from concurrent import interpreters
+
+            return interpreters.create_queue, interpreters.Queue
+        except ImportError:
+            from test.support.interpreters import queues
+
+            return queues.create, queues.Queue
+
+    @classmethod
+    def missing(cls):
+        try:
+            import _interpreters  # noqa: F401
+
+            cls.module()
+        except ImportError:
+            return "this Python has no queues between interpreters (3.14, or 3.13 with its tests)"
+        return None
+
+    def __init__(self, ticket=None):
+        create, attach = self.module()
+        self.queues = [create(self.DEEP), create(self.DEEP)] if ticket is None else [attach(number) for number in ticket]
+
+    def ticket(self):
+        return [queue.id for queue in self.queues]
+
+    def start(self, side):
+        self.send = self.queues[side].put
+        self.recv = self.queues[1 - side].get
+
+
+class RawInterpretersQueue(InterpretersQueue):
+    """The same queues without their polling every 10 ms: asked again at once, as fast as they can be."""
+
+    WARM_UP = 300
+
+    def start(self, side):
+        import queue
+
+        out, back = self.queues[side], self.queues[1 - side]
+        try_put, try_get = out.put_nowait, back.get_nowait
+
+        def send(value):
+            while True:
+                try:
+                    return try_put(value)
+                except queue.Full:
+                    pass
+
+        def recv():
+            while True:
+                try:
+                    return try_get()
+                except queue.Empty:
+                    pass
+
+        self.send, self.recv = send, recv
+
+
+class Xi(Peer):
     """xidata: two queue channels of the namespace that XI_NAMESPACE names, one each way."""
 
     def __init__(self):
         import xidata
 
         self.module = xidata
+        self.spin = 50e-6  # the default, in so many words: a pinned process would not spin by itself
         self.names = [f"python-{os.getpid()}-from-{side}" for side in (0, 1)]
 
+    @staticmethod
+    def missing():
+        try:
+            import xidata  # noqa: F401
+        except ImportError as error:
+            return f"{error}; build the module for this Python, or set PYTHONPATH to where it is"
+        return None
+
+    def sleep_at_once(self):
+        self.spin = 0
+
     def start(self, side):
-        self.module.join(spin=50e-6)  # the default, in so many words: a pinned process would not spin by itself
+        self.module.join(spin=self.spin)
         self.queues = [self.module.channel(name) for name in self.names]
         self.send = self.queues[side].send
         self.recv = self.queues[1 - side].recv
@@ -77,5 +204,24 @@ class Xi:
         for queue in self.queues:
             queue.free()
 
+    def array_in_place(self, size):
+        """Memory that is sent without a copy."""
+        return self.module.buffer(size)
 
-PEERS = {"xi": Xi, "SimpleQueue": SimpleQueue, "Queue": Queue, "Pipe": Pipe}
+
+class XiArray(Xi):
+    """The same with arrays of numpy's own memory, which are copied once when they are sent, and read in place."""
+
+    array_in_place = None
+
+
+PEERS = {
+    "xi": Xi,
+    "xi_numpy": XiArray,
+    "SimpleQueue": SimpleQueue,
+    "Queue": Queue,
+    "Pipe": Pipe,
+    "pyzmq": Zmq,
+    "concurrent.interpreters.Queue": InterpretersQueue,
+    "_interpqueues": RawInterpretersQueue,
+}
