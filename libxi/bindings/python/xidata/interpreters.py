@@ -246,13 +246,16 @@ def _marshalled(code):
     return marshal.dumps(code)
 
 
+_GLOBAL_NAMES = {verb + "_" + kind for verb in ("LOAD", "STORE", "DELETE") for kind in ("GLOBAL", "NAME")}
+
+
 def _uses_globals(code, names):
     """True if the code, or one within it, loads or stores a name of the module that it comes from."""
     suspects = [n for n in code.co_names if n in names]
     if suspects:
         import dis  # attributes are in co_names, too: only the instructions tell
 
-        if any(i.argval in suspects and i.opname.endswith(("_GLOBAL", "_NAME")) for i in dis.get_instructions(code)):
+        if any(i.argval in suspects and i.opname in _GLOBAL_NAMES for i in dis.get_instructions(code)):
             return True
     return any(_uses_globals(c, names) for c in code.co_consts if type(c) is types.CodeType)
 
