@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What wakes besides a value and room for one: closing, the end of a group, what
+ * is acknowledged, given back, overdue or expired in a group that acknowledges,
+ * and free functions that are due. Each is done while a thread that waits for it
+ * is known to sleep, and must be heard soon.
+ */
+#include "sleepers.h"
+
+static xi_channel *receiver_that_acks(const char *what, xi_group_opts opts) {
+    opts.flags |= XI_GROUP_ACK;
+    return open_here(you, what, XI_OPEN_RECV, (xi_open_opts){.group_opts = &opts});
+}
+static xi_channel *sender_to(const char *what) { return open_here(me, what, XI_OPEN_SEND, (xi_open_opts){0}); }
+static void fill(xi_channel *out) {
+    while (xi_send_int(out, 7, XI_TRY) == 0) continue;
+}
+static void put_sender_to_sleep(xi_channel *out) {
+    fill(out);
+    start(0, out, sends_one);
+    await_asleep(&out->chan->parked_senders, 1, 1);
+}
+static void put_receiver_to_sleep(xi_channel *in) {
+    start(0, in, receives_one);
+    await_asleep(&in->group->parked, 1, 1);
+}
+static void heard(int rc) {
+    expect_done(1, 1);
+    end(0, rc);
+}
+
+START_TEST(closing_is_heard) {
+    xi_channel *out = sender_to("jobs"), *in = open_here(you, "jobs", XI_OPEN_RECV, (xi_open_opts){0});
+    if (_i) put_receiver_to_sleep(in);
+    else put_sender_to_sleep(out);
+    ok(xi_close(_i ? out : in));
+    heard(XI_E_CLOSED);
+    let_go(out, in);
+}
+END_TEST
+
+/* Somebody's group was all that made it full. */
+START_TEST(the_end_of_a_group_makes_room) {
+    xi_channel *out = open_here(me, "news", XI_OPEN_SEND, (xi_open_opts){.mode = XI_BROADCAST});
+    xi_channel *slow = open_here(you, "news", XI_OPEN_RECV, (xi_open_opts){.group = _i ? "slow" : NULL});
+    put_sender_to_sleep(out);
+    if (_i) ok(xi_group_remove(out, "slow"));
+    else ok(xi_channel_free(slow));
+    heard(0);
+    let_go(out, _i ? slow : NULL);
+}
+END_TEST
+
+START_TEST(who_receives_in_a_group_that_ends_is_told) {
+    xi_channel *out = open_here(me, "news", XI_OPEN_SEND, (xi_open_opts){.mode = XI_BROADCAST});
+    xi_channel *in = open_here(you, "news", XI_OPEN_RECV, (xi_open_opts){.group = "some"});
+    put_receiver_to_sleep(in);
+    ok(xi_group_remove(out, "some"));
+    heard(XI_E_LEFT);
+    let_go(out, in);
+}
+END_TEST
+
+/* -------------------------------------------------- groups that acknowledge */
+
+START_TEST(acknowledging_makes_room) {
+    xi_channel *in = receiver_that_acks("jobs", (xi_group_opts){0}), *out = sender_to("jobs");
+    xi_msg m = XI_MSG_INIT;
+    fill(out);
+    ok(xi_recv(in, &m, XI_TRY));
+    put_sender_to_sleep(out);
+    ok(xi_ack(&m));
+    heard(0);
+    xi_msg_release(&m);
+    let_go(out, in);
+}
+END_TEST
+
+/* The window holds one: who acknowledges it lets the next be delivered. */
+START_TEST(acknowledging_opens_the_window) {
+    xi_channel *in = receiver_that_acks("jobs", (xi_group_opts){.window = 1}), *out = sender_to("jobs");
+    xi_msg m = XI_MSG_INIT;
+    ok(xi_send_int(out, 1, XI_TRY));
+    ok(xi_send_int(out, 2, XI_TRY));
+    ok(xi_recv(in, &m, XI_TRY));
+    put_receiver_to_sleep(in);
+    ok(xi_ack(&m));
+    heard(0);
+    xi_msg_release(&m);
+    let_go(out, in);
+}
+END_TEST
+
+/* At once, after a delay that ends before any other, or because its time is made shorter. */
+static void by_nack(xi_msg *m) { ok(xi_nack(m, 0)); }
+static void by_release(xi_msg *m) { xi_msg_release(m); }
+static void by_nack_later(xi_msg *m) { ok(xi_nack(m, 20 * MS)); }
+static void by_shortening(xi_msg *m) { ok(xi_extend(m, 20 * MS)); }
+static void by_receiving(xi_msg *m) {
+    xi_channel *ch = m->channel_;
+    ok(xi_recv(ch, m, XI_TRY)); /* what it held is given back, and it is its own again */
+    xi_msg_release(m);
+}
+static void (*const back[])(xi_msg *m) = {by_nack, by_release, by_nack_later, by_shortening, by_receiving};
+
+START_TEST(what_comes_back_is_heard) {
+    xi_channel *in = receiver_that_acks("jobs", (xi_group_opts){.timeout_ns = 20000 * MS}), *out = sender_to("jobs");
+    xi_msg m = XI_MSG_INIT;
+    ok(xi_send_int(out, 1, XI_TRY));
+    ok(xi_recv(in, &m, XI_TRY));
+    put_receiver_to_sleep(in);
+    back[_i](&m);
+    heard(0);
+    xi_msg_release(&m);
+    let_go(out, in);
+}
+END_TEST
+
+/* What expired, or was delivered too often, makes room when somebody finds that out. */
+START_TEST(what_goes_elsewhere_makes_room) {
+    xi_channel *in = receiver_that_acks("jobs", (xi_group_opts){.max_deliveries = _i ? 1 : 0}), *out = sender_to("jobs");
+    xi_msg m = XI_MSG_INIT;
+    ok(try_number(out, 1, 8, &(xi_send_opts){.timeout = XI_TRY, .ttl_ns = _i ? 0 : 1}));
+    if (_i) {
+        ok(xi_recv(in, &m, XI_TRY));
+        ok(xi_nack(&m, 0));
+    }
+    put_sender_to_sleep(out);
+    ok(xi_recv(in, &m, XI_TRY)); /* the second: the first is no more */
+    ck_assert_int_eq(number_of(&m), 7);
+    heard(0);
+    xi_msg_release(&m);
+    let_go(out, in);
+}
+END_TEST
+
+/* ---------------------------------------------------------- free functions */
+
+static _Atomic int freed;
+static void on_free(void *context, uint64_t argument) {
+    (void)context;
+    atomic_fetch_add(&freed, (int)argument);
+}
+
+struct freeing {
+    xi_channel *idle, *out, *in; /* the owner's thread sleeps on the first */
+    xi_msg m;
+};
+
+/* A value with a free function is on its way; its owner's thread sleeps elsewhere. */
+static void begin(struct freeing *f, xi_open_opts opts, bool acks, int64_t ttl, uint64_t timeout_ns) {
+    uint32_t index;
+    *f = (struct freeing){.m = XI_MSG_INIT};
+    atomic_store(&freed, 0);
+    ok(xi_free_register(me, "on_free", on_free, NULL, &index));
+    f->idle = open_here(me, "idle", XI_OPEN_RECV, (xi_open_opts){0});
+    xi_group_opts g = {.flags = acks ? XI_GROUP_ACK : 0, .timeout_ns = (int64_t)timeout_ns};
+    xi_open_opts receiving = opts;
+    receiving.group_opts = acks ? &g : NULL;
+    f->in = open_here(you, "jobs", XI_OPEN_RECV, receiving);
+    f->out = open_here(me, "jobs", XI_OPEN_SEND, opts);
+    ok(try_number(f->out, 1, 8, &(xi_send_opts){.timeout = XI_TRY, .free_index = index, .free_argument = 1, .ttl_ns = ttl}));
+    if (ttl) pass_time(2 * MS);
+    start(0, f->idle, receives_one);
+    await_asleep(&f->idle->group->parked, 1, 1);
+}
+
+static void expect_freed(void) {
+    int64_t begun = xi_now();
+    while (!atomic_load(&freed)) {
+        ck_assert_msg(xi_now() - begun < SOON, "the owner was not told");
+        nanosleep(&(struct timespec){0, 20000}, NULL);
+    }
+    ck_assert_int_eq(atomic_load(&freed), 1);
+}
+
+static void finish(struct freeing *f) {
+    xi_channel *wake = open_here(you, "idle", XI_OPEN_SEND, (xi_open_opts){0});
+    expect_freed();
+    ok(xi_send_int(wake, 1, XI_TRY));
+    end(0, 0);
+    xi_msg_release(&f->m);
+    let_go(f->out, f->in);
+    let_go(f->idle, wake);
+}
+
+START_TEST(freed_by_release) {
+    struct freeing f;
+    begin(&f, (xi_open_opts){0}, false, 0, 0);
+    ok(xi_recv(f.in, &f.m, XI_TRY));
+    ck_assert_int_eq(atomic_load(&freed), 0);
+    xi_msg_release(&f.m);
+    finish(&f);
+}
+END_TEST
+
+START_TEST(freed_by_acknowledging) {
+    struct freeing f;
+    begin(&f, (xi_open_opts){0}, true, 0, 0);
+    ok(xi_recv(f.in, &f.m, XI_TRY));
+    if (_i == 0) ok(xi_ack(&f.m));
+    if (_i == 1) ok(xi_ack_keep(&f.m));
+    if (_i == 1) xi_msg_release(&f.m);
+    finish(&f);
+}
+END_TEST
+
+/* Acknowledged by another, while who had it first still reads it: that one's release is the last. */
+START_TEST(freed_by_who_reads_last) {
+    struct freeing f;
+    xi_msg other = XI_MSG_INIT;
+    begin(&f, (xi_open_opts){0}, true, 0, 5 * MS);
+    ok(xi_recv(f.in, &f.m, XI_TRY));
+    ok(xi_recv(f.in, &other, LONG)); /* overdue, and delivered again */
+    ok(xi_ack(&other));
+    pass_time(10 * MS);
+    ck_assert_int_eq(atomic_load(&freed), 0);
+    xi_msg_release(&f.m);
+    xi_msg_release(&other);
+    finish(&f);
+}
+END_TEST
+
+START_TEST(freed_by_expiry) {
+    struct freeing f;
+    begin(&f, (xi_open_opts){0}, _i == 1, MS, 0);
+    fails(XI_E_AGAIN, xi_recv(f.in, &f.m, XI_TRY));
+    finish(&f);
+}
+END_TEST
+
+START_TEST(freed_by_dropping) {
+    struct freeing f;
+    xi_open_opts opts = {.values = 1, .when_full = XI_FULL_DROP};
+    begin(&f, opts, false, 0, 0);
+    xi_channel *second = open_here(you, "jobs", XI_OPEN_SEND, opts);
+    ok(xi_send_int(second, 2, XI_TRY));
+    finish(&f);
+    ok(xi_channel_free(second));
+}
+END_TEST
+
+START_TEST(freed_by_removal) {
+    struct freeing f;
+    begin(&f, (xi_open_opts){.mode = XI_BROADCAST, .group = "some"}, false, 0, 0);
+    if (_i == 0) ok(xi_group_remove(f.in, "some"));
+    else ok(xi_remove(you, xi_channel_name(f.in)));
+    finish(&f);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("wakes by other things");
+    TCase *t = tcase_create("all");
+    tcase_add_checked_fixture(t, join_sleepers, leave_both);
+    tcase_set_timeout(t, 60);
+    tcase_add_loop_test(t, closing_is_heard, 0, 2);
+    tcase_add_loop_test(t, the_end_of_a_group_makes_room, 0, 2);
+    tcase_add_test(t, who_receives_in_a_group_that_ends_is_told);
+    tcase_add_test(t, acknowledging_makes_room);
+    tcase_add_test(t, acknowledging_opens_the_window);
+    tcase_add_loop_test(t, what_comes_back_is_heard, 0, 5);
+    tcase_add_loop_test(t, what_goes_elsewhere_makes_room, 0, 2);
+    tcase_add_test(t, freed_by_release);
+    tcase_add_loop_test(t, freed_by_acknowledging, 0, 2);
+    tcase_add_test(t, freed_by_who_reads_last);
+    tcase_add_loop_test(t, freed_by_expiry, 0, 2);
+    tcase_add_test(t, freed_by_dropping);
+    tcase_add_loop_test(t, freed_by_removal, 0, 2);
+    suite_add_tcase(s, t);
+    return run_suite(s);
+}
