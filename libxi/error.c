@@ -6,10 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static _Thread_local struct {
-    int error;
-    char text[512];
-} last;
+static _Thread_local struct xi_said last;
 
 static const struct {
     const char *name, *text;
@@ -65,6 +62,9 @@ int xi_fail(int error, const char *format, ...) {
     return error;
 }
 
+void xi_error_keep(struct xi_said *said) { *said = last; }
+void xi_error_restore(const struct xi_said *said) { last = *said; }
+
 int xi_fail_errno(int errnum, const char *what) {
     int error;
     const char *advice = "";
@@ -75,9 +75,22 @@ int xi_fail_errno(int errnum, const char *what) {
                  "values, or remove stale segments (xi doctor)";
         break;
     case EDQUOT: error = XI_E_QUOTA; break;
-    case ENOMEM: case EMFILE: case ENFILE: case EAGAIN:
+    case ENOMEM: case ENOBUFS:
         error = XI_E_NOMEM;
-        advice = ": raise the limit (ulimit -n, -v; sysctl vm.max_map_count) or hold fewer values";
+        advice = ": release values, or raise what limits memory (ulimit -v, the container's limit) or mappings (sysctl "
+                 "vm.max_map_count)";
+        break;
+    case EMFILE:
+        error = XI_E_NOMEM;
+        advice = ": close some, or raise the limit (ulimit -n)";
+        break;
+    case ENFILE:
+        error = XI_E_NOMEM;
+        advice = ": the whole system has no more (sysctl fs.file-max)";
+        break;
+    case EAGAIN:
+        error = XI_E_NOMEM;
+        advice = ": raise the limit of processes and threads (ulimit -u) or of memory";
         break;
     case EACCES: case EPERM: error = XI_E_ACCESS; break;
     case ENOENT: error = XI_E_NOENT; break;

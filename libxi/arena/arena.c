@@ -337,17 +337,21 @@ static int grow(struct xi_interp *me, size_t need) {
     req.a = XI_PAGE + pages * XI_APAGE;
     int rc = xi_control_call(me, &req, &reply, fds, 2);
     if (rc) return rc;
-    struct xi_map_entry *e;
+    struct xi_map_entry *e = NULL;
+    struct xi_asegment *s = NULL;
     rc = fds[0] < 0 || fds[1] < 0 ? xi_fail(XI_E_BROKER, "the broker answered without descriptors; it may be out of them")
                                   : xi_maps_own_arena(me, (uint32_t)reply.a, fds[0], fds[1], &e);
     for (int i = 0; i < 2; i++)
         if (fds[i] >= 0) close(fds[i]);
-    if (rc) return rc;
-    pages = (e->map.size - XI_PAGE) / XI_APAGE;
-    struct xi_asegment *s = calloc(1, sizeof *s + pages * sizeof s->page[0]);
-    if (!s) {
-        xi_maps_put(e);
-        return xi_fail(XI_E_NOMEM, "no memory for the records of an arena segment");
+    if (rc == 0) {
+        pages = (e->map.size - XI_PAGE) / XI_APAGE;
+        s = calloc(1, sizeof *s + pages * sizeof s->page[0]);
+        if (!s) rc = xi_fail(XI_E_NOMEM, "no memory for the records of an arena segment");
+    }
+    if (rc) {
+        if (e) xi_maps_put(e);
+        xi_control_give_back(me, (uint32_t)reply.a);
+        return rc;
     }
     s->entry = e;
     s->data = e->map.base;

@@ -440,6 +440,11 @@ int xi_ack_make(struct xi_channel *ch, uint32_t group, const xi_group_opts *o, s
     if (rc) return rc;
     rc = fd < 0 ? xi_fail(XI_E_BROKER, "the broker answered without a descriptor")
                 : xi_ack_open(ch, group, (uint32_t)reply.a, fd, out);
+    if (rc && fd >= 0) { /* as xi_ack_discard() would say it, had it been mapped; else it goes when we leave */
+        const uint32_t joined = 1;
+        ssize_t said = pwrite(fd, &joined, sizeof joined, offsetof(struct xi_acks, joined));
+        (void)said;
+    }
     if (fd >= 0) close(fd);
     *segment = (uint32_t)reply.a;
     return rc;

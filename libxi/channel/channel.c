@@ -121,7 +121,10 @@ static int open_at_broker(struct xi_channel *ch, const xi_open_opts *o) {
                 : xi_maps_channel(ch->interp, (uint32_t)r.b, fd, &ch->entry);
     if (fd >= 0) close(fd);
     if (rc) {
+        struct xi_said why;
+        xi_error_keep(&why);
         post_close(ch->interp, r.a, ch->flags);
+        xi_error_restore(&why);
         return rc;
     }
     use_mapping(ch, &r);
@@ -151,7 +154,10 @@ static int open_handle(xi_interp *me, const char *name, const xi_open_opts *o, x
     list_add(me, ch);
     if (!(o->flags & XI_OPEN_SEND)) rc = xi_group_join(ch, o->group, o->group_opts);
     if (rc) {
+        struct xi_said why;
+        xi_error_keep(&why);
         (void)xi_channel_free(ch);
+        xi_error_restore(&why);
         return rc;
     }
     *out = ch;

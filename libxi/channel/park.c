@@ -373,7 +373,7 @@ int xi_sleep_refused(struct xi_interp *me) {
 }
 
 int xi_sleep_ended(struct xi_interp *me, enum xi_wake_reason why) {
-    if (why == XI_WAKE_CONTROL || why == XI_WAKE_LOOK) xi_control_drain(me);
+    if (why == XI_WAKE_CONTROL || why == XI_WAKE_LOOK || xi_control_overdue(me)) xi_control_drain(me);
     int rc = 0;
     if (why == XI_WAKE_LOOK) { /* idle: what readers gave back goes on to the system, as do rings that are too large by now */
         xi_arena_reclaim(me, SIZE_MAX);

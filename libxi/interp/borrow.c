@@ -60,13 +60,19 @@ static int grow(struct xi_interp *me) {
     struct xi_expect expect = {XI_SEG_BORROWS, (uint32_t)reply.a, me->epoch};
     rc = xi_segment_map(fd, true, true, &expect, &map);
     close(fd);
-    if (rc) return rc;
+    if (rc) {
+        xi_control_give_back(me, (uint32_t)reply.a);
+        return rc;
+    }
     struct xi_borrow_chunk *chunk = map.base;
     pthread_mutex_lock(&b->mutex);
     bool full = b->chunks >= XI_BORROW_CHUNKS;
     rc = full ? 0 : add_chunk(b, chunk->borrows, (uint32_t)XI_BORROWS_IN(map.size, sizeof *chunk), &map);
     pthread_mutex_unlock(&b->mutex);
-    if (rc || full) xi_unmap(&map);
+    if (rc || full) {
+        xi_unmap(&map);
+        xi_control_give_back(me, (uint32_t)reply.a);
+    }
     return rc;
 }
 

@@ -108,6 +108,7 @@ static int connect_to(const char *path, int *out) {
     int err = errno;
     close(fd);
     if (err == ENOENT || err == ECONNREFUSED || err == EAGAIN) return XI_E_AGAIN;
+    if (err == ENOMEM || err == ENOBUFS) return xi_fail_errno(err, "cannot connect to the broker");
     return xi_fail(err == EACCES ? XI_E_ACCESS : XI_E_BROKER, "cannot connect to the broker at %s: %s", path, strerror(err));
 }
 

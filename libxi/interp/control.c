@@ -32,7 +32,10 @@ extern char **environ;
 
 static void lost(struct xi_interp *me) {
     int fd = atomic_exchange(&me->control.fd, -1);
-    if (fd >= 0) close(fd);
+    if (fd < 0) return;
+    /* The rings of sleeping threads, which wait on it too, hold it open: so they look up. In a forked child it is the parent's. */
+    if (xi_alive(me)) (void)shutdown(fd, SHUT_RDWR);
+    close(fd);
 }
 
 static void event(struct xi_interp *me, const struct xi_reply *r) {
@@ -42,7 +45,7 @@ static void event(struct xi_interp *me, const struct xi_reply *r) {
 
 static int gave_up(struct xi_interp *me) {
     lost(me);
-    return xi_fail(XI_E_INTR, "interrupted while waiting for the broker's answer; nothing was done");
+    return xi_fail(XI_E_INTR, "interrupted while waiting for the broker's answer, and gave up after a second; call again");
 }
 
 /* Waits for a packet to read. After a signal, only a second more. */
@@ -54,7 +57,11 @@ static int await(struct xi_interp *me, int fd, int64_t *until) {
         int n = poll(&p, 1, (int)(left / 1000000) + 1);
         if (n > 0) return 0;
         if (n < 0 && errno == EINTR && *until < 0) *until = xi_now() + 1000000000;
-        if (n < 0 && errno != EINTR) return xi_fail_errno(errno, "waiting for the broker");
+        if (n < 0 && errno != EINTR) { /* asked anew on another connection, to which all is declared anew */
+            int err = errno;
+            lost(me);
+            return xi_fail(XI_E_BROKER, "cannot wait for the broker's answer: %s", strerror(err));
+        }
         if (n == 0 && *until < 0) continue;
     }
 }
@@ -84,9 +91,10 @@ static int exchange(struct xi_interp *me, struct xi_request *request, struct xi_
     while (n < 0 && errno == EINTR);
     if (n < 0 && errno == EAGAIN && !patient) return XI_E_TIMEOUT;
     /* One that closed already may have said why: that is still to be read. */
-    if (n != (ssize_t)sizeof *request && errno != EPIPE && errno != ECONNRESET) {
+    int err = errno;
+    if (n < 0 && err != EPIPE && err != ECONNRESET) { /* a packet goes as a whole or not at all */
         lost(me);
-        return xi_fail(XI_E_BROKER, "the connection to the broker of namespace \"%s\" broke", me->place.text);
+        return xi_fail(XI_E_BROKER, "cannot ask the broker of namespace \"%s\": %s", me->place.text, strerror(err));
     }
     for (;;) {
         int rc = patient ? await(me, fd, &until) : await_briefly(fd, brief_until);
@@ -95,7 +103,8 @@ static int exchange(struct xi_interp *me, struct xi_request *request, struct xi_
         if (rc == -EAGAIN || rc == -EINTR) continue;
         if (rc <= 0) {
             lost(me);
-            return xi_fail(XI_E_BROKER, "the broker of namespace \"%s\" is gone", me->place.text);
+            return xi_fail(XI_E_BROKER, "the broker of namespace \"%s\" went away while it was asked; call again, which finds or "
+                           "starts another", me->place.text);
         }
         if (reply->serial == request->serial) break;
         if ((rc = xi_turned_away(reply)) != 0) {
@@ -180,13 +189,18 @@ static int spawn_broker(const char *ns, int ready, pid_t *pid, char *tried, size
 /* Reads what the new broker says of itself: "ready", or "busy" when another was faster. Both are good. */
 static int await_ready(int fd, char *said, size_t size) {
     size_t n = 0;
+    said[0] = 0;
     int64_t until = xi_now() + PATIENCE_NS;
     while (n + 1 < size) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
         int64_t left = until - xi_now();
         int rc = left > 0 ? poll(&p, 1, (int)(left / 1000000) + 1) : 0;
         if (rc < 0 && errno == EINTR) continue;
-        if (rc <= 0) break;
+        if (rc < 0) { /* it may come up nevertheless */
+            snprintf(said, size, "cannot wait for it: %s", strerror(errno));
+            return XI_E_NOMEM;
+        }
+        if (rc == 0) break;
         ssize_t got = read(fd, said + n, size - 1 - n);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) break;
@@ -300,8 +314,10 @@ int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_
     for (int attempt = 0; attempt < 3; attempt++) { /* a broker may die under a request: the next one gets it */
         rc = usable(me);
         if (rc == 0) rc = xi_control_exchange(me, request, reply, fds, want);
+        /* The one that died may have done it before it could say so. */
+        if (rc == XI_E_NOENT && attempt > 0 && request->op == XI_OP_REMOVE) rc = 0;
         if (rc != XI_E_BROKER || atomic_load(&me->ending) == XI_E_BROKER) break;
-        if (request->op == XI_OP_LEAVE) break;
+        if (request->op == XI_OP_LEAVE && xi_load_acquire(&((struct xi_registry *)(uintptr_t)me->registry)->state) != XI_NS_RUNNING) break;
     }
     pthread_mutex_unlock(&me->control.mutex);
     return rc;
@@ -341,6 +357,13 @@ bool xi_control_post(struct xi_interp *me, struct xi_request *request) {
     return sent;
 }
 
+void xi_control_give_back(struct xi_interp *me, uint32_t segment) {
+    struct xi_request req;
+    xi_request_init(&req, XI_OP_DROP);
+    req.a = segment;
+    (void)xi_control_post(me, &req); /* if it cannot be said now it goes when we leave */
+}
+
 void xi_control_drain(struct xi_interp *me) {
     if (pthread_mutex_trylock(&me->control.mutex) != 0) return; /* whoever has it reads events too */
     int fd = atomic_load(&me->control.fd), fds[XI_WIRE_FDS];
@@ -351,8 +374,16 @@ void xi_control_drain(struct xi_interp *me) {
         xi_close_all(fds, XI_WIRE_FDS);
     }
     if (fd >= 0 && rc != -EAGAIN && rc != -EINTR) lost(me);
-    if (atomic_load(&me->control.fd) < 0) (void)usable(me); /* what it could not do, the next look tries again */
+    if (atomic_load(&me->control.fd) < 0) { /* what it could not do, the next look tries again */
+        (void)usable(me);
+        atomic_store(&me->control.again, xi_now() + XI_LOOK_NS);
+    }
     pthread_mutex_unlock(&me->control.mutex);
+}
+
+bool xi_control_overdue(struct xi_interp *me) {
+    return atomic_load(&me->control.fd) < 0 && atomic_load(&me->ending) != XI_E_BROKER && !atomic_load(&me->left) &&
+           xi_now() >= atomic_load(&me->control.again);
 }
 
 void xi_control_close(struct xi_interp *me) { lost(me); }

@@ -46,8 +46,10 @@ static int live(uint32_t *life) {
     if (!life_page) {
         void *page = mmap(NULL, XI_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (page == MAP_FAILED) return xi_fail_errno(errno, "cannot map a page");
-        if (madvise(page, XI_PAGE, MADV_WIPEONFORK) != 0 || pthread_atfork(NULL, NULL, forked) != 0) {
+        int err = madvise(page, XI_PAGE, MADV_WIPEONFORK) != 0 ? errno : pthread_atfork(NULL, NULL, forked);
+        if (err) {
             munmap(page, XI_PAGE);
+            if (err != EINVAL) return xi_fail_errno(err, "cannot be told of forks");
             return xi_fail(XI_E_SYSTEM, "this kernel cannot tell a forked child (MADV_WIPEONFORK, Linux 4.14)");
         }
         life_page = page;
@@ -265,30 +267,48 @@ int xi_status(const xi_interp *me) {
     return xi_alive(me) ? xi_interp_stopped((struct xi_interp *)(uintptr_t)me) : xi_fail_forked();
 }
 
-/* Remembered so that a new broker can be told. Caller holds channels_mutex. */
-static int remember(struct xi_interp *me, int64_t id, int change) {
+/* Room for one more to be remembered, before the broker counts it. */
+static int reserve_reference(struct xi_interp *me) {
+    pthread_mutex_lock(&me->channels_mutex);
+    bool room = me->refs_count + me->refs_wanted < me->refs_capacity;
+    if (!room) {
+        size_t capacity = me->refs_capacity ? me->refs_capacity * 2 : 8;
+        struct xi_ref_held *refs = realloc(me->refs, capacity * sizeof *refs);
+        if (refs) {
+            me->refs = refs;
+            me->refs_capacity = capacity;
+            room = true;
+        }
+    }
+    me->refs_wanted += room;
+    pthread_mutex_unlock(&me->channels_mutex);
+    return room ? 0 : xi_fail(XI_E_NOMEM, "no memory for a reference");
+}
+
+/* Remembered so that a new broker can be told. Caller holds channels_mutex; there is room. */
+static void remember(struct xi_interp *me, int64_t id, int change) {
     for (size_t i = 0; i < me->refs_count; i++)
         if (me->refs[i].id == id) {
             me->refs[i].count += (uint32_t)change;
             if (me->refs[i].count == 0) me->refs[i] = me->refs[--me->refs_count];
-            return 0;
+            return;
         }
-    struct xi_ref_held *refs = realloc(me->refs, (me->refs_count + 1) * sizeof *refs);
-    if (!refs) return xi_fail(XI_E_NOMEM, "no memory for a reference");
-    me->refs = refs;
-    refs[me->refs_count++] = (struct xi_ref_held){id, 1};
-    return 0;
+    if (change > 0) me->refs[me->refs_count++] = (struct xi_ref_held){id, 1};
 }
 
 static int reference(xi_interp *me, int64_t id, enum xi_op op) {
     struct xi_request req;
     struct xi_reply reply;
+    bool more = op == XI_OP_REF;
+    if (!xi_alive(me)) return xi_fail_forked();
+    int rc = more ? reserve_reference(me) : 0;
+    if (rc) return rc;
     xi_request_init(&req, op);
     req.a = (uint64_t)id;
-    int rc = xi_control_call(me, &req, &reply, NULL, 0);
-    if (rc) return rc;
+    rc = xi_control_call(me, &req, &reply, NULL, 0);
     pthread_mutex_lock(&me->channels_mutex);
-    rc = remember(me, id, op == XI_OP_REF ? 1 : -1);
+    me->refs_wanted -= more;
+    if (rc == 0) remember(me, id, more ? 1 : -1);
     pthread_mutex_unlock(&me->channels_mutex);
     return rc;
 }

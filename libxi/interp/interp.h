@@ -35,6 +35,7 @@ struct xi_control {
     pthread_mutex_t mutex;
     _Atomic int fd; /* -1: lost; the next call connects (and starts a broker) again */
     uint32_t serial;
+    _Atomic int64_t again; /* when who sleeps tries once more, after that failed */
 };
 
 /* The borrow table: entries are shared memory (layout.h), which are free is known here. */
@@ -110,7 +111,7 @@ struct xi_interp {
         int64_t id;
         uint32_t count;
     } *refs;
-    size_t refs_count;
+    size_t refs_count, refs_capacity, refs_wanted; /* wanted: asked for at the broker just now */
     xi_observer *observer;
     atomic_uint waiting;           /* calls of this interpreter that are asleep */
 };
@@ -139,8 +140,12 @@ int xi_control_ask(struct xi_interp *me, struct xi_request *request, struct xi_r
                    int64_t patience);
 /* Takes what has arrived without blocking: events, or the broker's death (then it connects anew). */
 void xi_control_drain(struct xi_interp *me);
+/* True if there is no connection and none was tried for a second: somebody has to, though all who sleep sleep for less. */
+bool xi_control_overdue(struct xi_interp *me);
 /* Sends without waiting, for the answer or for anything else. False: it could not be sent now. */
 bool xi_control_post(struct xi_interp *me, struct xi_request *request);
+/* Gives back a segment that was made for us and cannot be used. Keeps the error's sentence. */
+void xi_control_give_back(struct xi_interp *me, uint32_t segment);
 void xi_control_close(struct xi_interp *me);
 /* Declares open handles to a new broker (channel.c) with control.mutex held. */
 int xi_declare_channels(struct xi_interp *me);

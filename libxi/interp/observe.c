@@ -38,9 +38,11 @@ int xi_observe_fd(const struct xi_place *place, int fd, xi_observer **out) {
     int rc = 0;
     if (!o) {
         rc = xi_fail(XI_E_NOMEM, "no memory for an observer");
-    } else if (pread(fd, &head, sizeof head, 0) == 0 || head.magic == 0) { /* reserved, its head not written yet */
+    } else if (pread(fd, &head, sizeof head, 0) < 0 || fstat(fd, &st) != 0) {
+        rc = xi_fail_errno(errno, "cannot read the registry");
+    } else if (head.magic == 0) { /* reserved, its head not written yet */
         rc = xi_fail(XI_E_NOENT, "namespace \"%s\" is just being made", ns);
-    } else if (fstat(fd, &st) != 0 || head.magic != XI_LAYOUT_MAGIC || head.kind != XI_SEG_REGISTRY ||
+    } else if (head.magic != XI_LAYOUT_MAGIC || head.kind != XI_SEG_REGISTRY ||
                st.st_size < (off_t)sizeof(struct xi_registry)) {
         rc = xi_fail(XI_E_CORRUPT, "the registry of namespace \"%s\" is not one; xi doctor removes leftovers", ns);
     } else if (head.version != XI_LAYOUT_VERSION) {

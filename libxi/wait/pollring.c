@@ -139,17 +139,23 @@ static enum xi_wake_reason reap(struct xi_pollring *r) {
     return why;
 }
 
-static bool go_on(int rc) { return rc >= 0 || rc == -EINTR || rc == -EAGAIN || rc == -EBUSY; }
+#define PATIENT_TRIES 16 /* of a call for which the kernel has no memory just now */
+
+/* Whether to try once more; *failed counts. */
+static bool go_on(int rc, int *failed) {
+    if (rc >= 0 || rc == -EINTR) return true;
+    return (rc == -EAGAIN || rc == -EBUSY) && ++*failed < PATIENT_TRIES;
+}
 
 /* Ends whatever an earlier user left armed. The wait for its word was woken when it was given back. */
 static bool quiet(struct xi_pollring *r) {
-    int rc = io_uring_unregister_eventfd(&r->uring);
+    int failed = 0, rc = io_uring_unregister_eventfd(&r->uring);
     if (r->look_armed) cancel(r, TAG_LOOK);
     if (r->control >= 0) cancel(r, TAG_CONTROL);
     r->control = -1;
     while (r->bell_armed || r->look_armed) {
         rc = io_uring_submit_and_wait(&r->uring, 1);
-        if (!go_on(rc)) return false;
+        if (!go_on(rc, &failed)) return false;
         (void)reap(r);
     }
     return rc >= 0 && io_uring_submit(&r->uring) >= 0;
@@ -228,13 +234,15 @@ static bool work_is_due(const struct xi_pollring *r) {
 
 /* Not readable for what has happened. */
 static bool settle(struct xi_pollring *r, bool signalled) {
-    int rc = 0;
+    int failed = 0;
+    bool on = true;
     if (signalled || work_is_due(r) || io_uring_cq_ready(&r->uring)) make_unreadable(r->event);
-    while (go_on(rc) && work_is_due(r)) {
-        rc = io_uring_get_events(&r->uring);
+    while (on && work_is_due(r)) {
+        on = go_on(io_uring_get_events(&r->uring), &failed);
         make_unreadable(r->event);
     }
-    return go_on(rc);
+    r->broken = !on;
+    return on;
 }
 
 /* A look that is to come sooner than the one that is armed changes that one. If it has ended already, it is due anyway. */
@@ -272,8 +280,8 @@ bool xi_pollring_arm(struct xi_pollring *r, _Atomic uint32_t *word, uint32_t see
     if (r->owner != owner_here() || !settle(r, signalled)) return false;
     *why = reap(r);
     fill(r, word, seen, control, until);
-    int rc = 0;
-    while (io_uring_sq_ready(&r->uring) > 0 && go_on(rc)) rc = io_uring_submit(&r->uring);
-    r->broken = !go_on(rc);
+    int rc = 0, failed = 0;
+    while (io_uring_sq_ready(&r->uring) > 0 && go_on(rc, &failed)) rc = io_uring_submit(&r->uring);
+    r->broken = io_uring_sq_ready(&r->uring) > 0;
     return !r->broken;
 }

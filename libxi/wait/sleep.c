@@ -39,6 +39,9 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static enum xi_backend backend;
 static char backend_reason[160];
 static _Thread_local enum xi_backend used;
+static _Thread_local bool ringless; /* this thread's ring failed for good: it sleeps in futex(2) */
+
+#define PATIENT_TRIES 16 /* of a call for which the kernel has no memory just now */
 
 static int ring_init(struct ring *r) {
     int rc = xi_uring_init(&r->uring, 8);
@@ -94,15 +97,19 @@ static void cancel(struct ring *r, uint64_t tag) {
     sqe->user_data = TAG_CANCEL;
 }
 
-/* Until the armed wait has ended one way or the other. Signals only delay it: the kernel answers at once. */
-static void disarm_bell(struct ring *r, bool *control) {
+/*
+ * Until the armed wait has ended one way or the other. Signals only delay it: the kernel answers at once. False: the
+ * kernel takes nothing from this ring any more.
+ */
+static bool disarm_bell(struct ring *r, bool *control) {
     int ignored;
     cancel(r, TAG_BELL);
-    while (r->bell_armed) {
+    for (int failed = 0; r->bell_armed && failed < PATIENT_TRIES;) {
         int rc = io_uring_submit_and_wait(&r->uring, 1);
         (void)reap(r, control, &ignored);
-        if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) break;
+        if (rc < 0 && rc != -EINTR) failed++;
     }
+    return !r->bell_armed;
 }
 
 static void *try_ring(void *ignored) {
@@ -169,7 +176,7 @@ int xi_probe_wait(char *reason, size_t capacity) {
 }
 
 static struct ring *ring_of_thread(void) {
-    if (xi_backend(NULL) != XI_BACKEND_URING) return NULL;
+    if (xi_backend(NULL) != XI_BACKEND_URING || ringless) return NULL;
     struct ring *r = pthread_getspecific(ring_key);
     if (r && r->pid != getpid()) {
         ring_free(r);
@@ -188,6 +195,13 @@ static struct ring *ring_of_thread(void) {
         return NULL;
     }
     return r;
+}
+
+/* With its end the kernel ends whatever was armed. */
+static void give_up_ring(struct ring *r) {
+    pthread_setspecific(ring_key, NULL);
+    ring_free(r);
+    ringless = true;
 }
 
 static int64_t slice(int64_t deadline, int64_t now, bool *is_deadline) {
@@ -219,13 +233,13 @@ static enum xi_wake_reason sleep_uring(struct ring *r, _Atomic uint32_t *word, u
     arm_bell(r, word, seen);
     /* One call submits and waits. It returns the number submitted, so an expired wait or a signal does not show in it:
      * nothing has completed, and time tells which of the two it was. */
-    (void)io_uring_submit_and_wait_timeout(&r->uring, &cqe, 1, &ts, NULL);
+    int rc = io_uring_submit_and_wait_timeout(&r->uring, &cqe, 1, &ts, NULL);
     unsigned completed = reap(r, &control_ready, &result);
-    bool bell = !r->bell_armed;
-    if (r->bell_armed) disarm_bell(r, &control_ready);
+    bool bell = !r->bell_armed, failed = rc < 0 && rc != -EINTR && rc != -ETIME;
+    if (r->bell_armed && !disarm_bell(r, &control_ready)) give_up_ring(r);
     if (bell) return XI_WAKE_BELL;
     if (control_ready) return XI_WAKE_CONTROL;
-    if (completed) return XI_WAKE_BELL; /* of something cancelled: look, then sleep again */
+    if (completed || failed) return XI_WAKE_BELL; /* of something cancelled, or it did not sleep: look, then sleep again */
     if (xi_now() - start < left) return XI_WAKE_SIGNAL;
     return is_deadline ? XI_WAKE_TIME : XI_WAKE_LOOK;
 }

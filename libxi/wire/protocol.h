@@ -53,7 +53,7 @@ enum xi_op {
     XI_OP_CLOSE = 4,
     /* New arena segment of at least a bytes in all. Reply: a: segment, b: size; descriptors: data (rw), release (rw). */
     XI_OP_ARENA = 5,
-    /* Gives back arena segment a (and its release words). No reader may be left; the owner says so. */
+    /* Gives back segment a, an arena (and its release words) or borrows. No reader may be left; the owner says so. */
     XI_OP_DROP = 6,
     /* New borrow segment of at least a bytes. Reply: a: segment, b: size; descriptor: rw. */
     XI_OP_BORROWS = 7,

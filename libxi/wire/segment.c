@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -71,7 +72,12 @@ int xi_segment_reserve(int fd, uint64_t from, uint64_t length) {
 
 int xi_segment_open(const char *name, bool writable, int *out) {
     int fd = shm_open(name, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC, 0);
-    if (fd < 0) return xi_fail_errno(errno, name);
+    if (fd < 0) {
+        char what[XI_SHM_NAME_MAX + 32];
+        int err = errno;
+        snprintf(what, sizeof what, "cannot open shared memory %s", name);
+        return xi_fail_errno(err, what);
+    }
     *out = fd;
     return 0;
 }
@@ -91,11 +97,12 @@ static int check_head(const struct xi_segment *h, uint64_t real_size, const stru
 /* Reads and checks the head through the descriptor, before anything is mapped. */
 static int read_head(int fd, const struct xi_expect *want, struct xi_segment *head) {
     struct stat st;
-    if (fstat(fd, &st) != 0) return xi_fail_errno(errno, "fstat of a segment");
+    if (fstat(fd, &st) != 0) return xi_fail_errno(errno, "cannot look at a segment's size");
     if (st.st_size < XI_PAGE || st.st_size % XI_PAGE != 0)
         return xi_fail(XI_E_CORRUPT, "segment %08x has a size of %lld bytes", want->number, (long long)st.st_size);
-    if (pread(fd, head, sizeof *head, 0) != (ssize_t)sizeof *head)
-        return xi_fail_errno(errno ? errno : EIO, "reading a segment's head");
+    ssize_t n = pread(fd, head, sizeof *head, 0);
+    if (n < 0) return xi_fail_errno(errno, "cannot read a segment's head");
+    if (n != (ssize_t)sizeof *head) return xi_fail(XI_E_CORRUPT, "segment %08x ends within its head", want->number);
     if (want->kind == XI_SEG_REGISTRY) { /* the one segment that grows */
         if (head->magic == XI_LAYOUT_MAGIC && head->size > (uint64_t)st.st_size)
             return xi_fail(XI_E_CORRUPT, "the registry is smaller than it claims");
@@ -136,7 +143,7 @@ static int read_channel(int fd, struct xi_chan_fixed *f) {
     if (pread(fd, f, STATIC_LINE, offsetof(struct xi_chan, id)) == (ssize_t)STATIC_LINE &&
         pread(fd, f->dead, sizeof f->dead, offsetof(struct xi_chan, dead)) == (ssize_t)sizeof f->dead)
         return 0;
-    return xi_fail_errno(errno ? errno : EIO, "reading a channel's head");
+    return xi_fail_errno(errno ? errno : EIO, "cannot read a channel's head");
 }
 
 static bool fixed_valid(const struct xi_chan_fixed *f, uint64_t segment_size) {
@@ -191,8 +198,9 @@ int xi_map_ring(int fd, uint64_t chan_id, const struct xi_expect *want, struct x
     int rc = read_head(fd, &expect, &head);
     if (rc) return rc;
     uint64_t capacity = head.size - XI_PAGE;
+    errno = 0;
     if (fstat(fd, &st) != 0 || pread(fd, &id, sizeof id, offsetof(struct xi_ring_head, chan_id)) != (ssize_t)sizeof id)
-        return xi_fail_errno(errno ? errno : EIO, "reading a ring's head");
+        return xi_fail_errno(errno ? errno : EIO, "cannot read a ring's head");
     if (id != chan_id || !xi_is_pow2(capacity) || capacity < XI_PAGE || capacity > XI_GROW_MAX)
         return xi_fail(XI_E_CORRUPT, "ring segment %08x describes itself wrongly", want->number);
     /* A hole in it would be SIGBUS on a full /dev/shm: it was not reserved, or is being removed just now. */
