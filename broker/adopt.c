@@ -18,6 +18,7 @@
 #include "error.h"
 #include "keep.h"
 #include "log.h"
+#include "want.h"
 #include "wire/bounds.h"
 #include "wire/names.h"
 #include "wire/order.h"
@@ -44,6 +45,7 @@ static uint32_t each_file(struct world *w, void (*fn)(struct world *w, const str
     uint32_t count = 0;
     DIR *dir = opendir("/dev/shm");
     const struct dirent *e;
+    if (!dir) (void)want_or(xi_fail_errno(errno, "cannot list /dev/shm"));
     while (dir && (e = readdir(dir))) {
         uid_t uid;
         char ns[32];
@@ -68,6 +70,13 @@ static void remove_any(struct world *w, const struct file *file) {
     remove_file(file->name);
 }
 
+/* False: it is too short. */
+static bool read_at(int fd, void *to, size_t n, size_t at) {
+    ssize_t got = pread(fd, to, n, (off_t)at);
+    if (got < 0) (void)want_or(xi_fail_errno(errno, "cannot read a segment"));
+    return got == (ssize_t)n;
+}
+
 /* Learns of a segment that its head confirms; removes what is of an earlier namespace, or is nothing. */
 static void learn(struct world *w, const struct file *file) {
     char name[XI_SHM_NAME_MAX];
@@ -75,16 +84,18 @@ static void learn(struct world *w, const struct file *file) {
     struct stat st = {0};
     int fd = file->fd;
     world_name(w, name, file->number);
-    bool ours = file->epoch == (uint32_t)w->epoch && (fd >= 0 || xi_segment_open(name, true, &fd) == 0);
-    ours = ours && fstat(fd, &st) == 0 && pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head;
+    bool ours = file->epoch == (uint32_t)w->epoch && (fd >= 0 || want_or(xi_segment_open(name, true, &fd)) == 0);
+    if (ours && fstat(fd, &st) != 0) (void)want_or(xi_fail_errno(errno, "cannot look at a segment's size"));
+    ours = ours && read_at(fd, &head, sizeof head, 0);
     ours = ours && head.magic == XI_LAYOUT_MAGIC && head.version == XI_LAYOUT_VERSION && head.epoch == w->epoch &&
            head.number == file->number && head.size == (uint64_t)st.st_size && head.size >= XI_PAGE &&
+           head.size <= XI_PAGE + XI_ARENA_MAX && /* none is larger: so that it can be mapped */
            head.kind > XI_SEG_REGISTRY && head.kind <= XI_SEG_OPENED && head.owner < XI_MAX_INTERPS;
     /* Of a ring `gone` may have been said in doubt: see world_ring_idle(). */
     ours = ours && (head.kind == XI_SEG_RING || !xi_load_relaxed(&head.gone));
     uint64_t channel = 0;
     if (ours && head.kind == XI_SEG_RING)
-        ours = pread(fd, &channel, sizeof channel, offsetof(struct xi_ring_head, chan_id)) == (ssize_t)sizeof channel;
+        ours = read_at(fd, &channel, sizeof channel, offsetof(struct xi_ring_head, chan_id));
     if (fd >= 0 && (!ours || file->name)) close(fd);
     if (ours)
         world_know(w, file->number, head.kind, head.owner, head.size, file->fd)->channel = channel;
@@ -201,8 +212,8 @@ static bool belongs(struct world *w, const struct state *st, const struct seg *s
 static bool head_names(struct world *w, const struct state *st, const struct seg *s) {
     struct xi_segment head;
     int fd;
-    if (world_open(w, s->number, false, &fd) != 0) return false;
-    bool same = pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head && head.owner_id == st->interps[s->slot].id;
+    if (want_or(world_open(w, s->number, false, &fd)) != 0) return false;
+    bool same = read_at(fd, &head, sizeof head, 0) && head.owner_id == st->interps[s->slot].id;
     close(fd);
     return same;
 }
@@ -311,8 +322,8 @@ static void adopt_acks(struct world *w, struct state *st, const struct seg *s) {
     struct xi_acks head;
     uint64_t window;
     int fd;
-    if (world_open(w, s->number, false, &fd) != 0) return;
-    bool read = pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head;
+    if (want_or(world_open(w, s->number, false, &fd)) != 0) return;
+    bool read = read_at(fd, &head, sizeof head, 0);
     close(fd);
     int64_t index = read ? channel_in(st, head.chan_seg) : -1;
     if (index < 0 || !world_acks(w, s->number, st->chans[index].segment, &window)) return;

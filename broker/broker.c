@@ -181,7 +181,7 @@ static void watch(struct broker *b, uint32_t slot, int pidfd) {
 static int watch_peer(struct broker *b, uint32_t slot, uint64_t conn) {
     struct peer *p = peer_of(b, conn);
     int pidfd = p ? fcntl(p->pidfd, F_DUPFD_CLOEXEC, 3) : -1;
-    if (pidfd < 0) return xi_fail_errno(p ? errno : ENOENT, "the broker cannot watch your process");
+    if (pidfd < 0) return xi_fail_errno(p ? errno : ENOENT, "cannot watch your process");
     watch(b, slot, pidfd);
     return 0;
 }
@@ -451,7 +451,7 @@ static void step(struct broker *b, const struct event *event) {
     if (rc == 0) return;
     discard_made(b);
     char words[sizeof b->state.words];
-    snprintf(words, sizeof words, "%s", xi_error_text(rc));
+    snprintf(words, sizeof words, rc == XI_E_NOMEM ? "the broker: %s" : "%s", xi_error_text(rc));
     state_step(&b->state, &(struct event){.kind = EVENT_FAILED, .status = rc, .text = words});
     for (uint32_t i = 0; i < b->state.action_count; i++) {
         struct action a = b->state.actions[i];

@@ -18,6 +18,7 @@
 #include "log.h"
 #include "loop.h"
 #include "table.h"
+#include "want.h"
 
 #ifndef __NR_pidfd_open
 #define __NR_pidfd_open 434
@@ -25,7 +26,6 @@
 
 #define SHORT_LIFE_NS ((int64_t)1000000000) /* ended by itself sooner than this, three times in a row: it is not to be helped */
 #define SHORT_LIVES 3
-#define OUT_OF_MEMORY 70 /* see memory_or_die() */
 
 struct note {
     uint32_t number;
@@ -167,10 +167,10 @@ static int keep_on(int (*serve)(void *context), void (*started)(void *context), 
         started(context);
         status = watch(child, socket, signal_fd, held);
         close(socket);
-        if (WIFEXITED(status) && WEXITSTATUS(status) != OUT_OF_MEMORY) return WEXITSTATUS(status);
+        if (WIFEXITED(status) && WEXITSTATUS(status) != WANT_EXIT) return WEXITSTATUS(status);
         bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
         lives = !killed && loop_now() - begun < SHORT_LIFE_NS ? lives + 1 : 0;
-        log_line("the broker (pid %d) %s%s; %s", (int)child, WIFSIGNALED(status) ? "was killed by SIG" : "ran out of memory",
+        log_line("the broker (pid %d) %s%s; %s", (int)child, WIFSIGNALED(status) ? "was killed by SIG" : "ran out of memory or descriptors",
                  WIFSIGNALED(status) ? sigabbrev_np(WTERMSIG(status)) : "",
                  lives < SHORT_LIVES ? "starting another with its memory" : "and so did those before, at once: giving up");
         if (lives >= SHORT_LIVES) return 1;

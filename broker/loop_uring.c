@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <liburing.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,9 +25,14 @@ struct uring {
     unsigned armed; /* entries that have not completed */
 };
 
+/* The kernel has no memory for what it was asked: there is no event for that, so it is asked again a little later. */
+static void rest_after(int rc) {
+    if (rc < 0 && rc != -EINTR && rc != -ETIME) (void)poll(NULL, 0, 1);
+}
+
 static struct io_uring_sqe *entry(struct uring *u) {
     struct io_uring_sqe *sqe;
-    while (!(sqe = io_uring_get_sqe(&u->ring))) io_uring_submit(&u->ring); /* full: hand over what there is */
+    while (!(sqe = io_uring_get_sqe(&u->ring))) rest_after(io_uring_submit(&u->ring)); /* full: hand over what there is */
     return sqe;
 }
 
@@ -60,7 +66,7 @@ static void wait_uring(struct waiter *self, int64_t deadline) {
         span = (struct __kernel_timespec){.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
         timeout = &span;
     }
-    io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, timeout, NULL); /* ETIME and EINTR: there is just nothing */
+    rest_after(io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, timeout, NULL)); /* ETIME, EINTR: there is just nothing */
     while (io_uring_peek_cqe(&u->ring, &cqe) == 0 && cqe) {
         struct watch *w = io_uring_cqe_get_data(cqe);
         int result = cqe->res;

@@ -22,6 +22,7 @@
 #include "keep.h"
 #include "log.h"
 #include "start.h"
+#include "want.h"
 #include "wire/names.h"
 #include "xidata.h"
 
@@ -190,6 +191,7 @@ static void parse(struct options *o, int argc, char **argv) {
 static void say_ready(struct options *o, const char *words) {
     if (o->ready_fd < 0) return;
     dprintf(o->ready_fd, "%s\n", words);
+    want_tell(-1);
     close(o->ready_fd);
     o->ready_fd = -1;
 }
@@ -306,6 +308,7 @@ static int serve(void *context) {
 /* The broker tells whoever waits that it is ready; nobody else does. */
 static void leave_it_to_the_broker(void *context) {
     struct ground *g = context;
+    want_tell(-1);
     if (g->options->ready_fd >= 0) close(g->options->ready_fd);
     g->options->ready_fd = -1;
     g->stale = false;
@@ -328,6 +331,7 @@ int main(int argc, char **argv) {
     log_init(o.broker.ns, o.verbose, log_fd >= 0);
     if (o.foreground && log_fd >= 0) dup2(log_fd, STDERR_FILENO);
     umask(077);
+    want_tell(o.ready_fd);
     if (!o.foreground && (rc = start_daemonize(o.ready_fd, log_fd, &starter)) != 0) return failed(&o, rc);
     start_await_end(starter);
     start_raise_limits();

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "error.h"
 #include "proc.h"
 #include "table.h"
 #include "xidata.h"
@@ -83,9 +84,10 @@ static bool identify(struct peer *p, const struct admission *admission) {
     p->pidfd = proc_open_peer(p->fd, who.pid, &p->start);
     if (p->pidfd < 0 && (errno == ESRCH || errno == ENOENT)) return false;
     if (p->pidfd < 0) {
-        p->refused = XI_E_SYSTEM;
-        snprintf(p->words, sizeof p->words, "the broker cannot watch your process (pidfd_open: %s); Linux 5.3 can",
-                 strerror(errno));
+        bool old = errno == ENOSYS || errno == EINVAL;
+        p->refused = old ? XI_E_SYSTEM : xi_fail_errno(errno, "cannot watch your process");
+        snprintf(p->words, sizeof p->words, "the broker: %s",
+                 old ? "cannot watch your process (pidfd_open); Linux 5.3 can" : xi_error_text(p->refused));
     }
     return true;
 }

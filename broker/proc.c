@@ -24,14 +24,19 @@
 #define __NR_pidfd_open 434 /* Linux 5.3 */
 #endif
 
-/* Field `wanted` (3 and up) of /proc/PID/stat. The second, the name, may hold anything, even parentheses. */
+/*
+ * Field `wanted` (3 and up) of /proc/PID/stat. The second, the name, may hold anything, even parentheses. Where it is not
+ * to be had errno says why: ENOENT or ESRCH where there is no such process.
+ */
 static bool stat_field(int pid, int wanted, char *out, size_t size) {
     char path[40], text[1024];
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return false;
     ssize_t n = read(fd, text, sizeof text - 1);
+    int err = n < 0 ? errno : ESRCH;
     close(fd);
+    errno = err;
     if (n <= 0) return false;
     text[n] = 0;
     char *at = strrchr(text, ')');
@@ -56,9 +61,11 @@ int proc_open(int pid, uint64_t start) {
     uint64_t now;
     int fd = (int)syscall(__NR_pidfd_open, pid, 0);
     if (fd < 0) return -1;
-    if (proc_start(pid, &now) && now == start) return fd;
+    bool known = proc_start(pid, &now);
+    if (known && now == start) return fd;
+    int err = known ? ESRCH : errno; /* not to be able to look is no death */
     close(fd);
-    errno = ESRCH;
+    errno = err;
     return -1;
 }
 
@@ -66,17 +73,18 @@ int proc_open_peer(int socket, int pid, uint64_t *start) {
     int fd = -1;
     socklen_t n = sizeof fd;
     if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &n) != 0) {
+        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM) return -1;
         /* The start time is read on both sides of the opening: if it is the same, so was the process. */
         if (!proc_start(pid, start)) return -1;
         return proc_open(pid, *start);
     }
     (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-    if (!proc_start(pid, start) || proc_has_died(fd)) { /* alive after the reading: what was read is its own */
-        close(fd);
-        errno = ESRCH;
-        return -1;
-    }
-    return fd;
+    bool known = proc_start(pid, start);
+    if (known && !proc_has_died(fd)) return fd; /* alive after the reading: what was read is its own */
+    int err = known ? ESRCH : errno;
+    close(fd);
+    errno = err;
+    return -1;
 }
 
 bool proc_has_died(int pidfd) {

@@ -108,6 +108,12 @@ void start_leave_scheduling(void) {
 
 /* ---- folder, lock, socket ---- */
 
+static int fail_with(int err, const char *what, const char *path) {
+    char words[200];
+    snprintf(words, sizeof words, "%s %s", what, path);
+    return xi_fail_errno(err, words);
+}
+
 static int check_folder(const char *dir) {
     struct stat st;
     if (mkdir(dir, 0700) != 0 && errno != EEXIST)
@@ -142,7 +148,7 @@ int start_lock(const char *ns) {
     if (rc) return rc;
     for (;;) {
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (fd < 0) return xi_fail(XI_E_ACCESS, "cannot open the lock file %s: %s", path, strerror(errno));
+        if (fd < 0) return fail_with(errno, "cannot open the lock file", path);
         while ((rc = flock(fd, LOCK_EX | LOCK_NB)) != 0 && errno == EINTR) continue;
         if (rc == 0 && still_named(fd, path)) return fd;
         int err = errno;
@@ -159,7 +165,7 @@ static int listen_on(const struct sockaddr_un *a, mode_t mode, bool *stale) {
     *stale = unlink(a->sun_path) == 0;
     if (bind(fd, (const struct sockaddr *)a, sizeof *a) == 0 && chmod(a->sun_path, mode) == 0 && listen(fd, 1024) == 0)
         return fd;
-    int rc = xi_fail(XI_E_SYSTEM, "cannot listen on %s: %s", a->sun_path, strerror(errno));
+    int rc = fail_with(errno, "cannot listen on", a->sun_path);
     close(fd);
     return rc;
 }

@@ -87,8 +87,8 @@ void request_borrows(struct state *st, struct interp *me, const struct xi_reques
 
 void request_drop(struct state *st, struct interp *me, const struct xi_request *q) {
     int64_t at = held_at(me, q->a);
-    if (at < 0 || me->held[at].kind != XI_SEG_ARENA) {
-        refuse(st, XI_E_NOENT, "interpreter %lld has no arena segment %08llx to give back", (long long)me->id,
+    if (at < 0 || (me->held[at].kind != XI_SEG_ARENA && me->held[at].kind != XI_SEG_BORROWS)) {
+        refuse(st, XI_E_NOENT, "interpreter %lld has no segment %08llx to give back", (long long)me->id,
                (unsigned long long)q->a);
         return;
     }

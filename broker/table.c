@@ -4,15 +4,14 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "want.h"
+#include "xidata.h"
 
 void *memory_or_die(void *old, size_t count, size_t size) {
     void *p = reallocarray(old, count, size);
     if (p || count == 0 || size == 0) return p;
-    static const char words[] = "xi-broker: out of memory; start it again, it will adopt the namespace\n";
-    ssize_t ignored = write(STDERR_FILENO, words, sizeof words - 1);
-    (void)ignored; /* about to end; nobody is left to tell */
-    _exit(70);
+    want_die(XI_E_NOMEM, "the broker ran out of memory");
 }
 
 /* Keys are small consecutive numbers: multiply to spread them (the golden ratio's fraction), take the high half. */

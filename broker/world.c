@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,6 +18,7 @@
 #include "error.h"
 #include "keep.h"
 #include "log.h"
+#include "want.h"
 #include "wire/bounds.h"
 #include "wire/names.h"
 #include "wire/order.h"
@@ -71,7 +73,7 @@ void world_name(const struct world *w, char *out, uint32_t number) {
         xi_shm_registry_name(out, w->uid, w->ns);
 }
 
-/* Maps it writable, or marks it as just used. */
+/* Maps it writable, or marks it as just used. An error says that it is not what it was, or is gone. */
 int world_map(struct world *w, struct seg *s) {
     if (s->map.base) {
         list_remove(w, s);
@@ -79,18 +81,22 @@ int world_map(struct world *w, struct seg *s) {
         return 0;
     }
     struct xi_expect expect = {s->kind, s->number, w->epoch};
+    struct stat st;
     int fd = s->fd, rc = 0;
     if (fd < 0) {
         char name[XI_SHM_NAME_MAX];
         world_name(w, name, s->number);
         rc = xi_segment_open(name, true, &fd);
     }
+    /* One that somebody made larger than it was could not be mapped for that reason, which is not ours. */
+    if (rc == 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size != s->size)
+        rc = xi_fail(XI_E_CORRUPT, "segment %08x is not of the size that it had", s->number);
     if (rc == 0)
         rc = s->kind == XI_SEG_CHANNEL ? xi_map_channel(fd, false, &expect, &s->map, NULL)
              : s->kind == XI_SEG_RING  ? xi_map_ring(fd, s->channel, &expect, &s->map)
                                        : xi_segment_map(fd, true, false, &expect, &s->map);
     if (fd >= 0 && s->fd < 0) close(fd);
-    if (rc) return rc;
+    if (want_or(rc)) return rc;
     list_push(w, s);
     w->mapped++;
     return 0;
@@ -479,8 +485,9 @@ int world_make_part(struct world *w, const struct state *st, uint32_t index, uin
 /* The one page of a segment that is there whatever else of it is. */
 static struct xi_segment *map_head(struct world *w, const struct seg *s) {
     int fd;
-    if (world_open(w, s->number, true, &fd) != 0) return NULL;
+    if (want_or(world_open(w, s->number, true, &fd)) != 0) return NULL;
     void *base = mmap(NULL, XI_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (base == MAP_FAILED) (void)want_or(xi_fail_errno(errno, "cannot map a segment's head"));
     close(fd);
     return base == MAP_FAILED ? NULL : base;
 }
