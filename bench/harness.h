@@ -232,6 +232,9 @@ int bench_add_peers(struct bench_suite *s, bool xi, const char *metric, uint64_t
 /* The same for xidata alone. */
 int bench_add_xi(struct bench_suite *s, bool xi, const char *metric, uint64_t bytes, enum bench_measure measure,
                  const char *limit_system, const char *limit_label);
+/* With peers at all sizes but 24 bytes, which tells of this library's ring alone, unless it is asked for. */
+int bench_add_size(struct bench_suite *s, bool xi, const char *metric, uint64_t bytes, enum bench_measure measure,
+                   const char *limit_system, const char *limit_label);
 /* The limit by name: METRIC/SYSTEM of the case's own label, or a fixed one with `label` given. */
 void bench_limit(struct bench_case *c, const char *metric, const char *system, const char *label);
 /* "64", "4KiB", "16MiB". */

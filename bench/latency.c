@@ -83,7 +83,7 @@ static int ring_open_loop(struct bench_pair *p) {
 /* ---- the cases ---- */
 
 static int add_round_trips(struct bench_suite *s, bool xi, uint64_t size) {
-    if (bench_add_peers(s, xi, "round_trip", size, MEASURE_ROUNDS, "raw", "64") < 0) return -1;
+    if (bench_add_size(s, xi, "round_trip", size, MEASURE_ROUNDS, "raw", "64") < 0) return -1;
     if (!ring_slots((size_t)size)) return 0; /* larger than its buffer can hold two of */
     struct bench_case *c = bench_add(s, "round_trip", "ring", size);
     if (!c) return -1;

@@ -76,3 +76,9 @@ int bench_add_peers(struct bench_suite *s, bool xi, const char *metric, uint64_t
         if (add_peer(s, peers_at(i), metric, bytes, measure, limit_system, limit_label) < 0) return -1;
     return 0;
 }
+
+int bench_add_size(struct bench_suite *s, bool xi, const char *metric, uint64_t bytes, enum bench_measure measure,
+                   const char *limit_system, const char *limit_label) {
+    bool peers = bytes != 24 || s->options->only_size == 24;
+    return (peers ? bench_add_peers : bench_add_xi)(s, xi, metric, bytes, measure, limit_system, limit_label);
+}

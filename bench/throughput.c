@@ -50,7 +50,7 @@ static int ring_run(struct bench_pair *p) { return bench_measure_stream(p, ring_
 static int add_one_way(struct bench_suite *s, bool xi, uint64_t size, int batch) {
     static const char *const systems[] = {"ring", "ring_eager"};
     const char *metric = batch > 1 ? "one_way_batch16" : "one_way";
-    if (bench_add_peers(s, xi, metric, size, batch > 1 ? MEASURE_BATCHES : MEASURE_STREAM, "ring", NULL) < 0) return -1;
+    if (bench_add_size(s, xi, metric, size, batch > 1 ? MEASURE_BATCHES : MEASURE_STREAM, "ring", NULL) < 0) return -1;
     if (ring_slots((size_t)size) == 0) return 0; /* larger than its buffer can hold two of */
     for (int system = 0; system < (batch > 1 ? 1 : 2); system++) {
         struct bench_case *c = bench_add(s, metric, systems[system], size);
