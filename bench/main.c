@@ -260,6 +260,7 @@ static int bench(const struct bench_options *o, const char *command) {
 int main(int argc, char **argv) {
     struct bench_options options = {0};
     if (argc == 3 && strcmp(argv[1], "--side") == 0) return bench_side_main(argv[2]); /* by a peer's launcher */
+    if (argc == 4 && strcmp(argv[1], "path") == 0) return path_main(argv[2], argv[3]); /* by bench/instructions */
     int rc = parse(argc, argv, &options);
     if (rc != 0) return rc < 0 ? 2 : 0;
     if (optind + 1 != argc) return usage(stderr, 2);

@@ -37,8 +37,8 @@ static const struct {
     {"redis", "peer_redis.so", "was not built: needs hiredis (Debian: libhiredis-dev redis-tools)"},
     {"nats", "peer_nats.so", "was not built: needs the NATS client (Debian: libnats-dev nats-server)"},
     {"iceoryx", "peer_iceoryx.so", "was not built: needs iceoryx (Debian: libiceoryx-binding-c-dev iceoryx)"},
-    {"iceoryx2", "peer_iceoryx2.so", "was not built: set XI_BENCH_ICEORYX2 to where a build of iceoryx2 with its C binding is"},
-    {"aeron", "peer_aeron.so", "was not built: set XI_BENCH_AERON to where a build of Aeron with its C client is"},
+    {"iceoryx2", "peer_iceoryx2.so", "is no package of Debian's, and there is no adapter yet for a build of it"},
+    {"aeron", "peer_aeron.so", "was not built: set XI_BENCH_AERON to where a build of Aeron with its C client is, and configure anew"},
 };
 enum { MODULES = sizeof modules / sizeof *modules };
 

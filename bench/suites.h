@@ -18,4 +18,7 @@ int scale_add(struct bench_suite *s, bool xi);      /* scale */
 int footprint_add(struct bench_suite *s, bool xi);  /* control, held, memory, idle_calls */
 int python_add(struct bench_suite *s, bool xi);     /* python_one_way, python_round_trip */
 
+/* Not a suite: path.c. Exit status. */
+int path_main(const char *kind, const char *count);
+
 #endif

@@ -75,6 +75,25 @@ if(ICEORYX_INCLUDE AND ICEORYX_LIBRARY)
 endif()
 xi_peer(iceoryx iceoryx.c "${iceoryx}" libiceoryx-binding-c-dev INCLUDES ${ICEORYX_INCLUDE} LINK ${ICEORYX_LIBRARY})
 
+# No packages: XI_BENCH_AERON is where Aeron was built or installed, or its sources, with the build below them.
+set(AERON $ENV{XI_BENCH_AERON} CACHE PATH "Where Aeron with its C client is (a peer of the benchmark)")
+set(aeron OFF)
+if(AERON)
+  find_path(AERON_INCLUDE aeronc.h PATHS ${AERON} PATH_SUFFIXES include include/aeron aeron-client/src/main/c
+    ../aeron-client/src/main/c NO_DEFAULT_PATH)
+  file(GLOB AERON_PLACES ${AERON} ${AERON}/* )
+  find_library(AERON_LIBRARY aeron PATHS ${AERON_PLACES} PATH_SUFFIXES lib NO_DEFAULT_PATH)
+  find_program(AERON_DRIVER aeronmd PATHS ${AERON_PLACES} PATH_SUFFIXES bin binaries NO_DEFAULT_PATH)
+  if(AERON_INCLUDE AND AERON_LIBRARY AND AERON_DRIVER)
+    set(aeron ON)
+  else()
+    message(WARNING "XI_BENCH_AERON names ${AERON}, but aeronc.h (${AERON_INCLUDE}), libaeron (${AERON_LIBRARY}) or "
+      "aeronmd (${AERON_DRIVER}) is not there")
+  endif()
+endif()
+xi_peer(aeron aeron.c "${aeron}" XI_BENCH_AERON INCLUDES ${AERON_INCLUDE} LINK ${AERON_LIBRARY}
+  OPTIONS "-DAERON_DRIVER=\"${AERON_DRIVER}\"")
+
 message(STATUS "Benchmark peers: ${XI_BENCH_PEERS_BUILT}")
 if(XI_BENCH_PEERS_MISSING)
   message(STATUS "Benchmark peers not found:${XI_BENCH_PEERS_MISSING}")
