@@ -146,11 +146,11 @@ class Acks(Base):
 
     def test_death_of_a_consumer(self):
         code = """
-import sys, time, xidata
+import signal, sys, xidata
 ch = xidata.channel(sys.argv[1], recv_only=True, ack=True)
 held = [ch.recv(), ch.recv()]
 print("holds", held[0].value, flush=True)
-time.sleep(60)
+signal.pause()
 """
         self.sender.send_many(["a", "b", "c"])
         child = self.child(code, self.sender.name, stdout=-1, text=True)

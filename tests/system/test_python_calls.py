@@ -205,7 +205,7 @@ class Calls(TestCase):
 
         def handle(request):
             asked.append(request.value)
-            time.sleep(0.3)
+            until(lambda: len(called) > 2, "three signals")
             request.reply("once")
 
         old = signal.signal(signal.SIGALRM, lambda *_: called.append("signal"))

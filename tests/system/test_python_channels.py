@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import queue
+import select
 import signal
 import sys
 import threading
@@ -567,12 +568,11 @@ class Forks(TestCase):
             finally:
                 xidata.leave()
                 os._exit(status)
-        deadline = time.monotonic() + SOON
-        while time.monotonic() < deadline:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                return self.assertEqual(status, 0)
-            time.sleep(0.005)
+        child = os.pidfd_open(pid)
+        ended, _, _ = select.select([child], [], [], SOON)
+        os.close(child)
+        if ended:
+            return self.assertEqual(os.waitpid(pid, 0)[1], 0)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         self.fail("the child hangs")

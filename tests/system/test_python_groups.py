@@ -76,13 +76,13 @@ class Options(TestCase):
         channel.send(b"old" * 5000)
         channel.send("kept", ttl=math.inf)
         channel.send("long", ttl=60)
-        time.sleep(0.06)
+        time.sleep(0.06)  # the time to live is what is tested
         self.assertEqual(channel.recv_many(4, SOON), ["kept", "long"])
         self.assertEqual(channel.stat().expired, 2)
         plain = xidata.channel(name())
         plain.send(1, ttl=0.01)
         plain.send(2, 1.0, ttl=None)
-        time.sleep(0.02)
+        time.sleep(0.02)  # here as well
         self.assertEqual(plain.recv(0), 2)
         for ttl in (0, -1, math.nan):
             with self.assertRaises(ValueError):

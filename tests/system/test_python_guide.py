@@ -65,7 +65,7 @@ class Guide(TestCase):
         self.assertGreaterEqual(found, least)
 
     def test_guide(self):
-        self.check("docs/guide.md", 13)
+        self.check("docs/guide.md", 16)
 
     def test_readme(self):
         self.check("README.md", 1)

@@ -236,7 +236,7 @@ class Views(TestCase):
         self.assertEqual(child.wait(SOON), -signal.SIGKILL)
         view = self.channel.recv(SOON)
         self.assertEqual(bytes(view), b"d" * 100000)
-        time.sleep(0.05)  # let the broker act on the death: the view must not care
+        until(lambda: child.pid not in [i.pid for i in xidata.list_interpreters()], "the broker to act on the death")
         self.assertEqual(bytes(view), b"d" * 100000)
 
     def test_receiver_dies_holding_views(self):

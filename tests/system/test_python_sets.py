@@ -12,7 +12,7 @@ import time
 import unittest
 import weakref
 
-from pyhelp import SOON, TestCase, main, name, until, xidata
+from pyhelp import SOON, TestCase, main, name, parks, until, xidata
 from xidata import Ready
 
 
@@ -330,7 +330,7 @@ s.wait()
 """
         child = self.child(code, name(), stdout=-1, stderr=-1, text=True)
         self.assertEqual(child.stdout.readline(), "ready\n")
-        time.sleep(0.1)
+        until(lambda: parks(child.pid), "it to sleep")
         child.send_signal(signal.SIGINT)
         child.wait(SOON)
         self.assertIn("KeyboardInterrupt", child.stderr.read())
@@ -339,7 +339,8 @@ s.wait()
         called = []
         other = xidata.channel(name())
         other.send("x", on_free=lambda: (called.append(1), self.channel.send("freed")))
-        thread = threading.Thread(target=lambda: (time.sleep(0.1), other.recv(0)))
+        before = parks()
+        thread = threading.Thread(target=lambda: (until(lambda: parks() > before, "the set to sleep"), other.recv(0)))
         thread.start()
         self.assertEqual(self.set.wait(SOON), [(self.channel, Ready.RECV)])
         thread.join(SOON)
@@ -411,7 +412,7 @@ import sys, time, xidata
 c = xidata.channel(sys.argv[1])
 for i in range(200):
     c.send(i)
-    if i % 40 == 0: time.sleep(0.02)
+    if i % 40 == 0: time.sleep(0.02) # so that the loop sleeps now and then
 c.close()
 """
         theirs = xidata.channel(name(), recv_only=True)
@@ -420,13 +421,15 @@ c.close()
 
         async def run():
             loop = asyncio.get_running_loop()
-            over = loop.create_future()
+            over, ticked = loop.create_future(), asyncio.Event()
 
             def on_ready():
                 for key, ready in self.set.wait(0):
                     channel = theirs if key == "theirs" else self.channel
                     if ready & Ready.RECV:
                         got.extend(channel.recv_many(16, 0))
+                        if "tick 9" in got:
+                            ticked.set()
                     elif ready & Ready.CLOSED:
                         self.set.remove(channel)
                         over.set_result(True)
@@ -438,8 +441,7 @@ c.close()
                 self.channel.send("tick %d" % i)
                 ticks.append(i)
             await asyncio.wait_for(over, SOON)
-            while len([v for v in got if isinstance(v, str)]) < 10:
-                await asyncio.sleep(0.01)
+            await asyncio.wait_for(ticked.wait(), SOON)
             loop.remove_reader(self.set.fileno())
 
         asyncio.run(run())
