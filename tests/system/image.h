@@ -8,6 +8,7 @@
 #define XI_TEST_IMAGE_H
 
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 
 #include "broker.h"
@@ -35,6 +36,7 @@ static struct gate image_made, image_joined;
 
 static inline void image_be_living(void *argument) {
     (void)argument;
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* it is not to be left over by a crash */
     gate_pass(&image_made);
     xi_interp *me = join_ns(image.ns, "living", 0);
     for (uint64_t i = 0; i < KINDS; i++) {
