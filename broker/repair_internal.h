@@ -63,7 +63,7 @@ static inline bool xi_number_plausible(uint64_t number) { return number < XI_COU
 
 /* The word of the ring at a position; inside the first mapping and aligned, whatever the position. */
 static inline xi_a64 *xi_ring_at(const struct xi_chan_view *view, uint64_t position) {
-    return (xi_a64 *)(void *)(view->ring + (position & (view->capacity - 8)));
+    return (xi_a64 *)(void *)(view->ring + xi_ring_place(position, view->capacity - 1));
 }
 
 /* The smallest head that a group can have: with the header at the tail the ring is full. */
@@ -81,11 +81,11 @@ struct xi_record {
 static inline bool xi_record_read(const struct xi_chan_view *view, uint64_t position, uint64_t limit,
                                   struct xi_record *out) {
     uint64_t header = xi_load_acquire(xi_ring_at(view, position));
-    uint64_t length = XI_REC_LENGTH(header);
-    if (length < 8 + XI_REC_EXTRA(header) || length % 8 != 0 || length > view->capacity - 16) return false;
+    uint32_t length = XI_REC_LENGTH(header);
+    if (!xi_ring_length_whole(length, view->capacity) || length < 8 + XI_REC_EXTRA(header)) return false;
     if (XI_REC_KIND(header) != XI_REC_INLINE && !XI_REC_IS_BLOCK(header)) return false;
-    if (position + 8 + length > limit) return false;
-    *out = (struct xi_record){header, position, position + 8 + length};
+    if (xi_ring_next(position, length) > limit) return false;
+    *out = (struct xi_record){header, position, xi_ring_next(position, length)};
     return true;
 }
 

@@ -141,7 +141,7 @@ static struct xi_release *repair_release(void *context, uint32_t segment, uint32
     struct seg *s = segment & 1 ? NULL : mapped(context, segment + 1, XI_SEG_RELEASE);
     if (!s || !may_concern(context, s->slot, XI_ACCESS_WRITE)) return NULL;
     struct xi_release_table *table = s->map.base;
-    uint64_t entries = (s->map.size - sizeof *table) / sizeof table->release[0];
+    uint64_t entries = xi_items_behind(s->map.size, sizeof *table, sizeof table->release[0]);
     return granule < entries ? &table->release[granule] : NULL;
 }
 
@@ -679,7 +679,7 @@ const struct xi_borrow_view *world_borrows(struct world *w, const struct interp 
         size_t head = kind == XI_SEG_OWN ? sizeof(struct xi_own) : sizeof(struct xi_borrow_chunk);
         if (!s || s->map.size < head) continue;
         views[*chunks].entries = (struct xi_borrow *)((uint8_t *)s->map.base + head);
-        views[(*chunks)++].count = XI_BORROWS_IN(s->map.size, head);
+        views[(*chunks)++].count = xi_items_behind(s->map.size, head, sizeof(struct xi_borrow));
     }
     return views;
 }

@@ -82,7 +82,6 @@ int xi_msg_buffer(const xi_msg *m, const xi_buffer_ref *ref, const void **data) 
     if (!m->borrow_) return xi_fail(XI_E_CORRUPT, "a value that lies in the ring cannot refer to blocks");
     if (!xi_alive(m->holder_)) return xi_fail_forked();
     struct xi_map_entry *mine = m->map_, *e = mine;
-    uint64_t begin;
     if (ref->block.segment & 1 || ref->block.segment == 0 || ref->block.granule < XI_PAGE / XI_GRANULE)
         return xi_fail(XI_E_CORRUPT, "a buffer of the value names block %08x:%u, which cannot be", ref->block.segment,
                        ref->block.granule);
@@ -93,8 +92,8 @@ int xi_msg_buffer(const xi_msg *m, const xi_buffer_ref *ref, const void **data) 
         /* It stays mapped without a user: an arena is not marked gone while a block of the same owner is borrowed. */
         xi_maps_put(e);
     }
-    begin = (uint64_t)ref->block.granule * XI_GRANULE;
-    if (e->map.head.owner_id != mine->map.head.owner_id || !xi_range_inside(begin, 0, e->map.size) ||
+    uint64_t begin = (uint64_t)ref->block.granule * XI_GRANULE;
+    if (e->map.head.owner_id != mine->map.head.owner_id || !xi_block_inside(ref->block.granule, XI_GRANULE, XI_PAGE, 0, e->map.size) ||
         !xi_range_inside(ref->offset, ref->length, e->map.size - begin))
         return xi_fail(XI_E_CORRUPT, "a buffer of the value reaches beyond segment %08x", ref->block.segment);
     *data = (const uint8_t *)e->map.base + begin + ref->offset;

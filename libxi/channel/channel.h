@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "../interp/interp.h"
+#include "../wire/bounds.h"
 #include "../wait/sleep.h"
 
 #define XI_NO_GROUP UINT32_MAX
@@ -234,10 +235,10 @@ static inline uint64_t xi_real_groups(const struct xi_channel *ch, uint64_t acti
 
 /* log.c: the ring itself. */
 static inline uint8_t *xi_payload_at(const struct xi_view *v, uint64_t position) {
-    return v->ring + (position & v->mask & ~(uint64_t)7) + 8;
+    return v->ring + xi_ring_place(position, v->mask) + 8;
 }
 static inline _Atomic uint64_t *xi_header_at(const struct xi_view *v, uint64_t position) {
-    return (_Atomic uint64_t *)(void *)(v->ring + (position & v->mask & ~(uint64_t)7));
+    return (_Atomic uint64_t *)(void *)(v->ring + xi_ring_place(position, v->mask));
 }
 
 /* Payloads are multiples of 8; most are short, where a call to memcpy costs more than the copy. */

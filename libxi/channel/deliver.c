@@ -92,7 +92,7 @@ static void commit(struct taking *t) {
 static void step_over(struct taking *t, const struct offer *o) {
     if (o->state) return;
     t->f.next_seq = o->number;
-    t->f.next = o->position + 8 + XI_REC_LENGTH(o->header);
+    t->f.next = xi_ring_next(o->position, XI_REC_LENGTH(o->header));
 }
 
 /* Who asks, where the value is a request. */
@@ -295,8 +295,8 @@ static int skip_new(struct taking *t, const struct offer *o) {
     struct xi_channel *ch = t->ch;
     const struct xi_view *v = &ch->receive_view;
     uint32_t length = XI_REC_LENGTH(o->header);
-    uint64_t tail = xi_load_acquire(&ch->chan->tail) & ~(uint64_t)7, next = t->f.next + 8 + length;
-    bool whole = length >= 8 && length % 8 == 0 && length + 16 <= v->capacity && tail - next <= v->capacity;
+    uint64_t tail = xi_load_acquire(&ch->chan->tail) & ~(uint64_t)7, next = xi_ring_next(t->f.next, length);
+    bool whole = xi_ring_length_whole(length, v->capacity) && xi_ring_behind(next, tail, v->capacity);
     if (!whole && t->f.next_seq != t->f.head_seq)
         return xi_fail(XI_E_CORRUPT, "channel \"%s\" holds a record at %llu that cannot be (header %016llx); it is skipped when "
                        "everything before it is acknowledged", ch->name, (unsigned long long)t->f.next,
@@ -332,7 +332,7 @@ static int take_new(struct taking *t) {
         bool far = t->ch->receive_view.word != 0;
         if (o.header == 0 && !(far && xi_log_tail_beyond(t->ch, o.position))) break;
         o.d = xi_delivery_of(t->a, o.number);
-        bool fits = t->f.next + 8 + XI_REC_LENGTH(o.header) - t->f.head <= t->ch->receive_view.capacity;
+        bool fits = xi_ring_next(t->f.next, XI_REC_LENGTH(o.header)) - t->f.head <= t->ch->receive_view.capacity;
         if (!xi_header_valid(t->ch, o.header) || !fits) return t->done ? 1 : skip_new(t, &o);
         if (is_block(&o) && t->done) break;
         enum outcome what;

@@ -67,7 +67,7 @@ static void note(struct xi_channel *ch, uint32_t g, uint64_t at, const struct xi
             if (XI_REC_IS_BLOCK(h)) xi_descriptor_read(v, at, &drop->d);
             if (is_request(ch, g, h) && !xi_call_ref_read(v, at, h, &drop->ref)) drop->ref.generation = 0;
         }
-        at += 8 + XI_REC_LENGTH(h);
+        at = xi_ring_next(at, XI_REC_LENGTH(h));
     }
 }
 
@@ -95,7 +95,7 @@ static int step(struct xi_channel *ch, uint32_t g, const struct xi_want *want, s
         if (drop->call_borrow) xi_call_note(ch, drop->call_borrow - 1, g, &drop->ref, head);
         drop->state = XI_DROP_TAKEN;
     }
-    commit(group, head + 8 + XI_REC_LENGTH(h));
+    commit(group, xi_ring_next(head, XI_REC_LENGTH(h)));
     return 1;
 }
 

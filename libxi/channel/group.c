@@ -222,7 +222,7 @@ void xi_release_record(struct xi_channel *ch, uint32_t group, uint64_t position,
     struct xi_map_entry *e;
     xi_descriptor_read(&ch->send_view, position, &d);
     if (d.segment & 1 || xi_maps_release(ch->interp, d.segment, &e) != 0) return; /* its owner is gone, and it with it */
-    if (xi_range_inside((uint64_t)d.granule * XI_GRANULE, XI_GRANULE, e->map.size)) {
+    if (xi_block_inside(d.granule, XI_GRANULE, XI_PAGE, XI_GRANULE, e->map.size)) {
         bool set = xi_release_bit(e, d.granule, d.generation, group);
         if (set && XI_REC_FLAGS(header) & XI_REC_F_FREE) xi_tell_owner(ch->interp, e->map.head.owner);
     }
@@ -242,13 +242,13 @@ static void drain(struct xi_channel *ch, struct ending *e) {
     bool named = xi_load_relaxed(&ch->chan->groups[e->index].owner) == 0; /* it was to serve; others may listen only */
     uint64_t at = xi_load_relaxed(&ch->chan->groups[e->index].head), tail = xi_load_relaxed(&ch->chan->tail);
     if (!xi_is_aligned(at, 8) || !xi_is_aligned(tail, 8)) return;
-    while (at != tail && tail - at <= v->capacity) {
+    while (at != tail && xi_ring_behind(at, tail, v->capacity)) {
         uint64_t h = xi_load_acquire(xi_header_at(v, at));
         uint32_t length = XI_REC_LENGTH(h);
-        if (length < 8 || length % 8 || length + 16 > v->capacity) return; /* overwritten: nothing more can be known */
+        if (!xi_ring_length_whole(length, v->capacity)) return; /* overwritten: nothing more can be known */
         if (XI_REC_IS_BLOCK(h)) release_record(ch, e, at, h);
         if (XI_REC_FLAGS(h) & XI_REC_F_CALL && named && xi_call_ref_read(v, at, h, &ref)) xi_call_refuse(ch->interp, &ref);
-        at += 8 + length;
+        at = xi_ring_next(at, length);
         e->number++;
     }
 }

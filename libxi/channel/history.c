@@ -38,8 +38,9 @@ static bool step(struct xi_channel *ch, uint64_t limit, uint64_t seq) {
         return false;
     }
     uint64_t h = xi_load_relaxed(xi_header_at(v, head));
-    uint64_t next = head + 8 + XI_REC_LENGTH(h);
-    if (!xi_is_aligned(head, 8) || limit - head > v->capacity || !xi_header_valid(ch, h) || limit - next > v->capacity) {
+    uint64_t next = xi_ring_next(head, XI_REC_LENGTH(h));
+    if (!xi_is_aligned(head, 8) || !xi_ring_behind(head, limit, v->capacity) || !xi_header_valid(ch, h) ||
+        !xi_ring_behind(next, limit, v->capacity)) {
         xi_store_relaxed(&g->head_seq, seq); /* likewise: nothing more can be known of what it kept */
         xi_store_release(&g->head, limit);
         xi_bump(&g->corrupt, 1);
@@ -114,8 +115,8 @@ static int hold_guard(struct xi_channel *ch, uint64_t tail, struct xi_start *s) 
 /* The record at `at`; false at one that cannot be. */
 static bool next_record(const struct xi_channel *ch, uint64_t at, uint64_t tail, uint64_t *header, uint64_t *next) {
     *header = xi_load_acquire(xi_header_at(&ch->send_view, at));
-    *next = at + 8 + XI_REC_LENGTH(*header);
-    return xi_is_aligned(at, 8) && xi_header_valid(ch, *header) && tail - *next <= ch->send_view.capacity;
+    *next = xi_ring_next(at, XI_REC_LENGTH(*header));
+    return xi_is_aligned(at, 8) && xi_header_valid(ch, *header) && xi_ring_behind(*next, tail, ch->send_view.capacity);
 }
 
 /* Moves the start so that no more than `last` values lie behind it. */

@@ -79,8 +79,8 @@ static int skip_corrupt(struct xi_channel *ch, uint64_t head, uint64_t h) {
     struct xi_group *g = ch->group;
     const struct xi_view *v = &ch->receive_view;
     uint32_t length = XI_REC_LENGTH(h);
-    uint64_t tail = xi_load_acquire(&ch->chan->tail), next = head + 8 + length;
-    if (length < 8 || length % 8 || !xi_is_aligned(head, 8) || length + 16 > v->capacity || tail - next > v->capacity)
+    uint64_t tail = xi_load_acquire(&ch->chan->tail), next = xi_ring_next(head, length);
+    if (!xi_ring_length_whole(length, v->capacity) || !xi_is_aligned(head, 8) || !xi_ring_behind(next, tail, v->capacity))
         next = tail & ~(uint64_t)7;
     uint64_t seq = next == (tail & ~(uint64_t)7) ? xi_load_relaxed(&ch->chan->tail_seq) : xi_load_relaxed(&g->head_seq) + 1;
     xi_bump(&g->corrupt, 1);
@@ -165,7 +165,7 @@ static int take_alone(struct xi_channel *ch, xi_msg *m, const struct next *n, st
     *late = xi_record_expired(v, n->head, n->header);
     if (p->call_borrow) xi_call_note(ch, p->call_borrow - 1, ch->group_index, &ref, n->head);
     if (p->borrow) take_block(ch, m, n, p);
-    commit(ch, xi_load_relaxed(&ch->group->head_seq) + 1, n->head + 8 + XI_REC_LENGTH(n->header));
+    commit(ch, xi_load_relaxed(&ch->group->head_seq) + 1, xi_ring_next(n->head, XI_REC_LENGTH(n->header)));
     xi_bump(*late ? &ch->group->expired : &ch->received, 1);
     if (call) xi_call_taken(ch, m, p->call_borrow, &ref);
     p->call_borrow = 0;
@@ -256,7 +256,7 @@ static int64_t receive_inline(struct xi_channel *ch, xi_msg *msgs, size_t n, int
             break;
         }
         if (taken_alone(ch, h)) break;
-        if (head + 8 + XI_REC_LENGTH(h) - start > v->capacity) break; /* a ring of garbage would go round for ever */
+        if (xi_ring_next(head, XI_REC_LENGTH(h)) - start > v->capacity) break; /* a ring of garbage would go round for ever */
         late = xi_record_expired(v, head, h);
         if (__builtin_expect(late && done, 0)) {
             late = false;
@@ -264,7 +264,7 @@ static int64_t receive_inline(struct xi_channel *ch, xi_msg *msgs, size_t n, int
         }
         rc = xi_take_inline(v, &msgs[done], head, h);
         if (__builtin_expect(rc != 0, 0)) break;
-        head += 8 + XI_REC_LENGTH(h);
+        head = xi_ring_next(head, XI_REC_LENGTH(h));
         done++;
     }
     if (done) {

@@ -33,8 +33,7 @@ static inline void xi_descriptor_read(const struct xi_view *v, uint64_t position
 }
 
 static inline bool xi_descriptor_valid(const struct xi_descriptor *d, const struct xi_map *map) {
-    uint64_t begin = (uint64_t)d->granule * XI_GRANULE;
-    return begin >= XI_PAGE && d->size >= 8 && d->size % 8 == 0 && xi_range_inside(begin, d->size, map->size) &&
+    return d->size >= 8 && d->size % 8 == 0 && xi_block_inside(d->granule, XI_GRANULE, XI_PAGE, d->size, map->size) &&
            d->generation != 0 && d->generation <= XI_GENERATION_MAX;
 }
 

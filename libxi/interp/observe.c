@@ -118,8 +118,8 @@ static uint32_t channels_backed(const xi_observer *o) {
     struct stat st;
     uint32_t said = xi_load_acquire(&((struct xi_registry *)(uintptr_t)o->registry)->channel_limit);
     if (said > XI_MAX_CHANNELS) said = XI_MAX_CHANNELS;
-    if (fstat(o->fd, &st) != 0 || st.st_size < (off_t)sizeof(struct xi_registry)) return 0;
-    uint64_t real = ((uint64_t)st.st_size - sizeof(struct xi_registry)) / sizeof(struct xi_chan_entry);
+    if (fstat(o->fd, &st) != 0 || st.st_size < 0) return 0;
+    uint64_t real = xi_items_behind((uint64_t)st.st_size, sizeof(struct xi_registry), sizeof(struct xi_chan_entry));
     return said < real ? said : (uint32_t)real;
 }
 

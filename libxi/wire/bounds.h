@@ -96,6 +96,36 @@ static inline bool xi_round_pow2_u64(uint64_t n, uint64_t *out) {
     return true;
 }
 
+/*
+ * Rings. Positions are 64 bits and may be anything; `capacity` is a power of two from 4096 on, and its own checked copy. The
+ * ring is mapped twice in a row, so that what begins in the first and is no longer than `capacity` ends in the second.
+ */
+
+/* Where the 8-byte word of a position lies: a multiple of 8 below the capacity, of which `mask` is one less. */
+static inline uint64_t xi_ring_place(uint64_t position, uint64_t mask) { return position & mask & ~(uint64_t)7; }
+
+/* True if a record may have a payload of so many bytes: its header and the next one fit as well. */
+static inline bool xi_ring_length_whole(uint32_t length, uint64_t capacity) {
+    return length >= 8 && length % 8 == 0 && (uint64_t)length + 16 <= capacity;
+}
+
+/* The position behind a record; of garbage it may be any, smaller ones too. */
+static inline uint64_t xi_ring_next(uint64_t position, uint32_t length) { return position + 8 + length; }
+
+/* True if `position` is at `tail` or behind it, by no more than a ring. */
+static inline bool xi_ring_behind(uint64_t position, uint64_t tail, uint64_t capacity) { return tail - position <= capacity; }
+
+/* True if a block of `size` bytes that begins at this granule lies in the segment's data, which begins at `first`. */
+static inline bool xi_block_inside(uint32_t granule, uint64_t unit, uint64_t first, uint64_t size, uint64_t segment) {
+    uint64_t begin = (uint64_t)granule * unit; /* 32 bits by less */
+    return begin >= first && xi_range_inside(begin, size, segment);
+}
+
+/* How many whole items lie behind a head of so many bytes; 0 where not even the head is there. */
+static inline uint64_t xi_items_behind(uint64_t size, uint64_t head, uint64_t item) {
+    return size < head || item == 0 ? 0 : (size - head) / item;
+}
+
 /* Bytes from `n` up to the next multiple of `unit`, a power of two: 0 to unit - 1. Cannot overflow. */
 static inline uint64_t xi_padding(uint64_t n, uint64_t unit) { return (0 - n) & (unit - 1); }
 
