@@ -71,7 +71,7 @@ static inline void scene_begin(struct scene *s, enum kind kind, uint64_t number)
     xi_open_opts o = terms_of(kind, letters), r = o;
     o.flags = XI_OPEN_SEND;
     s->out = open_with(sender, s->name, &o);
-    xi_group_opts acks = {.flags = XI_GROUP_ACK, .window = WINDOW, .max_deliveries = 2, .dead = letters, .timeout_ns = SECOND};
+    xi_group_opts acks = {.flags = XI_GROUP_ACK, .window = WINDOW, .max_deliveries = 2, .dead = letters, .timeout_ns = 60 * SECOND};
     if (kind == ACKING) r.group_opts = &acks;
     if (kind == KEEPING) r.group = "named";
     s->in = open_with(receiver, s->name, &r);

@@ -14,7 +14,7 @@
 #include "scene.h"
 
 #define SHARDS 8
-#define HUNG (30 * SECOND)
+#define HUNG (60 * SECOND)
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define CPU_LIMIT (5 * SECOND)
 #else
