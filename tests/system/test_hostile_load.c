@@ -12,6 +12,8 @@
  * has not returned for a minute hangs. A second channel of the same
  * interpreters has to deliver exactly, all the time. When the writing stops the
  * channel can be removed and made anew.
+ *
+ *   test_hostile_load [KIND PLACE OFFSET WORDS ROUNDS]     there alone
  */
 #include <pthread.h>
 #include <sys/stat.h>
@@ -380,7 +382,14 @@ static void all_rounds(size_t words, int64_t ns, uint64_t stride) {
            " words written, 0 findings\n", done, (long long)(ns / MS), calls, errors_all, atomic_load(&target->writes));
 }
 
-int main(void) {
+/* For whoever looks into a finding: that place, again and again. */
+static void rounds_at(char **argv) {
+    enum kind kind = (enum kind)atoi(argv[1]);
+    for (int i = 0; i < atoi(argv[5]); i++)
+        one_round(kind, (enum place)atoi(argv[2]), (size_t)atol(argv[3]), (size_t)atol(argv[4]), 60 * MS, (uint64_t)i);
+}
+
+int main(int argc, char **argv) {
     bool long_ = getenv("XI_TEST_LONG") != NULL;
     char space[32];
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -391,7 +400,8 @@ int main(void) {
     pid_t broker = broker_pid(sender);
     uint64_t stride = long_ ? 1 : 29;
     if (getenv("XI_TEST_STRIDE")) stride = strtoull(getenv("XI_TEST_STRIDE"), NULL, 0);
-    all_rounds(long_ ? 2 : 4, (long_ ? 120 : 60) * MS, stride);
+    if (argc == 6) rounds_at(argv);
+    else all_rounds(long_ ? 2 : 4, (long_ ? 120 : 60) * MS, stride);
     expect(kill(broker, 0) == 0 && broker_pid(sender) == broker, "the broker did not live through it");
     leave_both();
     atomic_store(&target->over, true);
