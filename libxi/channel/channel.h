@@ -79,6 +79,8 @@ struct xi_channel {
         size_t size;
     } *flights;
     size_t flight_head, flight_count, flight_capacity, flight_bytes;
+    _Atomic bool flights_busy; /* a lock of this process's own beside that: whoever writes into the other one must not make
+                                  two of our threads move the list at once */
     struct xi_member *members; /* of sets: set.c, under interp->sets.mutex */
     /* Of a channel with max_values, under the producers' lock: a group that stands at this position, or further on, has
      * received so many values. */

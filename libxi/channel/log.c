@@ -4,6 +4,7 @@
  * order that wire/layout.h gives ("Send"). Also the looks without a lock that
  * tell a waiter whether to try.
  */
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -164,7 +165,7 @@ static uint64_t look_for_room(struct xi_channel *ch, uint64_t active, uint64_t w
     return floor_;
 }
 
-int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, struct xi_sending *sending,
+static int64_t append(struct xi_channel *ch, const struct xi_record *records, size_t n, struct xi_sending *sending,
                       struct xi_want *want) {
     struct xi_chan *c = ch->chan;
     const struct xi_view *v = &ch->send_view;
@@ -207,6 +208,15 @@ int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, si
     xi_bump(&ch->sent, done);
     if (__builtin_expect(ch->retain != 0, 0)) xi_retain_trim(ch, w, seq + done);
     return (int64_t)done;
+}
+
+int64_t xi_log_append(struct xi_channel *ch, const struct xi_record *records, size_t n, struct xi_sending *sending,
+                      struct xi_want *want) {
+    if (!sending || !sending->block) return append(ch, records, n, sending, want);
+    while (atomic_exchange_explicit(&ch->flights_busy, true, memory_order_acquire)) sched_yield(); /* never, unless the lock lies */
+    int64_t done = append(ch, records, n, sending, want);
+    atomic_store_explicit(&ch->flights_busy, false, memory_order_release);
+    return done;
 }
 
 uint64_t xi_log_floor(struct xi_channel *ch) {
