@@ -17,6 +17,10 @@ struct looker {
     bool sends;       /* it waits for room rather than for a value */
 };
 void look(const struct looker *l);
+/* True if there is something for the one that sleeps, and it was not woken. */
+bool look_overslept(const struct looker *l);
+/* FUTEX_WAKE was called for on this word. */
+void note_wake(const void *word);
 
 /* judge.c */
 __attribute__((noreturn, format(printf, 1, 2))) void wrong(const char *format, ...);

@@ -46,6 +46,17 @@ static void give(struct part_in *t, int c, int n) {
     if (block) t->owed |= (uint64_t)1 << n;
 }
 
+/* A value whose time is over at once. */
+static void give_expired(struct part_in *t, int c, int n) {
+    uint64_t buffer[BLOCK_BYTES / 8 + 32];
+    size_t size = encode(buffer, sizeof buffer, n);
+    if (!t->free_index) must(xi_free_register(t->me, "count", count_free, NULL, &t->free_index));
+    bool block = n >= BLOCK;
+    must(xi_send_ex(t->ch[c], buffer, size,
+                    &(xi_send_opts){.ttl_ns = 1, .free_index = block ? t->free_index : 0, .free_argument = (uint64_t)n}));
+    if (block) t->owed |= (uint64_t)1 << n;
+}
+
 static xi_channel *open_as(struct part_in *p, int i, const char *name, const xi_open_opts *o) {
     xi_open_opts opts = *o;
     if (!opts.capacity) opts.capacity = XI_CAPACITY_MIN;
@@ -202,6 +213,26 @@ static void retains(struct part_in *t) {
     give(t, 1, 2);
 }
 
+/* T's group has received all; the two blocks are kept. */
+static void retains_blocks(struct part_in *t) {
+    reader(t, 0, "c", &(xi_open_opts){.mode = XI_BROADCAST, .retain = 2, .group = "a"});
+    open_as(t, 1, "c", &sends);
+    t->writer = 1;
+    ready(t);
+    give(t, 1, 21);
+    give(t, 1, 22);
+    for (int i = 0; i < 2; i++) {
+        take(t, 0, 0);
+        xi_msg_release(&t->msg[0]);
+    }
+    t->may = t->owed;
+    t->owed = 0;
+}
+static int64_t open_late(struct part_in *d) {
+    xi_group_opts late = {.from = XI_FROM_OLDEST};
+    return xi_open(d->me, "c", &(xi_open_opts){.flags = XI_OPEN_RECV, .group_opts = &late}, &d->ch[0]);
+}
+
 /* ----------------------------------------------------------------- receiving */
 
 static int64_t receive(struct part_in *d) {
@@ -212,6 +243,24 @@ static int64_t receive_two(struct part_in *d) {
     for (int i = 0; i < MESSAGES; i++) d->msg[i] = (xi_msg)XI_MSG_INIT;
     int64_t n = xi_recv_many(d->ch[0], d->msg, 2, XI_TRY);
     return n == 2 ? 0 : n < 0 ? n : XI_E_INVAL;
+}
+static void q_expired(struct part_in *t) {
+    q_open(t);
+    give_expired(t, 0, 21);
+    give(t, 0, 22);
+    give(t, 0, 3);
+}
+/* What expires goes to the letters; one has gone there before, so that T has that channel open. */
+static void q_buries(struct part_in *t) {
+    xi_msg m = XI_MSG_INIT;
+    reader(t, 1, "letters", &queue);
+    reader(t, 0, "c", &(xi_open_opts){.mode = XI_QUEUE, .dead = "letters"});
+    have_arena(t);
+    give_expired(t, 0, 5);
+    must_fail(XI_E_AGAIN, xi_recv(t->ch[0], &m, XI_TRY));
+    give_expired(t, 0, 1);
+    give(t, 0, 2);
+    give(t, 0, 3);
 }
 static void d_has_one(struct part_in *d) {
     d_queue(d);
@@ -262,6 +311,29 @@ static int64_t ack_second(struct part_in *d) { return xi_ack(&d->msg[1]); }
 static int64_t ack_keep(struct part_in *d) { return xi_ack_keep(&d->msg[0]); }
 static int64_t nack_first(struct part_in *d) { return xi_nack(&d->msg[0], 0); }
 static int64_t nack_keep(struct part_in *d) { return xi_nack_keep(&d->msg[0], 0); }
+static int64_t nack_for_long(struct part_in *d) { return xi_nack(&d->msg[0], 3600 * SECOND); }
+/* T was given the first, and let its time pass. */
+static const xi_group_opts hasty = {.flags = XI_GROUP_ACK, .window = 16, .timeout_ns = 1500 * MS};
+static const xi_open_opts hasty_work = {.mode = XI_QUEUE, .group_opts = &hasty};
+static void ack_overdue(struct part_in *t) {
+    struct timespec so_long = {1, 510000000};
+    reader(t, 0, "c", &hasty_work);
+    have_arena(t);
+    give(t, 0, 21);
+    give(t, 0, 22);
+    take(t, 0, 0);
+    nanosleep(&so_long, NULL);
+}
+static void d_works_hastily(struct part_in *d) { open_as(d, 0, "c", &hasty_work); }
+/* A group that acknowledges, and that ends with its handle. */
+static void d_listens_to_acknowledge(struct part_in *d) {
+    xi_group_opts own = {.flags = XI_GROUP_ACK | XI_GROUP_TEMPORARY, .window = 16};
+    open_as(d, 0, "c", &(xi_open_opts){.mode = XI_BROADCAST, .group_opts = &own});
+}
+static int64_t take_two_and_close(struct part_in *d) {
+    int64_t rc = receive_two(d);
+    return rc ? rc : xi_channel_free(d->ch[0]);
+}
 static int64_t extend(struct part_in *d) { return xi_extend(&d->msg[0], 3600 * SECOND); }
 static void d_keeps(struct part_in *d) {
     d_has_delivery(d);
@@ -314,6 +386,29 @@ static void t_calls(struct part_in *t) {
     t->writer = 1;
     answer_itself(t);
     must(xi_call_begin(t->ch[1], &question, 8, XI_TRY, &t->call));
+}
+/* The same in a group that acknowledges. */
+static void t_calls_acks(struct part_in *t) {
+    reader(t, 0, "c", &work);
+    open_as(t, 1, "c", &sends);
+    ready(t);
+    t->writer = 1;
+    answer_itself(t);
+    must(xi_call_begin(t->ch[1], &question, 8, XI_TRY, &t->call));
+}
+/* Two values at most: the request, and another. */
+static void t_calls_in_vain(struct part_in *t) {
+    reader(t, 0, "c", &(xi_open_opts){.mode = XI_QUEUE, .when_full = XI_FULL_DROP, .values = 2});
+    open_as(t, 1, "c", &sends);
+    have_arena(t);
+    t->writer = 1;
+    answer_itself(t);
+    must(xi_call_begin(t->ch[1], &question, 8, XI_TRY, &t->call));
+    give(t, 1, 2);
+}
+static void d_serves_acks(struct part_in *d) {
+    d_has_delivery(d);
+    expect(xi_msg_is_call(&d->msg[0]), "no request");
 }
 static void d_serves(struct part_in *d) {
     d_queue(d);
@@ -377,6 +472,8 @@ static void group_b_of_nobody(struct part_in *t) {
 }
 /* What nobody receives in that group is held back by it until it ends. */
 static void end_group_b(struct part_in *t) { (void)xi_group_remove(t->ch[0], "b"); }
+static int64_t remove_channel(struct part_in *d) { return xi_remove(d->me, "c"); }
+static int64_t set_remove(struct part_in *d) { return xi_set_remove(d->set, d->ch[0]); }
 static void nothing(struct part_in *p) { (void)p; }
 static int64_t ref_t(struct part_in *d) { return xi_ref(d->me, 1); }
 
@@ -401,6 +498,20 @@ static void d_has_grown(struct part_in *d) {
     d_queue(d);
     must(put(d, 0, 18));
     for (int n = 0; n < 7; n++) take(d, 0, 0);
+}
+/* With a block in it. */
+static void d_has_far_block(struct part_in *d) {
+    d_has_grown(d);
+    must(put(d, 0, 29));
+    take(d, 0, 1);
+}
+/* And is drained, and was so a while ago: the next who looks moves home. */
+static void d_has_drained(struct part_in *d) {
+    struct timespec a_while = {0, 110000000};
+    d_has_grown(d);
+    take(d, 0, 1);
+    must_fail(XI_E_AGAIN, xi_recv(d->ch[0], &d->msg[2], XI_TRY));
+    nanosleep(&a_while, NULL);
 }
 #define LONGS " 10 11 12 13 14 15 16"
 
@@ -444,6 +555,13 @@ void sleeper_receives(struct part_in *w) {
     xi_msg m = XI_MSG_INIT;
     open_as(w, 0, "c", &queue);
     must(xi_recv(w->ch[0], &m, XI_FOREVER));
+}
+static void sleeper_on_set(struct part_in *w) {
+    xi_event e;
+    open_as(w, 0, "c", &queue);
+    must(xi_set_new(w->me, &w->set));
+    must(xi_set_add(w->set, w->ch[0], XI_READY_RECV, 1, 0));
+    must(xi_set_wait(w->set, &e, 1, XI_FOREVER));
 }
 void sleeper_sends(struct part_in *w) {
     open_as(w, 0, "c", &queue);
@@ -502,6 +620,7 @@ const struct scene scenes[] = {
     {"send, drop the oldest", SCENE_NOT_SEND, drops_small, d_queue, NULL, send_9, .outcome = {" 1 2", " 2", " 2 9"}},
     {"send, drop the oldest block", SCENE_NOT_SEND, drops, d_queue, NULL, send_29, .outcome = {" 21 2", " 2", " 2 29"}},
     {"send, keep the last", SCENE_KEEPS, retains, d_sends, NULL, send_29, .outcome = {" 1 2", " 1 2 29"}},
+    {"send, keep the last, blocks", SCENE_KEEPS, retains_blocks, d_sends, NULL, send_29, .outcome = {"", " 29"}},
 
     {"receive", 0, q_small, d_queue, NULL, receive, .outcome = {" 1 2 3", " 2 3"}, .orders = 3},
     {"receive a block", 0, q_large, d_queue, NULL, receive, .outcome = {" 21 22", " 22"}, .orders = 4},
@@ -510,6 +629,9 @@ const struct scene scenes[] = {
     {"receive in one of two groups", 0, cast_full, d_group_a, NULL, receive_two,
      .outcome = {" 1 22 3| 1 22 3", " 22 3| 1 22 3", " 3| 1 22 3"}},
     {"receive in a group of its own", 0, cast_open, d_listens, cast_mixed, receive_two, .outcome = {" 1 22 3| 1 22 3"}},
+    {"receive past an expired block", 0, q_expired, d_queue, NULL, receive, .outcome = {" 22 3", " 3"}},
+    {"receive, bury what expired", SCENE_BROKER | SCENE_NOT_SEND, q_buries, d_queue, NULL, receive,
+     .outcome = {" 2 3| 5 1", " 2 3| 5", " 2 3| 5 1", " 3| 5 1"}},
     {"release", 0, q_large, d_has_one, NULL, release, .outcome = {" 22"}, .orders = 1},
 
     {"receive to acknowledge", 0, ack_small, d_works, NULL, receive, .outcome = {" 1 2 3", " 1*2 2 3"}},
@@ -525,17 +647,24 @@ const struct scene scenes[] = {
     {"release unacknowledged", 0, ack_large, d_has_delivery, NULL, release, .outcome = {" 21*2 22"}},
     {"give back", 0, ack_small, d_has_delivery, NULL, nack_first, .outcome = {" 1*2 2 3"}},
     {"give back and read on", 0, ack_large, d_has_delivery, NULL, nack_keep, .outcome = {" 21*2 22"}},
+    {"give back for later", 0, ack_small, d_has_delivery, NULL, nack_for_long, .outcome = {" 1*2 2 3", " 2 3"}},
+    {"receive what is overdue", SCENE_LONG, ack_overdue, d_works_hastily, NULL, receive, .outcome = {" 21*2 22", " 21*3 22"}},
+    {"receive and end a group", SCENE_BROKER, cast_open, d_listens_to_acknowledge, cast_mixed, take_two_and_close,
+     .outcome = {" 1 22 3| 1 22 3"}},
     {"extend", 0, ack_small, d_has_delivery, NULL, extend, .outcome = {" 1*2 2 3"}},
     {"move a dead letter", SCENE_BROKER | SCENE_NOT_SEND | SCENE_AGAIN, letters_small, d_works_once, NULL, receive, .outcome = {"| 5 1"}},
     {"move a dead block", SCENE_BROKER | SCENE_NOT_SEND | SCENE_AGAIN, letters_large, d_works_once, NULL, receive, .outcome = {"| 5 21"}},
 
     {"take a request", 0, t_calls, d_queue, NULL, receive, .outcome = {" 1=101", "=DIED"}, .orders = 3},
     {"reply", SCENE_BROKER, t_calls, d_serves, NULL, reply, .outcome = {"=DIED", "=55"}},
+    {"reply, acknowledge", SCENE_BROKER, t_calls_acks, d_serves_acks, NULL, reply, .outcome = {" 1*2=101", " 1*2=55", "=55"}},
+    {"send, drop a request", SCENE_BROKER | SCENE_NOT_SEND, t_calls_in_vain, d_queue, NULL, send_9,
+     .outcome = {" 1 2=101", " 2=DIED", " 2 9=DIED"}},
     {"release a request", 0, t_calls, d_serves, NULL, release, .outcome = {"=DIED"}},
     {"call", SCENE_BROKER, q_small, d_calls, NULL, call_begin, .outcome = {" 1 2 3"}},
     {"cancel a call", SCENE_BROKER, q_small, d_has_called, NULL, call_cancel, .outcome = {" 1 2 3"}},
 
-    {"join", SCENE_BROKER | SCENE_UNJOINED, q_small, nothing, NULL, join, .outcome = {" 1 2 3"}},
+    {"join", SCENE_BROKER | SCENE_STEPS_BROKER | SCENE_UNJOINED, q_small, nothing, NULL, join, .outcome = {" 1 2 3"}},
     {"leave", SCENE_BROKER, q_mixed, nothing, NULL, leave, .outcome = {" 1 22 3"}},
     {"leave with much", SCENE_BROKER, q_large, d_busy, NULL, leave, .outcome = {" 22 29"}},
     {"refer", SCENE_BROKER, q_small, nothing, NULL, ref_t, .outcome = {" 1 2 3"}},
@@ -544,24 +673,34 @@ const struct scene scenes[] = {
     {"join a group", SCENE_BROKER, cast_full, nothing, NULL, open_listener, .outcome = {" 1 22 3| 1 22 3"}},
     {"join a group in the middle", SCENE_BROKER, cast_full, nothing, NULL, open_group_at_oldest, .outcome = {" 1 22 3| 1 22 3"}, .orders = 2},
     {"join a group to acknowledge", SCENE_BROKER, cast_full, nothing, NULL, open_acks, .outcome = {" 1 22 3| 1 22 3"}},
+    {"join late", SCENE_BROKER | SCENE_KEEPS, retains_blocks, nothing, NULL, open_late, .outcome = {""}},
     {"leave a group", SCENE_BROKER, cast_open, d_listens, cast_mixed, close_handle, .outcome = {" 1 22 3| 1 22 3"}},
     {"close a handle", SCENE_BROKER, q_mixed, d_has_one, NULL, close_handle, .outcome = {" 22 3"}},
     {"close a handle with deliveries", SCENE_BROKER, ack_large, d_has_two, NULL, close_handle, .outcome = {" 21*2 22*2"}},
     {"close the channel", SCENE_NOT_SEND, q_small, d_queue, NULL, close_channel, .outcome = {" 1 2 3", " 1 2 3."}},
     {"remove a group", 0, group_b_of_nobody, d_sends, NULL, remove_group, .outcome = {" 1 22 3"}, .after = end_group_b},
+    {"remove the channel", SCENE_BROKER | SCENE_NOT_SEND, q_mixed, d_queue, NULL, remove_channel, .outcome = {" 1 22 3", "!"}},
 
     {"send, grow", SCENE_BROKER | SCENE_NOT_SEND, q_full, d_queue, NULL, send_grow, .outcome = {LONGS, LONGS " 18"}, .orders = 5},
-    {"send in a ring that has grown", 0, q_full, d_has_grown, NULL, send_29, .outcome = {" 18", " 18 29"}},
-    {"receive in a ring that has grown", 0, q_full, d_has_grown, NULL, receive, .outcome = {" 18", ""}},
+    {"send in a ring that has grown", SCENE_BROKER, q_full, d_has_grown, NULL, send_29, .outcome = {" 18", " 18 29"}},
+    {"receive in a ring that has grown", SCENE_BROKER, q_full, d_has_grown, NULL, receive, .outcome = {" 18", ""}},
+    {"receive a block in a ring that has grown", SCENE_BROKER, q_full, d_has_far_block, NULL, receive, .outcome = {" 29", ""}},
+    {"move home", SCENE_BROKER | SCENE_AGAIN, q_full, d_has_drained, NULL, receive, .outcome = {""}},
+
+    {"die with much", SCENE_BROKER | SCENE_DIES, q_large, d_busy, NULL, NULL, .outcome = {" 22 29"}},
+    {"die with deliveries", SCENE_BROKER | SCENE_DIES, ack_large, d_has_two, NULL, NULL, .outcome = {" 21*2 22*2"}},
+    {"die with a group", SCENE_BROKER | SCENE_DIES, cast_open, d_listens, cast_mixed, NULL, .outcome = {" 1 22 3| 1 22 3"}},
 
     {"run free functions", 0, q_open, d_sent_three, t_releases_all, free_run, .outcome = {""}},
     {"add to a set", 0, q_small, d_set, NULL, set_add, .outcome = {" 1 2 3"}},
     {"wait on a set", 0, q_small, d_set_added, NULL, set_wait, .outcome = {" 1 2 3"}},
     {"free a set", 0, q_small, d_set_added, NULL, set_free, .outcome = {" 1 2 3"}},
+    {"remove from a set", 0, q_small, d_set_added, NULL, set_remove, .outcome = {" 1 2 3"}},
     {"sleep", 0, q_open, d_queue, NULL, receive_or_sleep, .outcome = {"", " 2", ""}, .meanwhile = send_2},
     {"sleep for room", SCENE_NOT_SEND, q_filled, d_queue, NULL, send_or_sleep, .outcome = {LONGS, " 15 16", " 15 16 18"}, .meanwhile = take_five},
     {"sleep on a set", 0, q_open, d_set_receives, NULL, set_sleep, .outcome = {"", " 2"}, .meanwhile = send_2},
     {"wake a receiver", SCENE_SLEEPER, q_open, d_queue, NULL, send_9, .outcome = {"", " 9"}, .sleeper = sleeper_receives},
+    {"mark and wake a set", SCENE_SLEEPER, q_open, d_queue, NULL, send_9, .outcome = {"", " 9"}, .sleeper = sleeper_on_set},
     {"wake a sender", SCENE_SLEEPER | SCENE_NOT_SEND, q_open, d_queue, NULL, receive_five, .outcome = {" 10 10 10 10 10 10 10", " 10 10"}, .sleeper = sleeper_sends},
     {"sleep beside a sleeper", SCENE_SLEEPER, q_open, d_queue, NULL, receive_or_sleep, .outcome = {"", " 2 3", " 3"},
      .sleeper = sleeper_receives, .meanwhile = send_2_and_3},

@@ -8,6 +8,9 @@
  * there, a broker adopts the namespace and repairs it, and the child, which is T
  * as the library knows it, receives what is there.
  *
+ * Where the operation asks the broker for something, the broker is stepped too,
+ * while D waits: each of its states is one in which it dies, alone or with D.
+ *
  * What the operation may have done is written as the lines that T's readers then
  * report, one for each way it can come out, from "not at all" to "wholly". Once
  * a later one was seen, an earlier one is not to come again.
@@ -37,9 +40,8 @@ struct part_in {
     /* Of T: */
     bool reads[HANDLES];  /* what comes through the handle is reported */
     uint64_t owed;        /* values (below 64) whose free function is to run once, when all is received and released */
-    uint32_t blocks_kept; /* blocks of T's that do not come back, since something is kept for those who join later */
+    uint64_t may;         /* values whose free function may have run or not: they are kept for those who join later */
     int writer;           /* the handle through which the living send; -1: none */
-    int64_t refs;
 };
 
 enum live { LIVE_NONE, LIVE_SEND, LIVE_RECEIVE, LIVE_RELEASE, LIVE_KINDS };
@@ -50,7 +52,9 @@ enum live { LIVE_NONE, LIVE_SEND, LIVE_RECEIVE, LIVE_RELEASE, LIVE_KINDS };
 #define SCENE_SLEEPER 8u  /* a third process sleeps on the first channel; it is stopped */
 #define SCENE_KEEPS 16u   /* the channel keeps values for those who join: not all is gone when all is received */
 #define SCENE_AGAIN 32u   /* the operation may find nothing to do: XI_E_AGAIN, TIMEOUT are no failure */
-#define SCENE_LEFT 64u    /* D may be gone (or not there yet) when it dies: so its slot may be free */
+#define SCENE_STEPS_BROKER 128u /* by default too */
+#define SCENE_LONG 256u        /* takes too long for every day */
+#define SCENE_DIES 64u     /* there is no operation: D is killed, and the broker repairs that */
 
 struct scene {
     const char *name;
@@ -87,6 +91,7 @@ struct question {
     int64_t dead_id;
     uint32_t sleeper;     /* its slot */
     enum live live;
+    bool lives;           /* D is not dead, but stopped: the broker has died alone */
     long kill_at;         /* repair is killed before this step of its; -1: it is not */
     struct verdict *verdict;
 };
@@ -95,17 +100,18 @@ __attribute__((noreturn)) void judge(const struct question *q);
 
 /* ---- tracer.c */
 
-struct doomed {
+struct tracee {
     pid_t pid;
-    uint64_t instructions, calls; /* stepped; system calls among them */
+    uint64_t instructions; /* stepped */
+    bool under_way;        /* it is in a system call */
+    bool at_call;
 };
-enum stepped { STEPPED, STEPPED_CALL, STEPPED_TO_END };
-/* In D: from here on it is stepped; then: that was the operation. */
-void doomed_begin(void);
-void doomed_end(void);
-void tracer_attach(struct doomed *d, pid_t pid);
-/* `asleep`: NULL, or what to do when it has fallen asleep in a system call; it is to wake up then. */
-enum stepped tracer_step(struct doomed *d, void (*asleep)(void *context), void *context);
+enum stepped { STEPPED, STEPPED_CALL, STEPPED_TO_SLEEP, STEPPED_TO_END };
+/* In the child: it may be stepped from its next SIGSTOP on; the one after that is the end. */
+void tracee_offer(void);
+void tracer_attach(struct tracee *t, pid_t pid);
+/* One instruction. TO_SLEEP: that is a system call in which it has fallen asleep; the next call waits on for its end. */
+enum stepped tracer_step(struct tracee *t);
 /* Until the process sleeps: the broker, having nothing more to do. */
 void tracer_settle(pid_t pid);
 /* False: this system does not let us trace, not even our own children. */

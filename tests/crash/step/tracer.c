@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Single steps. D is a child that asked to be traced, so it has T's code at T's
- * addresses: what instruction comes next is read in T's own memory.
+ * Single steps. Who is stepped is a child that asked to be traced, so it has T's
+ * code at T's addresses: what instruction comes next is read in T's own memory.
  */
 #include <fcntl.h>
 #include <sched.h>
@@ -16,13 +16,10 @@
 #error "single steps, and what a system call looks like, are written for x86-64"
 #endif
 
-void doomed_begin(void) {
+void tracee_offer(void) {
     must_sys(prctl(PR_SET_PDEATHSIG, SIGKILL));
     must_sys(ptrace(PTRACE_TRACEME, 0, NULL, NULL));
-    raise(SIGSTOP);
 }
-
-void doomed_end(void) { raise(SIGSTOP); }
 
 static int signal_of(int status) {
     expect(WIFSTOPPED(status), "the stepped process ended: %s %d", WIFSIGNALED(status) ? "signal" : "status",
@@ -50,21 +47,19 @@ static bool is_asleep(pid_t pid) {
     return state && state[2] == 'S';
 }
 
-/* The same for a call in which it may fall asleep: then `asleep` is called. */
-static int stopped_or_asleep(pid_t pid, void (*asleep)(void *context), void *context) {
+/* The same for a call in which it may fall asleep: 0 if it has. */
+static int stopped_or_asleep(pid_t pid) {
     int status;
     for (;;) {
         pid_t got = waitpid(pid, &status, __WALL | WNOHANG);
         expect(got >= 0 || errno == EINTR, "waitpid: %s", strerror(errno));
         if (got == pid) return signal_of(status);
-        if (!is_asleep(pid)) continue;
-        asleep(context);
-        return stopped_at(pid);
+        if (is_asleep(pid)) return 0;
     }
 }
 
-void tracer_attach(struct doomed *d, pid_t pid) {
-    *d = (struct doomed){.pid = pid};
+void tracer_attach(struct tracee *t, pid_t pid) {
+    *t = (struct tracee){.pid = pid};
     expect(stopped_at(pid) == SIGSTOP, "another signal came first");
     must_sys(ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)(uintptr_t)PTRACE_O_EXITKILL));
 }
@@ -96,15 +91,19 @@ static bool at_system_call(pid_t pid) {
     return is_code((uint64_t)at) && code[0] == 0x0f && code[1] == 0x05;
 }
 
-enum stepped tracer_step(struct doomed *d, void (*asleep)(void *context), void *context) {
-    bool call = at_system_call(d->pid);
-    must_sys(ptrace(PTRACE_SINGLESTEP, d->pid, NULL, NULL));
-    int sig = call && asleep ? stopped_or_asleep(d->pid, asleep, context) : stopped_at(d->pid);
+enum stepped tracer_step(struct tracee *t) {
+    if (!t->under_way) {
+        t->at_call = at_system_call(t->pid);
+        must_sys(ptrace(PTRACE_SINGLESTEP, t->pid, NULL, NULL));
+        t->under_way = true;
+    }
+    int sig = t->at_call ? stopped_or_asleep(t->pid) : stopped_at(t->pid);
+    if (sig == 0) return STEPPED_TO_SLEEP;
+    t->under_way = false;
     if (sig == SIGSTOP) return STEPPED_TO_END;
     expect(sig == SIGTRAP, "signal %d stopped the stepped process", sig);
-    d->instructions++;
-    d->calls += call;
-    return call ? STEPPED_CALL : STEPPED;
+    t->instructions++;
+    return t->at_call ? STEPPED_CALL : STEPPED;
 }
 
 /* It has one thread, which sleeps only when it waits for events. Twice, lest it was about to be woken. */

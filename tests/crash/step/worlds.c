@@ -29,7 +29,7 @@ static int segment_index(const struct image *m, uint32_t number) {
     return -1;
 }
 
-/* False: it is gone again, or not made yet. */
+/* False: it is gone again. One that is just being made has no kind yet, and may be of any size. */
 static bool segment_open(struct segment *s, const char *file, uint32_t number) {
     char path[sizeof "/dev/shm/" + 255];
     struct stat st;
@@ -37,16 +37,29 @@ static bool segment_open(struct segment *s, const char *file, uint32_t number) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return false;
     must_sys(fstat(fd, &st));
-    struct xi_segment head;
-    bool whole = st.st_size >= XI_PAGE && pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head && head.magic == XI_LAYOUT_MAGIC;
-    if (whole) {
-        void *base = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-        expect(base != MAP_FAILED, "mmap: %s", strerror(errno));
-        must_sys(madvise(base, (size_t)st.st_size, MADV_DONTFORK));
-        *s = (struct segment){number, head.kind, (size_t)st.st_size, kept_of(head.kind, (size_t)st.st_size), base};
-    }
+    struct xi_segment head = {0};
+    size_t size = (size_t)st.st_size;
+    bool whole = size >= XI_PAGE && pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head && head.magic == XI_LAYOUT_MAGIC;
+    void *base = size ? mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0) : NULL;
+    expect(base != MAP_FAILED, "mmap: %s", strerror(errno));
+    if (size) must_sys(madvise(base, size, MADV_DONTFORK));
+    *s = (struct segment){number, whole ? head.kind : 0, size, whole ? kept_of(head.kind, size) : 0, base};
     close(fd);
-    return whole;
+    return true;
+}
+
+static void segment_close(struct segment *s) {
+    if (s->size) munmap((void *)(uintptr_t)s->live, s->size);
+}
+
+/* One that was being made when it was seen: by now it may be more. */
+static bool segment_look_again(struct segment *s, const char *file) {
+    struct segment now;
+    if (s->kind || !segment_open(&now, file, s->number)) return false;
+    bool changed = now.kind != s->kind || now.size != s->size;
+    segment_close(s);
+    *s = now;
+    return changed;
 }
 
 static bool of_namespace(const char *file, const char *ns, uint32_t *number) {
@@ -69,13 +82,15 @@ bool image_scan(struct image *m) {
             if (!segment_open(&m->seg[m->count], e->d_name, number)) continue;
             at = (int)m->count++;
             changed = true;
+        } else if (segment_look_again(&m->seg[at], e->d_name)) {
+            changed = true;
         }
         seen[at] = true;
     }
     closedir(dir);
     for (unsigned i = m->count; i-- > 0;) {
         if (seen[i]) continue;
-        munmap((void *)(uintptr_t)m->seg[i].live, m->seg[i].size);
+        segment_close(&m->seg[i]);
         m->seg[i] = m->seg[--m->count]; /* that one was looked at already */
         changed = true;
     }
@@ -83,7 +98,7 @@ bool image_scan(struct image *m) {
 }
 
 void image_close(struct image *m) {
-    for (unsigned i = 0; i < m->count; i++) munmap((void *)(uintptr_t)m->seg[i].live, m->seg[i].size);
+    for (unsigned i = 0; i < m->count; i++) segment_close(&m->seg[i]);
     m->count = 0;
 }
 
@@ -99,7 +114,7 @@ static bool in_use(const struct image *m, uint32_t ring) {
 /* The bytes that count as state: not what only tools read, nor data that nobody but its writer knows of yet. */
 static bool counts(const struct image *m, const struct segment *s, bool broker, size_t *from) {
     *from = 0;
-    if (s->kind == XI_SEG_ARENA) return false;
+    if (s->kind == 0 || s->kind == XI_SEG_ARENA) return false;
     if (s->kind == XI_SEG_OWN) *from = offsetof(struct xi_own, borrows);
     if (s->kind == XI_SEG_RELEASE) *from = XI_PAGE;
     if (s->kind == XI_SEG_RING) return in_use(m, s->number);
@@ -211,12 +226,22 @@ static void sign(int fd, const char *ns, uint32_t dead) {
     expect(pwrite(fd, &never, sizeof never, at) == (ssize_t)sizeof never, "pwrite");
 }
 
+/* What was laid out last. (Nobody makes a file there that was not: the brokers of copies have no clients.) */
+static char laid_out[SEGMENTS_MAX][XI_SHM_NAME_MAX + 16];
+
+static void fold_up(void) {
+    for (unsigned i = 0; i < SEGMENTS_MAX && laid_out[i][0]; i++) {
+        (void)unlink(laid_out[i]); /* the broker may have done so */
+        laid_out[i][0] = 0;
+    }
+}
+
 void picture_spread(const struct picture *p, const char *ns, uint32_t dead) {
     const struct piece *registry = picture_piece(p, 0);
     uint64_t epoch = ((const struct xi_segment *)(const void *)registry->bytes)->epoch;
-    world_sweep_away(ns);
+    fold_up();
     for (unsigned i = 0; i < p->count; i++) {
-        char path[XI_SHM_NAME_MAX + 16];
+        char *path = laid_out[i];
         const struct piece *piece = &p->piece[i];
         file_name(path, ns, epoch, piece->number);
         int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -247,7 +272,7 @@ static bool is_picture(const struct image *image, const uint8_t *at) {
     return false;
 }
 
-void mappings_find(struct mappings *m, const struct image *image) {
+void mappings_find(struct mappings *m, const char *ns, const struct image *image) {
     char line[512];
     FILE *maps = fopen("/proc/self/maps", "re");
     expect(maps != NULL, "/proc/self/maps: %s", strerror(errno));
@@ -258,7 +283,7 @@ void mappings_find(struct mappings *m, const struct image *image) {
         uint32_t number;
         if (!path || strncmp(path, "/dev/shm/", 9) != 0 || sscanf(line, "%lx-%lx %4s %lx", &from, &to, access, &offset) != 4) continue;
         path[strcspn(path, " \n")] = 0;
-        if (!of_namespace(path + 9, image->ns, &number) || is_picture(image, (const uint8_t *)from)) continue;
+        if (!of_namespace(path + 9, ns, &number) || (image && is_picture(image, (const uint8_t *)from))) continue;
         expect(m->count < 2 * SEGMENTS_MAX, "too many mappings");
         m->at[m->count++] = (struct mapped){(uint8_t *)from, to - from, offset,
                                             PROT_READ | (access[1] == 'w' ? PROT_WRITE : 0), number};

@@ -71,7 +71,8 @@ struct mappings {
     struct mapped at[2 * SEGMENTS_MAX];
     unsigned count;
 };
-void mappings_find(struct mappings *m, const struct image *image);
+/* `image`: NULL, or one of this process, whose own mappings are no part of it. */
+void mappings_find(struct mappings *m, const char *ns, const struct image *image);
 /* In a process that was forked by _Fork(): the same memory, but of namespace `ns`. */
 void mappings_enter(const struct mappings *m, uint64_t epoch, const char *ns);
 
