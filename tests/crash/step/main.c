@@ -28,7 +28,11 @@
 #include "step.h"
 
 #define JOBS 2
-#define STRIDE 150 /* of repair's steps, by default: about one for each state */
+/* By default, of repair's steps: about one for every other state; and one living deed for every other, its own broker for
+ * every third. */
+#define STRIDE 300
+#define EVERY_LIVE 2
+#define EVERY_OWN 3
 
 /* What came out, over all processes. */
 static struct figures {
@@ -402,10 +406,10 @@ static void judge_own_broker(struct play *p) {
 static void judge_state(struct play *p, size_t number) {
     p->now = &p->moments[number];
     long steps = judge_plainly(p), stride = p->whole ? 1 : STRIDE;
-    for (long k = (long)(number * 29) % stride; k < steps; k += stride) judge_repair_killed(p, k);
+    for (long k = (long)(number * 59) % stride; k < steps; k += stride) judge_repair_killed(p, k);
     for (int live = LIVE_NONE + 1; live < LIVE_KINDS; live++)
-        if (p->whole || (int)(number % (LIVE_KINDS - 1)) == live - 1) judge_live(p, (enum live)live);
-    if (!(p->scene->flags & SCENE_BROKER)) judge_own_broker(p);
+        if (p->whole || number % (EVERY_LIVE * (LIVE_KINDS - 1)) == EVERY_LIVE * (size_t)(live - 1)) judge_live(p, (enum live)live);
+    if (!(p->scene->flags & SCENE_BROKER) && (p->whole || number % EVERY_OWN == 0)) judge_own_broker(p);
     if (p->now->by_broker && !(p->scene->flags & SCENE_DIES)) judge_broker_alone(p);
 }
 
