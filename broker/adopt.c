@@ -208,14 +208,18 @@ static bool belongs(struct world *w, const struct state *st, const struct seg *s
     }
 }
 
+static bool read_head(struct world *w, const struct seg *s, struct xi_segment *head) {
+    int fd;
+    if (want_or(world_open(w, s->number, false, &fd)) != 0) return false;
+    bool whole = read_at(fd, head, sizeof *head, 0);
+    close(fd);
+    return whole;
+}
+
 /* Segment heads name a slot and an id: the slot may have another tenant by now. */
 static bool head_names(struct world *w, const struct state *st, const struct seg *s) {
     struct xi_segment head;
-    int fd;
-    if (want_or(world_open(w, s->number, false, &fd)) != 0) return false;
-    bool same = read_at(fd, &head, sizeof head, 0) && head.owner_id == st->interps[s->slot].id;
-    close(fd);
-    return same;
+    return read_head(w, s, &head) && head.owner_id == st->interps[s->slot].id;
 }
 
 /* Segments that belong to channels are looked at with those. */
@@ -237,8 +241,10 @@ static void adopt_owned(struct world *w, struct state *st, const uint64_t *numbe
         uint64_t *found = table_find(&w->segs, numbers[i]);
         struct seg *s = found ? (struct seg *)(uintptr_t)*found : NULL;
         if (!s || is_channels(s) || is_brokers(s) || s->kind == XI_SEG_RELEASE) continue;
+        struct xi_segment head = {0};
+        uint32_t asked = read_head(w, s, &head) ? head.asked : 0;
         struct held h = {s->number, s->kind, s->size,
-                         s->size + (s->kind == XI_SEG_ARENA ? XI_RELEASE_SIZE(s->size) : 0)};
+                         s->size + (s->kind == XI_SEG_ARENA ? XI_RELEASE_SIZE(s->size) : 0), asked};
         state_adopt_segment(st, s->slot, &h);
     }
 }

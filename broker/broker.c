@@ -199,7 +199,8 @@ static void on_settle(void *context) {
     for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
         if (!b->settle_at[i] || b->settle_at[i] > now) continue;
         b->settle_at[i] = 0;
-        handle(b, &(struct event){.kind = EVENT_SETTLED, .slot = i, .id = b->state.interps[i].id});
+        bool knows = world_joined(&b->world, &b->state.interps[i]);
+        handle(b, &(struct event){.kind = EVENT_SETTLED, .slot = i, .id = b->state.interps[i].id, .number = knows});
     }
     set_settle_timer(b);
 }
@@ -234,6 +235,9 @@ static int gather(struct broker *b, const struct action *a, int fds[XI_WIRE_FDS]
         numbers[1] = (uint32_t)a->reply.d;
     } else if (a->reply.op == XI_OP_OPEN) {
         numbers[0] = (uint32_t)a->reply.b;
+    } else if (a->reply.op == XI_OP_ARENA || a->reply.op == XI_OP_BORROWS) { /* made before, by another broker */
+        numbers[0] = (uint32_t)a->reply.a;
+        numbers[1] = a->reply.op == XI_OP_ARENA ? (uint32_t)a->reply.a + 1 : 0;
     } else if (a->reply.op == XI_OP_SEGMENT) {
         numbers[0] = (uint32_t)a->reply.a;
         writable = a->reply.segment_kind != XI_SEG_ARENA;

@@ -261,11 +261,12 @@ void state_step(struct state *st, const struct event *event) {
     case EVENT_PART_UNUSED: part_unused(st, event->channel, event->number); break;
     case EVENT_ENDED: channel_ended(st, event->channel); break;
     case EVENT_SETTLED:
-        if (is_slot(st, event, INTERP_LIVE)) interp_settled(st, event->slot);
+        if (is_slot(st, event, INTERP_LIVE)) interp_settled(st, event->slot, event->number != 0);
         break;
     case EVENT_ADOPTED:
         channels_end(st);
         parts_ask_all(st);
+        interps_adopted(st);
         if (!st->declaring) channels_check(st);
         break;
     case EVENT_SHUTDOWN:

@@ -67,6 +67,7 @@ struct held {
     uint32_t kind;  /* enum xi_segment_kind */
     uint64_t size;  /* of the segment `number` */
     uint64_t bytes; /* charged: with an arena's release words */
+    uint32_t asked; /* the owner's number for its request, or 0: who asks again gets the same */
 };
 
 struct interp {
@@ -133,7 +134,7 @@ enum event_kind {
     EVENT_EMPTY,      /* channel: nothing undelivered in it */
     EVENT_PART_UNUSED, /* channel, number: nobody uses this part of it any more */
     EVENT_ENDED,      /* channel: removed by name, and every group of it has ended */
-    EVENT_SETTLED,    /* slot, id: silent for a second since ACTION_SETTLE */
+    EVENT_SETTLED,    /* slot, id: silent for a second since ACTION_SETTLE; number: 1 if its process knows that it has joined */
     EVENT_ADOPTED,    /* all that there was has been adopted */
     EVENT_SHUTDOWN
 };

@@ -40,7 +40,8 @@ void interp_begin_end(struct state *st, uint32_t slot);
 bool interp_unused(const struct interp *in);
 void interp_repaired(struct state *st, uint32_t slot);
 void interp_unnamed(struct state *st, uint32_t slot);
-void interp_settled(struct state *st, uint32_t slot);
+void interp_settled(struct state *st, uint32_t slot, bool knows);
+void interps_adopted(struct state *st);
 void interp_undo_join(struct state *st);
 void interp_publish(struct state *st, uint32_t slot);
 /* From now on it has something to declare to a new broker; said in the registry before the request is granted. */

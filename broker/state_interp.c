@@ -51,7 +51,7 @@ void request_ref(struct state *st, struct interp *me, const struct xi_request *q
     if ((q->c & XI_WIRE_ADOPT) && me->declaring) emit_slot(st, ACTION_SETTLE, slot_of(st, me));
     struct interp *target = target_of(st, me, q);
     if (!target) return;
-    if (target->told_end) {
+    if (target->told_end && !(q->c & XI_WIRE_ADOPT)) { /* one that is declared was there when that was decided: it is given up next */
         refuse(st, XI_E_NOENT, "interpreter %lld was told to end: its last reference is gone", (long long)target->id);
         return;
     }
@@ -176,8 +176,8 @@ static void join_new(struct state *st, struct conn *conn, const struct xi_reques
                           .start = conn->start,
                           .flags = (uint32_t)q->a & XI_JOIN_REQUIRES_REF};
     charge(st, in->uid, &(struct state_limits){.interps = 1});
-    hold(st, in, &(struct held){own, XI_SEG_OWN, XI_OWN_SIZE, XI_OWN_SIZE});
-    hold(st, in, &(struct held){mailbox, XI_SEG_MAILBOX, XI_MAILBOX_SIZE, XI_MAILBOX_SIZE});
+    hold(st, in, &(struct held){own, XI_SEG_OWN, XI_OWN_SIZE, XI_OWN_SIZE, 0});
+    hold(st, in, &(struct held){mailbox, XI_SEG_MAILBOX, XI_MAILBOX_SIZE, XI_MAILBOX_SIZE, 0});
     *table_put(&st->ids, (uint64_t)in->id) = slot;
     conn->slot = slot;
     st->last_slot = slot;
@@ -336,9 +336,19 @@ bool interp_unused(const struct interp *in) {
            !in->handles.count && !in->refs.count;
 }
 
-void interp_settled(struct state *st, uint32_t slot) {
+/* An earlier broker may have died before it could tell them what it had decided: that they are in, that they are to end. */
+void interps_adopted(struct state *st) {
+    for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
+        const struct interp *in = &st->interps[i];
+        if (in->life != INTERP_LIVE) continue;
+        if (in->told_end) emit_slot(st, ACTION_TELL_END, i);
+        if (!in->conn && interp_unused(in)) emit_slot(st, ACTION_SETTLE, i);
+    }
+}
+
+void interp_settled(struct state *st, uint32_t slot, bool knows) {
     if (!st->interps[slot].conn) { /* cut off before it had said everything: it will come back, or die */
-        if (interp_unused(&st->interps[slot])) interp_begin_end(st, slot);
+        if (!knows && interp_unused(&st->interps[slot])) interp_begin_end(st, slot);
         return;
     }
     if (stop_declaring(st, &st->interps[slot])) all_declared(st);

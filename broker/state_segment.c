@@ -55,6 +55,20 @@ static void make(struct state *st, struct interp *me, const struct held *h, enum
     answer(st, h->number, h->size, 0, 0);
 }
 
+/* What a broker made that died before it could answer: true if that is the answer now. */
+static bool made_before(struct state *st, struct interp *me, uint32_t kind, uint64_t size, uint64_t asked) {
+    for (uint32_t i = 0; asked && i < me->held_count; i++) {
+        if (me->held[i].kind != kind || me->held[i].asked != asked) continue;
+        if (me->held[i].size >= size) {
+            answer(st, me->held[i].number, me->held[i].size, 0, 0);
+            return true;
+        }
+        let_go(st, me, i);
+        return false;
+    }
+    return false;
+}
+
 static uint64_t round_to_page(uint64_t n) { return (n + XI_PAGE - 1) & ~(uint64_t)(XI_PAGE - 1); }
 
 void request_arena(struct state *st, struct interp *me, const struct xi_request *q) {
@@ -64,7 +78,8 @@ void request_arena(struct state *st, struct interp *me, const struct xi_request 
         return;
     }
     uint64_t size = round_to_page(q->a < 2 * XI_PAGE ? 2 * XI_PAGE : q->a);
-    struct held h = {.kind = XI_SEG_ARENA, .size = size, .bytes = size + XI_RELEASE_SIZE(size)};
+    struct held h = {.kind = XI_SEG_ARENA, .size = size, .bytes = size + XI_RELEASE_SIZE(size), .asked = (uint32_t)q->b};
+    if (made_before(st, me, XI_SEG_ARENA, size, q->b)) return;
     struct state_limits cost = cost_of(&h);
     if (!afford(st, me->uid, &cost) || !(h.number = take_number(st))) return;
     make(st, me, &h, ACTION_MAKE_ARENA);
@@ -79,7 +94,8 @@ void request_borrows(struct state *st, struct interp *me, const struct xi_reques
         return;
     }
     uint64_t size = round_to_page(q->a ? q->a : 1);
-    struct held h = {.kind = XI_SEG_BORROWS, .size = size, .bytes = size};
+    struct held h = {.kind = XI_SEG_BORROWS, .size = size, .bytes = size, .asked = (uint32_t)q->b};
+    if (made_before(st, me, XI_SEG_BORROWS, size, q->b)) return;
     struct state_limits cost = cost_of(&h);
     if (!afford(st, me->uid, &cost) || !(h.number = take_number(st))) return;
     make(st, me, &h, ACTION_MAKE_BORROWS);

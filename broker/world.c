@@ -297,8 +297,8 @@ static void take_numbers(struct world *w, const struct state *st) {
     xi_store_release(&w->registry->next_channel_id, st->next_channel);
 }
 
-static int make_segment(struct world *w, uint32_t number, uint32_t kind, uint32_t slot, int64_t id, uint64_t size,
-                        int *fd) {
+static int make_segment_for(struct world *w, uint32_t number, uint32_t kind, uint32_t slot, int64_t id, uint64_t size,
+                            uint32_t asked, int *fd) {
     struct xi_segment head = {.magic = XI_LAYOUT_MAGIC,
                               .version = XI_LAYOUT_VERSION,
                               .kind = kind,
@@ -306,7 +306,8 @@ static int make_segment(struct world *w, uint32_t number, uint32_t kind, uint32_
                               .size = size,
                               .number = number,
                               .owner = slot,
-                              .owner_id = id};
+                              .owner_id = id,
+                              .asked = asked};
     char name[XI_SHM_NAME_MAX];
     world_name(w, name, number);
     const char *named = w->memfd ? NULL : name;
@@ -324,9 +325,18 @@ static int make_segment(struct world *w, uint32_t number, uint32_t kind, uint32_
     return 0;
 }
 
+static int make_segment(struct world *w, uint32_t number, uint32_t kind, uint64_t size, int *fd) {
+    return make_segment_for(w, number, kind, 0, 0, size, 0, fd);
+}
+
+/* The owner's number for it is in what the core holds; release words, which go with their arena, have none. */
 static int make_owned(struct world *w, const struct state *st, uint32_t number, uint32_t kind, uint32_t slot,
                       uint64_t size, int *fd) {
-    return make_segment(w, number, kind, slot, st->interps[slot].id, size, fd);
+    const struct interp *in = &st->interps[slot];
+    uint32_t asked = 0;
+    for (uint32_t i = 0; i < in->held_count; i++)
+        if (in->held[i].number == number) asked = in->held[i].asked;
+    return make_segment_for(w, number, kind, slot, in->id, size, asked, fd);
 }
 
 static uint64_t realtime_ns(void) {
@@ -441,7 +451,7 @@ int world_make_channel(struct world *w, const struct state *st, uint32_t index, 
     int rc = reserve_entry(w, index);
     if (rc) return rc;
     take_numbers(w, st);
-    rc = make_segment(w, ch->segment, XI_SEG_CHANNEL, 0, 0, XI_RING_OFFSET + ch->capacity, made);
+    rc = make_segment(w, ch->segment, XI_SEG_CHANNEL, XI_RING_OFFSET + ch->capacity, made);
     if (rc == 0) rc = fill_channel(*made, ch, q);
     if (rc) return rc;
     struct xi_chan_entry *e = &w->registry->channels[index];
@@ -476,7 +486,7 @@ int world_make_part(struct world *w, const struct state *st, uint32_t index, uin
     for (uint32_t i = 0; i < ch->part_count; i++)
         if (ch->parts[i].number == number) p = ch->parts[i];
     take_numbers(w, st);
-    int rc = make_segment(w, number, p.kind, 0, 0, size, made);
+    int rc = make_segment(w, number, p.kind, size, made);
     if (rc || p.kind == XI_SEG_ACKS) return rc ? rc : fill_acks(*made, ch, q, p.maker);
     seg_of(w, number)->channel = ch->id;
     return write_at(*made, &ch->id, sizeof ch->id, offsetof(struct xi_ring_head, chan_id));
@@ -684,11 +694,21 @@ const struct xi_borrow_view *world_borrows(struct world *w, const struct interp 
     return views;
 }
 
-uint64_t world_blocks(struct world *w, const struct interp *in) {
+static struct xi_counters *counters_of(struct world *w, const struct interp *in) {
     for (uint32_t i = 0; i < in->held_count; i++) {
         if (in->held[i].kind != XI_SEG_OWN) continue;
         struct seg *s = mapped(w, in->held[i].number, XI_SEG_OWN);
-        return s ? xi_load_relaxed(&((struct xi_own *)s->map.base)->counters.blocks) : 0;
+        return s ? &((struct xi_own *)s->map.base)->counters : NULL;
     }
-    return 0;
+    return NULL;
+}
+
+uint64_t world_blocks(struct world *w, const struct interp *in) {
+    struct xi_counters *c = counters_of(w, in);
+    return c ? xi_load_relaxed(&c->blocks) : 0;
+}
+
+bool world_joined(struct world *w, const struct interp *in) {
+    struct xi_counters *c = counters_of(w, in);
+    return c && xi_load_acquire(&c->joined) != 0;
 }

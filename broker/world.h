@@ -112,6 +112,8 @@ struct xi_acks *world_acks(struct world *w, uint32_t number, uint32_t chan_seg, 
 const struct xi_borrow_view *world_borrows(struct world *w, const struct interp *in, size_t *chunks);
 /* The counter `blocks` of a living interpreter's own segment. */
 uint64_t world_blocks(struct world *w, const struct interp *in);
+/* Whether its process has written there that it knows of its joining. */
+bool world_joined(struct world *w, const struct interp *in);
 void world_trim(struct world *w);
 
 /* Private to world.c and adopt.c. */

@@ -335,7 +335,9 @@ static int grow(struct xi_interp *me, size_t need) {
     int fds[2];
     xi_request_init(&req, XI_OP_ARENA);
     req.a = XI_PAGE + pages * XI_APAGE;
+    req.b = xi_control_number(me);
     int rc = xi_control_call(me, &req, &reply, fds, 2);
+    xi_control_number_end(me, (uint32_t)req.b, rc);
     if (rc) return rc;
     struct xi_map_entry *e = NULL;
     struct xi_asegment *s = NULL;

@@ -54,7 +54,9 @@ static int grow(struct xi_interp *me) {
         return xi_fail(XI_E_LIMIT, "%u received values are held at once; release some", b->total);
     xi_request_init(&req, XI_OP_BORROWS);
     req.a = CHUNK_FIRST << (chunks - 1 < 8 ? chunks - 1 : 8);
+    req.b = xi_control_number(me);
     int rc = xi_control_call(me, &req, &reply, &fd, 1);
+    xi_control_number_end(me, (uint32_t)req.b, rc);
     if (rc) return rc;
     if (fd < 0) return xi_fail(XI_E_BROKER, "the broker answered without a descriptor");
     struct xi_expect expect = {XI_SEG_BORROWS, (uint32_t)reply.a, me->epoch};

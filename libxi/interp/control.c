@@ -323,6 +323,17 @@ int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_
     return rc;
 }
 
+uint32_t xi_control_number(struct xi_interp *me) {
+    uint32_t number = atomic_exchange(&me->control.unused, 0);
+    while (!number) number = atomic_fetch_add(&me->control.numbers, 1) + 1;
+    return number;
+}
+
+void xi_control_number_end(struct xi_interp *me, uint32_t number, int rc) {
+    uint32_t none = 0; /* who asks next goes on with it; of two that are left over one is enough */
+    if (rc) (void)atomic_compare_exchange_strong(&me->control.unused, &none, number);
+}
+
 static bool lock_until(pthread_mutex_t *mutex, int64_t until) {
 #if defined(__SANITIZE_THREAD__) /* which does not know pthread_mutex_clocklock */
     struct timespec t;

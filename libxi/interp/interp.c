@@ -199,6 +199,7 @@ int xi_join(const xi_join_opts *opts, xi_interp **out) {
         return rc;
     }
     register_interp(me);
+    xi_store_release(&me->own->counters.joined, 1);
     *out = me;
     return 0;
 }

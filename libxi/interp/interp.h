@@ -36,6 +36,7 @@ struct xi_control {
     _Atomic int fd; /* -1: lost; the next call connects (and starts a broker) again */
     uint32_t serial;
     _Atomic int64_t again; /* when who sleeps tries once more, after that failed */
+    _Atomic uint32_t numbers, unused; /* xi_control_number(): given out so far; one that came to nothing, or 0 */
 };
 
 /* The borrow table: entries are shared memory (layout.h), which are free is known here. */
@@ -132,6 +133,10 @@ int xi_interp_stopped(struct xi_interp *me);
 int xi_control_connect(struct xi_interp *me, bool first);
 /* One request and its reply. Descriptors received beyond `want` are closed; fds[] is -1 where none came. May block. */
 int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want);
+/* A number for a request that makes a segment for this interpreter alone: a broker that is asked twice, because an earlier
+ * one died over it, gives the same segment. Ended when it is known what came of it: with 0, or an error. */
+uint32_t xi_control_number(struct xi_interp *me);
+void xi_control_number_end(struct xi_interp *me, uint32_t number, int rc);
 /*
  * The same on behalf of what can do without: waits for the answer for so long only (then TIMEOUT, without a sentence; it may
  * be carried out yet, and its reply is thrown away), and is tried once. Starts a broker where there is none.

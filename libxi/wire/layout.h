@@ -81,7 +81,8 @@ struct xi_segment {
     int64_t owner_id;   /* id of that interpreter; 0 likewise */
     xi_a32 gone;        /* A, broker: 1 once it is removed: whoever has it mapped may unmap it (advice, the one
                            field that changes) */
-    uint32_t pad_[3];
+    uint32_t asked;     /* of an arena or borrow entries: its owner's number for the request; 0: none */
+    uint32_t pad_[2];
 };
 static_assert(sizeof(struct xi_segment) == 64, "one line");
 
@@ -202,7 +203,7 @@ struct xi_counters {
     xi_a64 corrupt;
     xi_a64 fallbacks;    /* waits that wanted io_uring and used futex(2) */
     xi_a32 wait_backend; /* 0 none yet, 1 io_uring, 2 futex(2) */
-    uint32_t pad_;
+    xi_a32 joined;       /* 1 once its process knows that it has joined. A broker that dies may not have said so */
     xi_a64 reserved_[3];
 };
 static_assert(sizeof(struct xi_counters) == 128, "two lines");

@@ -299,11 +299,11 @@ START_TEST(test_adopted) {
     state_adopt_counters(&st, 20, 30, 9);
     state_adopt_interp(&st, &(struct adopted_interp){.slot = 4, .id = 10, .pid = 10, .uid = 1001, .start = 10, .used = true});
     state_adopt_interp(&st, &(struct adopted_interp){.slot = 6, .id = 12, .pid = 12, .uid = 1002, .start = 12, .used = true});
-    state_adopt_segment(&st, 4, &(struct held){2, XI_SEG_OWN, XI_OWN_SIZE, XI_OWN_SIZE});
-    state_adopt_segment(&st, 4, &(struct held){4, XI_SEG_MAILBOX, XI_MAILBOX_SIZE, XI_MAILBOX_SIZE});
-    state_adopt_segment(&st, 4, &(struct held){6, XI_SEG_ARENA, 65536, 65536 + XI_RELEASE_SIZE(65536)});
-    state_adopt_segment(&st, 6, &(struct held){8, XI_SEG_OWN, XI_OWN_SIZE, XI_OWN_SIZE});
-    state_adopt_segment(&st, 6, &(struct held){10, XI_SEG_MAILBOX, XI_MAILBOX_SIZE, XI_MAILBOX_SIZE});
+    state_adopt_segment(&st, 4, &(struct held){2, XI_SEG_OWN, XI_OWN_SIZE, XI_OWN_SIZE, 0});
+    state_adopt_segment(&st, 4, &(struct held){4, XI_SEG_MAILBOX, XI_MAILBOX_SIZE, XI_MAILBOX_SIZE, 0});
+    state_adopt_segment(&st, 4, &(struct held){6, XI_SEG_ARENA, 65536, 65536 + XI_RELEASE_SIZE(65536), 0});
+    state_adopt_segment(&st, 6, &(struct held){8, XI_SEG_OWN, XI_OWN_SIZE, XI_OWN_SIZE, 0});
+    state_adopt_segment(&st, 6, &(struct held){10, XI_SEG_MAILBOX, XI_MAILBOX_SIZE, XI_MAILBOX_SIZE, 0});
     state_adopt_channel(&st, 7, &ch);
     state_adopt_opened(&st, 4, 7, XI_ACCESS_BOTH);
     state_adopt_opened(&st, 6, 7, XI_ACCESS_READ);

@@ -303,11 +303,11 @@ static void adopt_some(void) {
     state_adopt_counters(&one.st, 20, 40, 9);
     for (unsigned i = 0; i < 3; i++) state_adopt_interp(&one.st, &found[i]);
     for (uint32_t i = 0; i < 2; i++) {
-        state_adopt_segment(&one.st, 4 + i, &(struct held){4 + i * 4, XI_SEG_OWN, XI_OWN_SIZE, XI_OWN_SIZE});
+        state_adopt_segment(&one.st, 4 + i, &(struct held){4 + i * 4, XI_SEG_OWN, XI_OWN_SIZE, XI_OWN_SIZE, 0});
         state_adopt_segment(&one.st, 4 + i,
-                            &(struct held){6 + i * 4, XI_SEG_MAILBOX, XI_MAILBOX_SIZE, XI_MAILBOX_SIZE});
+                            &(struct held){6 + i * 4, XI_SEG_MAILBOX, XI_MAILBOX_SIZE, XI_MAILBOX_SIZE, 0});
     }
-    state_adopt_segment(&one.st, 6, &(struct held){14, XI_SEG_ARENA, 65536, 65536 + XI_RELEASE_SIZE(65536)});
+    state_adopt_segment(&one.st, 6, &(struct held){14, XI_SEG_ARENA, 65536, 65536 + XI_RELEASE_SIZE(65536), 0});
     state_adopt_channel(&one.st, 70, &ch);
     state_adopt_done(&one.st);
     const char *why = "";
