@@ -23,7 +23,10 @@ void interp_mark_used(struct state *st, struct interp *in) {
     emit_slot(st, ACTION_PUBLISH, slot_of(st, in));
 }
 
-/* Tells an interpreter to end whose last reference is gone; while anybody is declaring, that cannot be known. */
+/*
+ * Tells an interpreter to end whose last reference is gone; while anybody is declaring, that cannot be known. Before that is
+ * published: a new broker that found no reference and nothing decided would take it for one that never had any.
+ */
 static void end_if_unwanted(struct state *st, uint32_t slot) {
     struct interp *in = &st->interps[slot];
     bool wants = (in->flags & XI_JOIN_REQUIRES_REF) && in->had_ref && !in->told_end;
@@ -78,9 +81,9 @@ void request_unref(struct state *st, struct interp *me, const struct xi_request 
     }
     if (--*mine == 0) table_drop(&me->refs, q->a);
     target->refcount--;
+    end_if_unwanted(st, slot_of(st, target));
     interp_publish(st, slot_of(st, target));
     answer(st, target->refcount, 0, 0, 0);
-    end_if_unwanted(st, slot_of(st, target));
 }
 
 /* Drops everything that `in` holds on others. */
@@ -90,8 +93,8 @@ static void drop_refs(struct state *st, struct interp *in) {
         uint64_t *slot = table_find(&st->ids, id);
         if (!slot) continue;
         st->interps[*slot].refcount -= (uint32_t)count;
-        interp_publish(st, (uint32_t)*slot);
         end_if_unwanted(st, (uint32_t)*slot);
+        interp_publish(st, (uint32_t)*slot);
     }
     table_clear(&in->refs);
 }
@@ -286,8 +289,8 @@ static void drop_handles(struct state *st, struct interp *in) {
 static void all_declared(struct state *st) {
     for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
         if (st->interps[i].life != INTERP_LIVE) continue;
-        interp_publish(st, i);
         end_if_unwanted(st, i);
+        interp_publish(st, i);
     }
     channels_check(st);
 }
