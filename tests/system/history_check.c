@@ -258,6 +258,16 @@ static void check_take(struct check *c, uint32_t i) {
               h_value_text(c, v), h_time_text(c, c->span[t->group].drained), h_take_text(c, t));
 }
 
+/* Requests whose call had no reply: nobody may ever see them, or everybody skip them. */
+static void collect_unwanted(struct check *c) {
+    for_each_event(c->h, a, e) {
+        if (e->kind != H_CALL) continue;
+        if (!c->answered) c->answered = h_array(c->value_count, sizeof *c->answered);
+        uint32_t i = e->end != H_OPEN && e->result == 0 ? h_find(c, e->value) : NONE;
+        if (i != NONE) c->answered[i] = true;
+    }
+}
+
 /* Sends whose end nobody saw happened if the value was received, or a later one of that actor on that channel was. And
  * those that happened did so before the channel was closed. */
 static void settle_fates(struct check *c) {
@@ -450,7 +460,7 @@ static void check_last(struct check *c, uint32_t group) {
 static bool is_due(const struct check *c, const struct loss *l, uint32_t i) {
     const struct value *v = &c->values[i];
     uint64_t n = H_NUMBER(v->id), least_ = l->least[v->actor];
-    if (v->fate != SENT) return false;
+    if (v->fate != SENT || (c->answered && !c->answered[i])) return false;
     bool begun = v->begin > c->span[l->group].joined_end || v->begin > l->first_end || (least_ && n > least_) ||
                  was_kept(c, l, i);
     bool over = c->span[l->group].drained != H_OPEN || c->h->group[l->group].drained || v->end < l->last_begin ||
@@ -540,6 +550,7 @@ uint64_t h_check(const struct history *h, struct h_report *report) {
     collect_values(c);
     collect_takes(c);
     collect_spans(c);
+    collect_unwanted(c);
     for (uint32_t i = 0; i < c->take_count; i++) c->values[c->takes[i].value].taken += h_is_first(c, i);
     report->values = c->value_count;
     settle_fates(c);
@@ -547,6 +558,7 @@ uint64_t h_check(const struct history *h, struct h_report *report) {
     check_outcomes(c);
     for (uint32_t i = 0; i < c->take_count; i++) check_take(c, i);
     h_check_blocked(c);
+    h_check_calls(c);
     for (uint32_t g = 0; g < h->groups; g++) {
         check_lost(c, g);
         h_check_presence(c, g);
@@ -560,6 +572,7 @@ uint64_t h_check(const struct history *h, struct h_report *report) {
     free(c->values);
     free(c->takes);
     free(c->first_take);
+    free(c->answered);
     free(c);
     return report->count;
 }

@@ -43,6 +43,7 @@ struct check {
     struct take *takes; /* by group, value, count, begin */
     uint32_t take_count;
     uint32_t *first_take; /* of each group, and one more */
+    bool *answered; /* of each value: it was a request, and its caller got a reply; NULL: there are no calls */
     /* Of each group. INT64_MIN: from the start; H_OPEN: never. */
     struct span {
         int64_t joined_begin, joined_end; /* it was not there before, was there after */
@@ -90,6 +91,8 @@ void h_check_presence(struct check *c, uint32_t group);
 void h_check_blocked(struct check *c);
 void h_check_bound(struct check *c, uint32_t channel);
 void h_check_expiry(struct check *c, uint32_t group);
+/* history_calls.c */
+void h_check_calls(struct check *c);
 /* history_acks.c */
 void h_check_acks(struct check *c, uint32_t group);
 

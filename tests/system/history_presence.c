@@ -53,6 +53,7 @@ static uint32_t collect_remaining(const struct check *c, uint32_t group, struct 
         const struct value *v = &c->values[i];
         while (t < end && c->takes[t].value < i) t++;
         bool received = t < end && c->takes[t].value == i, due = v->begin > c->span[group].joined_end;
+        if (c->answered && !c->answered[i]) continue;
         if (v->channel == c->h->group[group].channel && !received && due && v->fate == SENT && v->end != H_OPEN)
             out[n++] = (struct stretch){v->end, H_OPEN};
     }
@@ -66,6 +67,7 @@ static uint32_t collect_stretches(const struct check *c, uint32_t group, struct 
         const struct take *t = &c->takes[i];
         const struct value *v = &c->values[t->value];
         int64_t begin = v->end > c->span[group].joined_end ? v->end : c->span[group].joined_end;
+        if (c->answered && !c->answered[t->value]) continue; /* it may have been given up before it was taken */
         if (h_is_first(c, i) && begin < t->begin) out[n++] = (struct stretch){begin, t->begin};
     }
     qsort(out, n, sizeof *out, by_begin);

@@ -45,6 +45,9 @@ struct plan {
     bool groups_first;      /* all groups are there before the first value */
     bool close_early;       /* while producers send */
     bool kill;
+    bool stop;           /* workers and the broker are stopped, for as long as others wait without harm, and go on */
+    bool broker;         /* the broker is killed, too */
+    bool calls;          /* producers call, consumers serve */
     int64_t ttl_ns;      /* of the channel; 0: values live for ever */
     bool own_ttl;        /* some values have a time to live of their own */
     uint64_t grow;       /* bytes to which the ring may grow; 0: it does not */
@@ -90,6 +93,16 @@ static inline const char *group_name(char out[16], uint32_t named) {
 
 static inline uint32_t below(uint64_t *state, uint32_t n) { return (uint32_t)((random64(state) >> 33) % n); }
 static inline bool one_in(uint64_t *state, uint32_t n) { return below(state, n) == 0; }
+
+/* What a call may say to which nothing has happened, so that it is made again: that there is no broker, where brokers are
+ * killed; and that it was interrupted, where the process was stopped and went on in the middle of a wait. */
+static inline bool undone(int64_t rc) { return (rc == XI_E_BROKER && plan.broker) || (rc == XI_E_INTR && plan.stop); }
+#define surely(call)                                                                                                   \
+    do {                                                                                                               \
+        int64_t got_;                                                                                                  \
+        await(!undone(got_ = (call)), "%s: no broker to be had", #call);                                               \
+        must(got_);                                                                                                    \
+    } while (0)
 
 /* Bodies of processes; they exit. */
 __attribute__((noreturn)) void run_process(uint32_t process);

@@ -80,8 +80,14 @@ struct work {
 static xi_interp *join(const char *name) {
     xi_interp *me = NULL;
     xi_join_opts opts = {.name = name, .spin_ns = plan.spin_ns};
-    must(xi_join(&opts, &me));
+    surely(xi_join(&opts, &me));
     return me;
+}
+
+/* Interrupted while it waited for the broker's answer, it has left all the same. */
+static void leave(xi_interp *me) {
+    int rc = xi_leave(me);
+    if (!undone(rc)) must(rc);
 }
 
 static xi_channel *open_handle(xi_interp *me, uint32_t flags, const char *group) {
@@ -103,7 +109,9 @@ static xi_channel *open_handle(xi_interp *me, uint32_t flags, const char *group)
                          .retain = plan.retain};
     if ((plan.acks || plan.from) && flags & XI_OPEN_RECV) opts.group_opts = &how;
     if (plan.need_peer && flags & XI_OPEN_RECV) opts.flags |= XI_OPEN_NEED_PEER;
-    return open_with(me, "history", &opts);
+    xi_channel *ch = NULL;
+    surely(xi_open(me, "history", &opts, &ch));
+    return ch;
 }
 
 /* Opens a handle that receives for the group of the history. */
@@ -153,7 +161,7 @@ static int64_t draw_ttl(uint64_t *r) {
 
 /* Anything but these is a failure of the run. */
 static bool sending_goes_on(int64_t rc) {
-    if (rc < 0 && rc != XI_E_AGAIN && rc != XI_E_TIMEOUT && rc != XI_E_CLOSED)
+    if (rc < 0 && rc != XI_E_AGAIN && rc != XI_E_TIMEOUT && rc != XI_E_CLOSED && !undone(rc))
         fail("a send returned %s: %s", xi_error_name((int)rc), xi_error_text((int)rc));
     return rc != XI_E_CLOSED;
 }
@@ -165,7 +173,7 @@ static bool send_one(struct work *k, int64_t timeout) {
     int rc;
     if (one_in(&k->random, 8)) {
         xi_loan loan;
-        must(xi_loan_get(k->me, padding + 128, &loan));
+        surely(xi_loan_get(k->me, padding + 128, &loan));
         size_t size = encode(loan.data, loan.size, id, padding);
         uint32_t e = begin_send(k, id, timeout, opts.ttl_ns);
         rc = xi_send_loan(k->handle[0], &loan, size, &opts);
@@ -197,6 +205,31 @@ static bool send_batch(struct work *k, uint32_t n, int64_t timeout) {
     return sending_goes_on(rc);
 }
 
+/* Asks with a value, and waits for the reply to it, which bears its id. */
+static bool call_one(struct work *k, int64_t timeout) {
+    uint64_t id = H_ID(k->actor, ++k->values);
+    xi_pending call = XI_PENDING_INIT;
+    xi_msg reply = XI_MSG_INIT;
+    size_t size = encode(k->buffer[0], LARGE + 256, id, draw_padding(&k->random));
+    uint32_t e = begin_send(k, id, timeout, 0);
+    int rc = xi_call_begin(k->handle[0], k->buffer[0], size, timeout, &call);
+    h_end(H, k->actor, e, rc);
+    if (rc) return rc == XI_E_NO_CONSUMER || sending_goes_on(rc);
+    atomic_fetch_add(&S->accepted, 1);
+    timeout = one_in(&k->random, 8) ? 1 + below(&k->random, 300000) : XI_FOREVER;
+    uint32_t c = h_begin(H, k->actor,
+                         (struct h_event){.kind = H_CALL, .channel = (uint8_t)channel, .value = id, .timeout = timeout, .group = H_NO_GROUP});
+    do rc = xi_call_wait(&call, &reply, timeout);
+    while (rc == XI_E_INTR && plan.stop);
+    if (rc == 0) h_events(H, k->actor)[c].argument = (int64_t)decode(&reply);
+    h_end(H, k->actor, c, rc);
+    xi_call_cancel(&call);
+    xi_msg_release(&reply);
+    if (rc && rc != XI_E_DIED && rc != XI_E_NO_CONSUMER && rc != XI_E_TIMEOUT && !undone(rc))
+        fail("a call ended with %s: %s", xi_error_name(rc), xi_error_text(rc));
+    return true;
+}
+
 /* Waits until all that was sent is received. Producers who see that at once go on together. */
 static void wait_for_received(void) {
     while (atomic_load(&S->received) < atomic_load(&S->accepted) && !atomic_load(&S->close)) sched_yield();
@@ -208,9 +241,9 @@ static void produce(struct work *k) {
     await_event(&S->event, atomic_load(&S->go), "the parent does not let producers go");
     bool goes_on = true;
     while (goes_on && atomic_load(&S->sent) < plan.values && h_has_room(H, k->actor, BATCH)) {
-        uint32_t n = 1 + below(&k->random, plan.batch);
+        uint32_t n = plan.calls ? 1 : 1 + below(&k->random, plan.batch);
         int64_t timeout = draw_timeout(&k->random);
-        goes_on = n == 1 ? send_one(k, timeout) : send_batch(k, n, timeout);
+        goes_on = plan.calls ? call_one(k, timeout) : n == 1 ? send_one(k, timeout) : send_batch(k, n, timeout);
         atomic_fetch_add(&S->sent, n);
         maybe_rest(k);
         if (plan.lockstep) wait_for_received();
@@ -251,12 +284,31 @@ static void acknowledge(struct work *k, xi_msg *m, uint32_t group, uint64_t id) 
     xi_msg_release(m);
 }
 
+/* Replies to a request with its id; or drops some, whose callers are told that. */
+static void serve(struct work *k, xi_msg *m, uint32_t group, uint64_t id) {
+    static _Thread_local uint64_t buffer[2048];
+    if (!one_in(&k->random, 16)) {
+        size_t size = encode(buffer, sizeof buffer, id, below(&k->random, one_in(&k->random, 8) ? 12000 : 100));
+        struct h_event about = {.kind = H_SERVE, .channel = (uint8_t)channel, .group = (uint16_t)group, .value = id};
+        int rc;
+        do {
+            uint32_t e = h_begin(H, k->actor, about);
+            rc = xi_reply(m, buffer, size, XI_FOREVER);
+            h_end(H, k->actor, e, rc);
+        } while (undone(rc));
+        if (rc && rc != XI_E_STALE) fail("a reply returned %s: %s", xi_error_name(rc), xi_error_text(rc));
+    }
+    xi_msg_release(m);
+}
+
 static void let_go(struct work *k, uint32_t turn) {
     for (uint32_t i = 0; i < k->held_count[turn]; i++) {
         xi_msg *m = &k->held[turn][i];
         uint64_t id = k->held_id[turn][i];
         expect(!xi_msg_borrowed(m) || decode(m) == id, "a borrowed value changed");
-        if (!xi_msg_deliveries(m))
+        if (xi_msg_is_call(m))
+            serve(k, m, k->held_group[turn], id);
+        else if (!xi_msg_deliveries(m))
             xi_msg_release(m);
         else if (one_in(&k->random, 8))
             give_back(k, m, k->held_group[turn], id);
@@ -274,7 +326,7 @@ static void let_all_go(struct work *k) {
 static int64_t bounded(struct work *k, int64_t timeout) {
     bool holds = false;
     for (uint32_t i = 0; i < HOLD; i++) holds |= k->held_count[i] != 0;
-    if (!plan.acks || !holds) return timeout;
+    if (!(plan.acks || plan.calls) || !holds) return timeout;
     if (one_in(&k->random, 4))
         let_all_go(k);
     else
@@ -299,7 +351,7 @@ static bool receive(struct work *k, uint32_t h, uint32_t most, int64_t timeout) 
     int64_t end = h_ended(H, k->actor);
     if (n < 0) {
         h_end(H, k->actor, e, (int)n);
-        if (n != XI_E_AGAIN && n != XI_E_TIMEOUT && n != XI_E_CLOSED)
+        if (n != XI_E_AGAIN && n != XI_E_TIMEOUT && n != XI_E_CLOSED && !undone(n))
             fail("a receive returned %s: %s", xi_error_name((int)n), xi_error_text((int)n));
         return n != XI_E_CLOSED;
     }
@@ -360,7 +412,7 @@ static int64_t wait_by_set(struct work *k, xi_set *set, const bool *over, xi_eve
         about[i].result = got < 0 ? (int)got : 0;
         h_add(H, k->actor, about[i]);
     }
-    if (got < 0 && got != XI_E_TIMEOUT && got != XI_E_AGAIN)
+    if (got < 0 && got != XI_E_TIMEOUT && got != XI_E_AGAIN && !undone(got))
         fail("a set's wait returned %s: %s", xi_error_name((int)got), xi_error_text((int)got));
     return got;
 }
@@ -430,8 +482,8 @@ static void *work(void *argument) {
     else
         consume(k);
     atomic_store(&S->finished[k->number], true);
-    for (uint32_t i = 0; i < k->handles; i++) must(xi_channel_free(k->handle[i]));
-    if (!plan.one_interp) must(xi_leave(k->me));
+    for (uint32_t i = 0; i < k->handles; i++) surely(xi_channel_free(k->handle[i]));
+    if (!plan.one_interp) leave(k->me);
     free(k);
     return NULL;
 }
@@ -449,7 +501,7 @@ void run_process(uint32_t process) {
         n++;
     }
     for (uint32_t i = 0; i < n; i++) pthread_join(threads[i], NULL);
-    if (plan.one_interp) must(xi_leave(shared_interp));
+    if (plan.one_interp) leave(shared_interp);
     exit(0);
 }
 
@@ -458,7 +510,7 @@ void run_process(uint32_t process) {
 static void read_group(xi_interp *me, uint32_t group, const char *name) {
     xi_channel *ch = open_handle(me, XI_OPEN_RECV, name);
     read_counters(ch, group);
-    must(xi_channel_free(ch));
+    surely(xi_channel_free(ch));
 }
 
 /* The next child of a dict, as a str or an int. */
@@ -503,6 +555,7 @@ static void read_dead_letters(xi_channel *dead, uint32_t actor) {
     xi_msg m = XI_MSG_INIT;
     int rc;
     while (dead && (rc = xi_recv(dead, &m, XI_TRY)) != XI_E_AGAIN) {
+        if (undone(rc)) continue;
         must(rc);
         note_dead_letter(actor, &m);
     }
@@ -522,21 +575,22 @@ static void wait_for(const _Atomic bool *flag, xi_channel *dead, uint32_t actor)
 void keep(uint32_t actor) {
     char name[16];
     xi_interp *me = join("keeper");
-    xi_channel *dead = plan.dead_letters ? open_with(me, DEAD, &(xi_open_opts){.flags = XI_OPEN_RECV}) : NULL;
+    xi_channel *dead = NULL;
+    if (plan.dead_letters) surely(xi_open(me, DEAD, &(xi_open_opts){.flags = XI_OPEN_RECV}, &dead));
     xi_channel *ch = open_handle(me, XI_OPEN_SEND, NULL);
     for (uint32_t i = 0; plan.groups_first && i < plan.named; i++)
-        must(xi_channel_free(open_for(me, actor, named_group[i], group_name(name, i))));
+        surely(xi_channel_free(open_for(me, actor, named_group[i], group_name(name, i))));
     say(&S->kept);
     wait_for(&S->close, dead, actor);
     uint32_t e = h_begin(H, actor, (struct h_event){.kind = H_CLOSE, .channel = (uint8_t)channel, .group = H_NO_GROUP});
-    must(xi_close(ch));
+    surely(xi_close(ch));
     h_end(H, actor, e, 0);
     wait_for(&S->finish, dead, actor);
     read_dead_letters(dead, actor);
-    if (plan.mode == XI_QUEUE) read_group(me, default_group, NULL);
+    if (plan.mode == XI_QUEUE && !plan.calls) read_group(me, default_group, NULL); /* requests are skipped that nobody waits for */
     for (uint32_t i = 0; i < plan.named; i++) read_group(me, named_group[i], group_name(name, i));
-    must(xi_channel_free(dead));
-    must(xi_channel_free(ch));
-    must(xi_leave(me));
+    surely(xi_channel_free(dead));
+    surely(xi_channel_free(ch));
+    leave(me);
     exit(0);
 }

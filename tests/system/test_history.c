@@ -7,6 +7,7 @@
  *
  *     XI_TEST_SEED=n   repeats one run (what it does; who is faster is not repeated)
  *     XI_TEST_LONG=1   minutes instead of seconds
+ *     test_history chaos   runs in which everybody is killed or stopped: see history_chaos.c
  *
  * The parent never joins: it forks processes, kills and replaces them where the
  * run wants it, and judges. One of the processes, the keeper, holds the channel
@@ -14,7 +15,7 @@
  * three workers each, a thread for each: producers and consumers. A worker that
  * is killed with its process is replaced by another actor with the same role.
  */
-#include "history_run.h"
+#include "history_chaos.h"
 
 struct plan plan;
 struct history *H;
@@ -71,6 +72,19 @@ static void draw_acks(uint64_t *r) {
     plan.dead_letters = plan.max_deliveries && !owns_groups() && one_in(r, 2);
 }
 
+/* A queue of requests that are served as they come. */
+static void draw_calls(void) {
+    plan.calls = true;
+    plan.mode = XI_QUEUE;
+    plan.named = plan.retain = plan.from = plan.when_full = 0;
+    plan.most = 0;
+    plan.ttl_ns = 0;
+    plan.own_ttl = plan.acks = plan.dead_letters = plan.close_early = plan.need_peer = plan.patient = false;
+    plan.batch = 1;
+    plan.values = 6000;
+    for (uint32_t i = 0; i < plan.workers; i++) plan.worker[i].served = 0;
+}
+
 static uint32_t draw_named(uint64_t *r) {
     if (plan.mode == XI_QUEUE) return one_in(r, 5) ? 1 + below(r, 3) : 0;
     if (one_in(r, 4)) return 0;
@@ -110,7 +124,12 @@ static void draw_plan(uint64_t seed) {
     draw_consumers(&r, consumers);
     if (one_in(&r, 3)) draw_acks(&r);
     if (plan.most && plan.most <= 4 && plan.values > 1500) plan.values = 1500;
-    if (plan.mode == XI_QUEUE && plan.named == 0 && !plan.kill && !may_lose() && !plan.acks && one_in(&r, 2)) {
+    if (chaos) {
+        plan.kill = plan.stop = true;
+        plan.broker = one_in(&r, 2);
+    }
+    if (one_in(&r, 6)) draw_calls();
+    if (plan.mode == XI_QUEUE && plan.named == 0 && !plan.kill && !may_lose() && !plan.acks && !plan.calls && one_in(&r, 2)) {
         plan.lockstep = plan.patient = true;
         plan.values = 800;
         plan.rests = 0;
@@ -160,8 +179,10 @@ static void kill_and_replace(uint32_t process) {
     int status;
     for (uint32_t i = 0; i < plan.workers; i++)
         if (plan.worker[i].process == process) actors[n++] = plan.worker[i].actor;
+    chaos_before_kill(R.pid[process]);
     for (uint32_t i = 0; i < n; i++) h_kill_begin(H, actors[i]);
     must_sys(kill(R.pid[process], SIGKILL));
+    chaos_killed(now_ns());
     status = reap(R.pid[process]);
     for (uint32_t i = 0; i < n; i++) h_kill_end(H, actors[i]);
     if (WIFEXITED(status) && WEXITSTATUS(status)) fail("a process ended with status %d by itself", WEXITSTATUS(status));
@@ -235,6 +256,7 @@ static void play(uint64_t *r) {
             if (R.pid[process] && !all_finished(false)) kill_and_replace(process);
             kill_at = now_ns() + MS + below(r, 40000000);
         }
+        if (plan.stop) chaos_turn(r, R.pid, plan.processes);
         rest(MS); /* the rhythm of looking on and killing: whoever ends, joins or is done is seen then */
     }
 }
@@ -268,6 +290,9 @@ static void describe(void) {
         {!plan.groups_first, "late groups"},
         {plan.close_early, "closed early"},
         {plan.kill, "killed"},
+        {plan.stop, "stopped"},
+        {plan.broker, "the broker too"},
+        {plan.calls, "calls"},
         {plan.lockstep, "lockstep"},
         {plan.patient, "patient"},
         {plan.ttl_ns || plan.own_ttl, "values expire"},
@@ -292,6 +317,7 @@ static void judge(void) {
     static struct h_report report;
     /* Who looks every millisecond and found itself stopped for so long cannot tell a lost wake from a busy machine. */
     H->patience = R.longest_gap < 100 * MS ? PATIENCE : 0;
+    if (plan.stop) chaos_measure();
     h_check(H, &report);
     uint64_t gone = 0;
     for (uint32_t g = 0; g < H->groups; g++) gone += H->group[g].dropped + H->group[g].expired;
@@ -315,8 +341,10 @@ static void run(uint64_t seed) {
     must_sys(R.keeper);
     if (R.keeper == 0) keep(keeper);
     await_event(&S->event, atomic_load(&S->kept), "the keeper does not come");
+    if (plan.stop) chaos_begin();
     for (uint32_t i = 0; i < plan.processes; i++) start(i);
     play(&r);
+    if (plan.stop) chaos_end();
     say(&S->finish);
     reap_ok(R.keeper, "the keeper");
     judge();
@@ -324,16 +352,18 @@ static void run(uint64_t seed) {
     munmap(S, sizeof *S);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    chaos = argc > 1 && strcmp(argv[1], "chaos") == 0;
     const char *text = getenv("XI_TEST_SEED"), *many = getenv("XI_TEST_LONG");
     if (text) {
         run(strtoull(text, NULL, 0));
         return 0;
     }
     uint64_t first = ((uint64_t)now_ns() ^ (uint64_t)getpid() << 32) % 1000000000u + 1, runs = 0;
-    int64_t until = now_ns() + (many ? 240 : 5) * SECOND;
+    int64_t until = now_ns() + (many ? chaos ? 150 : 240 : 5) * SECOND;
     do run(first + runs++);
     while (now_ns() < until);
     printf("%llu runs, each as it may be\n", (unsigned long long)runs);
+    if (chaos) chaos_judge();
     return 0;
 }
