@@ -34,6 +34,7 @@
 #define SPINS 200
 #define YIELDS 20
 #define NO_MEMBARRIER_LOOK_NS 2000000ll
+#define BROKER_LOOK_NS 10000000ll /* how often who waits looks whether there is a broker, which repairs the locks of the dead */
 
 static _Atomic int membarrier_works = -1; /* -1: not tried yet */
 _Atomic bool xi_lock_fenced;
@@ -105,7 +106,7 @@ static int judge(struct xi_channel *ch, uint32_t word, int64_t now, struct suspi
 
 static int sleep_for(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_t deadline, struct suspicion *s) {
     uint32_t seen = xi_load_full(lock_sleep);
-    int64_t now = xi_now(), look = XI_LOOK_NS;
+    int64_t now = xi_now(), look = BROKER_LOOK_NS;
     if (deadline >= 0 && now >= deadline) return XI_E_TIMEOUT;
     if (!(seen & 1) && !xi_cas32_full(lock_sleep, &seen, seen + 1)) return 0;
     seen |= 1;
@@ -113,7 +114,9 @@ static int sleep_for(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, in
     if (xi_load_full(lock) == 0) return 0;
     int rc = xi_futex_wait(lock_sleep, seen, deadline >= 0 && deadline < now + look ? deadline : now + look);
     if (rc == -EINTR) return xi_fail(XI_E_INTR, "interrupted by a signal");
-    return rc == -ETIMEDOUT ? judge(ch, xi_load_relaxed(lock), xi_now(), s) : 0;
+    if (rc != -ETIMEDOUT) return 0;
+    xi_control_drain(ch->interp); /* if all wait for locks, nobody else notices that the broker has died too */
+    return judge(ch, xi_load_relaxed(lock), xi_now(), s);
 }
 
 int xi_lock_slow(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_t timeout) {

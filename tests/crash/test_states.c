@@ -86,6 +86,15 @@ static void die_with_producers_lock(xi_channel *ch) {
     start_witness_and_wait_for_lock(&ch->chan->lock_sleep);
     die();
 }
+/* Nobody is there to repair: who waits for the lock has to notice, and to start a broker. */
+static void die_with_a_lock_and_the_broker(xi_channel *ch) {
+    pid_t broker = broker_pid(ch->interp);
+    lock_producers(ch);
+    start_witness_and_wait_for_lock(&ch->chan->lock_sleep);
+    must_sys(kill(broker, SIGKILL));
+    expect(wait_end(broker, 10000), "the broker does not die");
+    die();
+}
 static void die_after_header(xi_channel *ch) {
     start_witness_and_wait_for_sleep(ch, XI_SIDE_GROUP(0));
     lock_producers(ch);
@@ -398,6 +407,7 @@ static const struct deed {
     void (*witness)(xi_channel *ch);
 } deeds[] = {
     {"holding the producers' lock", XI_QUEUE, sent_in_vain, die_with_producers_lock, witness_send},
+    {"holding it, the broker dead", XI_QUEUE, sent_in_vain, die_with_a_lock_and_the_broker, witness_send},
     {"header stored, tail not", XI_QUEUE, sent_in_vain, die_after_header, witness_receive_77},
     {"sent, nobody rung", XI_QUEUE, sent_in_vain, die_before_ringing, witness_receive_77},
     {"a waiter's bit claimed", XI_QUEUE, sent_in_vain, die_after_claiming_the_bit, witness_receive_77},
