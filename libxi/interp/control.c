@@ -317,7 +317,6 @@ int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_
         /* The one that died may have done it before it could say so. */
         if (rc == XI_E_NOENT && attempt > 0 && request->op == XI_OP_REMOVE) rc = 0;
         if (rc != XI_E_BROKER || atomic_load(&me->ending) == XI_E_BROKER) break;
-        if (request->op == XI_OP_LEAVE && xi_load_acquire(&((struct xi_registry *)(uintptr_t)me->registry)->state) != XI_NS_RUNNING) break;
     }
     pthread_mutex_unlock(&me->control.mutex);
     return rc;

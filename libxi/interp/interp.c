@@ -217,6 +217,20 @@ static void send_home(struct xi_interp *me) {
  * word anybody's writing. */
 #define LEAVE_PATIENCE_NS 5000000000ll
 
+/* A broker that dies over it is followed by one that takes us for somebody who has yet to say what it has open. */
+static int tell_leaving(struct xi_interp *me) {
+    xi_a32 *state = &((struct xi_registry *)(uintptr_t)me->registry)->state;
+    int rc = XI_E_BROKER;
+    for (int attempt = 0; attempt < 3 && rc == XI_E_BROKER; attempt++) {
+        struct xi_request req;
+        struct xi_reply reply;
+        xi_request_init(&req, XI_OP_LEAVE);
+        rc = xi_control_ask(me, &req, &reply, NULL, 0, LEAVE_PATIENCE_NS);
+        if (atomic_load(&me->ending) == XI_E_BROKER || xi_load_acquire(state) != XI_NS_RUNNING) break; /* it is gone, with all */
+    }
+    return rc;
+}
+
 int xi_leave(xi_interp *me) {
     if (!me) return 0;
     if (!xi_alive(me)) { /* a forked child: nothing shared is ours; the parent's own handles are not touched */
@@ -229,10 +243,7 @@ int xi_leave(xi_interp *me) {
     unregister_interp(me);
     xi_sets_detach(me);
     xi_channels_detach(me);
-    struct xi_request req;
-    struct xi_reply reply;
-    xi_request_init(&req, XI_OP_LEAVE);
-    int rc = xi_control_ask(me, &req, &reply, NULL, 0, LEAVE_PATIENCE_NS);
+    int rc = tell_leaving(me);
     atomic_store(&me->left, true);
     xi_control_close(me);
     xi_interp_drop(me);
