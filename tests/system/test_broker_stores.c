@@ -434,7 +434,7 @@ static void enumerate(bool with_memfd, uint64_t every, uint64_t offset, uint64_t
     int64_t begun = now_ns();
     for (uint64_t at = 1 + offset % every; at <= n; at += every, singles++) {
         begin_run(with_memfd, at, 0);
-        if (singles % 4) continue;
+        if (singles % 6) continue;
         begin_run(with_memfd, at, 1 + random64(random) % 200); /* adoption is so many steps, about */
         doubles++;
     }
@@ -466,7 +466,7 @@ int main(void) {
     }
     bool all = getenv("XI_TEST_LONG") != NULL;
     enumerate(false, all ? 1 : 16, random64(&random), &random);
-    enumerate(true, all ? 2 : 40, random64(&random), &random);
+    enumerate(true, all ? 3 : 40, random64(&random), &random);
     printf("%u runs, %llu values, %llu calls made again for want of a broker, 0 failures\n", runs,
            (unsigned long long)atomic_load(&T->values), (unsigned long long)atomic_load(&T->again));
     return 0;
