@@ -31,8 +31,10 @@
 
 #include "channel.h"
 
+#ifndef SPINS /* tests/model explores fewer */
 #define SPINS 200
 #define YIELDS 20
+#endif
 #define NO_MEMBARRIER_LOOK_NS 2000000ll
 #define BROKER_LOOK_NS 10000000ll /* how often who waits looks whether there is a broker, which repairs the locks of the dead */
 
