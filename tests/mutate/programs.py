@@ -71,6 +71,9 @@ class Workshop:
             self.tree / "broker", "-c", self.tree / source, "-o", out, cwd=out.parent)
         return out
 
+    def compile_counted(self, source):
+        self.compile(source, "--coverage", "-O0", "-fprofile-update=atomic", kind="counted")
+
     def link(self, kind="objects", *more):
         lib = self.folder / ("lib" if kind == "objects" else "lib-" + kind)
         lib.mkdir(exist_ok=True)
@@ -89,7 +92,7 @@ class Workshop:
         listed = re.search(r"add_library\(xi_broker_core OBJECT(.*?)\)", (ROOT / "broker/CMakeLists.txt").read_text(), re.S)
         return [name[:-2] for name in listed.group(1).split()]
 
-    def prepare(self, say):
+    def prepare(self, say, jobs):
         mark = fingerprint(self.only)
         known = self.folder / "known.json"
         if known.exists():
@@ -104,23 +107,18 @@ class Workshop:
         for name in ("objects", "counted", "lib", "tests", "gcda", "runs"):
             (self.folder / name).mkdir()
         say("building the library and the tests")
-        for source in self.sources():
-            self.compile(source)
-            self.compile(source, "--coverage", "-O0", "-fprofile-update=atomic", kind="counted")
-        self.link()
-        self.link("counted", "--coverage")
-        for source in ("tests/unit/quick_mark.c", "tests/mutate/stop.c"):
-            self.compile(source)
-        if any(t.startswith("repair") for t in self.tests):
-            for name in self.broker_sources():
-                self.compile(f"broker/{name}.c")
-        for name in self.tests:
-            if "@" not in name:
-                self.build_test(name)
-        say("which lines each test runs, and how long it takes")
-        for name in self.tests:
-            self.covers[name] = self.lines_run(name)
-            self.seconds[name] = self.usual(name)
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            each = lambda do, these: list(pool.map(do, these))
+            each(self.compile, self.sources() + ["tests/unit/quick_mark.c", "tests/mutate/stop.c"])
+            each(self.compile_counted, self.sources())
+            if any(t.startswith("repair") for t in self.tests):
+                each(self.compile, [f"broker/{name}.c" for name in self.broker_sources()])
+            self.link()
+            self.link("counted", "--coverage")
+            each(self.build_test, [t for t in self.tests if "@" not in t])
+            say("which lines each test runs, and how long it takes")
+            self.covers = dict(zip(self.tests, each(self.lines_run, self.tests)))
+            self.seconds = dict(zip(self.tests, each(self.usual, self.tests)))
         known.write_text(json.dumps({"fingerprint": mark, "seconds": self.seconds, "covers": self.covers}))
 
     def mend(self):

@@ -133,7 +133,7 @@ def stale_arguments():
 
 def judge_all(options, work, found, known):
     shop = programs.Workshop(work / "shop", options.build, options.tests)
-    shop.prepare(say)
+    shop.prepare(say, options.jobs)
     begun = time.monotonic()
     count = collections.Counter()
     for i, mutant in enumerate(found):

@@ -37,9 +37,9 @@ static void turn(void);
 #define GENERATION 77u
 enum { OWNER, READER, JOINER, ALL };
 
+static struct xi_asegment segment;
 static struct {
     struct xi_release_table *table;
-    struct xi_asegment segment;
     struct xi_block block;
     struct xi_map_entry entry;
     uint32_t reader, joiner; /* groups */
@@ -67,8 +67,8 @@ static uint64_t bit_of(uint32_t group) {
 
 /* The reader's group has yet to release it, the joiner's was not there when it was sent. */
 static void begin(void) {
-    S.segment.release = S.table->release;
-    S.block = (struct xi_block){.segment = &S.segment, .generation = GENERATION, .state = XI_BLOCK_SENT};
+    segment.release = S.table->release;
+    S.block = (struct xi_block){.segment = &segment, .generation = GENERATION, .state = XI_BLOCK_SENT};
     S.entry.release.base = S.table;
     for (int i = 0; i < 4; i++) atomic_store(&S.table->release[0].word[i], XI_RELEASE_ALL(GENERATION));
     atomic_fetch_and(&S.table->release[0].word[XI_RELEASE_WORD(S.reader)], ~XI_RELEASE_BIT(S.reader));
