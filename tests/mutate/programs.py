@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g0", "-fPIC", "-w", "-fno-strict-aliasing"]
 # Quick ones, that together look at everything in libxi below the values; and those of the broker's repair. What is behind
 # an @ is how they wait.
-TESTS = ("arena", "channel", "ends", "retain", "retain_grow", "grow", "call", "set", "ttl", "ack", "ack_ends", "wait", "wakes", "wakes_by",
+TESTS = ("arena", "channel", "lock", "ends", "retain", "retain_grow", "grow", "call", "set", "ttl", "ack", "ack_ends", "wait", "wakes", "wakes_by",
          "set@futex", "wait@futex", "release_words", "repair", "repair_ack", "repair_hostile")
 PATIENCE = 6 # times what a test takes with nothing broken, and some seconds: then it hangs
 

@@ -29,8 +29,8 @@ struct sleeper {
 };
 static struct sleeper S[SLEEPERS];
 
-static int sends_one(xi_channel *ch) { return xi_send_int(ch, 7, LONG); }
-static int receives_one(xi_channel *ch) {
+static inline int sends_one(xi_channel *ch) { return xi_send_int(ch, 7, LONG); }
+static inline int receives_one(xi_channel *ch) {
     xi_msg m = XI_MSG_INIT;
     int rc = xi_recv(ch, &m, LONG);
     if (rc == 0 && ch->ack) ok(xi_ack(&m));

@@ -708,6 +708,30 @@ START_TEST(garbage_is_an_error_or_nothing) {
 }
 END_TEST
 
+/* A reply that another thread reads first is handed over, and its caller rung: nobody else would. */
+START_TEST(a_reply_is_handed_over) {
+    xi_channel *out = caller(), *in = server();
+    xi_msg m = XI_MSG_INIT, reply = XI_MSG_INIT;
+    struct one_call c;
+    xi_pending p;
+    for (int round = 0; round < 3; round++) {
+        pthread_t t = start_call(&c, out);
+        ok(xi_recv(in, &m, LONG));
+        struct xi_group *lane = me->calls->lane->group;
+        uint64_t bits = 0;
+        while (!bits) /* whoever claims the bit would ring: so we do, and do not */
+            for (uint32_t i = 0; i < XI_MASK_WORDS; i++) bits |= xi_exchange_full(&lane->parked.word[i], 0);
+        pass_time(5 * MS);
+        ok(reply_with(&m, 6, 0));
+        ok(begin(out, 1, 0, &p));
+        fails(XI_E_AGAIN, xi_call_wait(&p, &reply, XI_TRY)); /* reads the lane: what lies there is the other's */
+        ended(t, &c, 0);
+        xi_call_cancel(&p);
+    }
+    nothing_remains(in, out, &m, &reply);
+}
+END_TEST
+
 static void on_signal(int number) { (void)number; }
 static _Atomic bool interrupted;
 static void *interrupts(void *argument) {
@@ -754,6 +778,7 @@ int main(void) {
     tcase_add_test(t, a_cancelled_request_goes_to_nobody);
     tcase_add_test(t, sixty_four_calls_at_a_time);
     tcase_add_test(t, many_threads_call_and_serve);
+    tcase_add_test(t, a_reply_is_handed_over);
     tcase_add_test(t, a_loan_is_sent_and_replied_with_in_place);
     tcase_add_test(t, values_and_requests_share_a_channel);
     tcase_add_test(t, a_request_whose_time_is_over_is_refused);
