@@ -28,11 +28,11 @@
 #include "step.h"
 
 #define JOBS 2
-/* By default, of repair's steps: about one for every other state; and one living deed for every other, its own broker for
- * every third. */
+/* By default, of repair's steps: about one for every other state; and one living deed for every other, its own
+ * broker for two of four. */
 #define STRIDE 300
 #define EVERY_LIVE 2
-#define EVERY_OWN 3
+#define EVERY_OWN 4
 
 /* What came out, over all processes. */
 static struct figures {
@@ -44,8 +44,11 @@ static struct stage {
     struct verdict verdict;
     int64_t result;
     uint32_t sleeper_slot;
-    uint32_t dead; /* whom the broker's double is to repair; */
+    uint32_t other; /* slot of the third member */
+    int64_t other_id;
+    uint32_t dead;  /* whom the broker's double is to repair; */
     int64_t dead_id;
+    bool two;       /* after the third member's death, which nothing but its repair separates from that */
     uint32_t segment, bells; /* of the first channel; and what the sleeper's bells said */
     int repaired;  /* its wait status; status 3: who sleeps was not woken */
 } * S;
@@ -62,13 +65,13 @@ struct play {
     struct part_in t;
     struct tracee d, broker;
     bool steps_broker;
-    pid_t sleeper;
+    pid_t sleeper, other;
     struct image image;
     struct moment *moments;
     size_t count, capacity;
     const struct moment *now; /* that is being judged */
     struct mappings mappings;
-    struct gate up, come, ready, go, sleep, repair, repaired;
+    struct gate up, third, come, ready, go, sleep, repair, repaired;
     int reached; /* outcome */
     uint64_t judged, kills, live, orders, found;
     bool woken;  /* T has done what it does meanwhile */
@@ -103,20 +106,25 @@ struct double_ {
     struct watch *asked;
 };
 
+/* As on_death() would say it. */
+static void hear_of_death(struct broker *b, uint32_t slot, int64_t id) {
+    expect(b->queue_count == 0, "somebody else talks to the broker");
+    if (!b->queue_capacity) b->queue = calloc(b->queue_capacity = 64, sizeof *b->queue);
+    expect(b->queue != NULL, "no memory");
+    b->queue[b->queue_count++] = (struct event){.kind = EVENT_DEATH, .slot = slot, .id = id};
+    b->fate = "was killed";
+    b->check.at = loop_now(); /* so that it does not sleep */
+    broker_turn(b);
+}
+
 __attribute__((noreturn)) static void live_as_double(struct double_ *d, const struct mappings *m) {
     struct broker *b = d->b;
     alarm(60);
     mappings_enter(m, b->world.epoch, d->p->copy);
     snprintf(b->world.ns, sizeof b->world.ns, "%s", d->p->copy);
-    b->queue = calloc(64, sizeof *b->queue); /* as on_death() would; nothing else is queued where nobody else does anything */
-    expect(b->queue != NULL, "no memory");
-    b->queue[0] = (struct event){.kind = EVENT_DEATH, .slot = S->dead, .id = S->dead_id};
-    b->queue_capacity = 64;
-    b->queue_at = 0;
-    b->queue_count = 1;
-    b->fate = "was killed";
-    b->check.at = loop_now();
-    for (int turns = 0; turns == 0 || b->recover.mends; turns++) broker_turn(b);
+    if (S->two) hear_of_death(b, S->other, S->other_id);
+    hear_of_death(b, S->dead, S->dead_id);
+    while (b->recover.mends) broker_turn(b);
     struct looker l = {b, S->dead, S->dead_id, d->p->sleeper ? S->sleeper_slot : 0, S->segment, S->bells, d->p->scene->sleeper == sleeper_sends};
     _exit(look_overslept(&l) ? 3 : 0);
 }
@@ -157,6 +165,19 @@ static void serve(void *argument) {
         broker_turn(&b);
         b.rings.timer.at = 0; /* it moves no ring by itself: its double is to know what was there when the picture was taken */
     }
+}
+
+/* A third member, which has the channel open and does nothing: for two deaths at a time. */
+static void other(void *argument) {
+    struct play *p = argument;
+    must_sys(prctl(PR_SET_PDEATHSIG, SIGKILL));
+    gate_pass(&p->third);
+    xi_interp *me = join_ns(p->ns, "other", XI_JOIN_NO_SPIN);
+    (void)open_with(me, "c", &(xi_open_opts){.flags = XI_OPEN_SEND});
+    S->other = me->slot;
+    S->other_id = me->id;
+    gate_lift(&p->ready, 1);
+    for (;;) pause();
 }
 
 static void sleeper(void *argument) {
@@ -207,6 +228,7 @@ static void keep_picture(struct play *p, bool by_broker) {
 
 static void begin(struct play *p) {
     p->up = gate_new();
+    p->third = gate_new();
     p->come = gate_new();
     p->ready = gate_new();
     p->go = gate_new();
@@ -215,10 +237,13 @@ static void begin(struct play *p) {
     p->repaired = gate_new();
     p->broker.pid = spawn(serve, p);
     pid_t doomed = spawn(there, p);
+    p->other = spawn(other, p);
     if (p->scene->sleeper) p->sleeper = spawn(sleeper, p);
     gate_pass(&p->up);
     p->t = (struct part_in){.ns = p->ns, .me = join_ns(p->ns, "here", XI_JOIN_NO_SPIN | XI_JOIN_NO_START)};
     p->scene->here(&p->t);
+    gate_lift(&p->third, 1);
+    gate_pass(&p->ready);
     gate_lift(&p->come, 1);
     gate_pass(&p->ready);
     if (p->scene->then) p->scene->then(&p->t);
@@ -246,6 +271,7 @@ static void end_process(pid_t pid) {
 
 static void finish(struct play *p) {
     if (!(p->scene->flags & SCENE_DIES)) end_process(p->d.pid);
+    end_process(p->other);
     if (p->sleeper) end_process(p->sleeper);
     end_process(p->broker.pid);
     image_close(&p->image);
@@ -285,7 +311,7 @@ static uint32_t slot_of_doomed(const struct play *p, const struct picture *now, 
 }
 
 /* How the broker learns of D's death: by adopting; having been there all the time; or not at all, D lives. */
-enum by { BY_ADOPTION, BY_ITS_OWN, BY_NOBODY };
+enum by { BY_ADOPTION, BY_ITS_OWN, BY_ITS_OWN_AFTER_ANOTHER, BY_NOBODY };
 
 /* Lets a child of ours live on in a copy of this. */
 static const struct verdict *ask(struct play *p, const struct picture *picture, enum live live, long kill_at, enum by by) {
@@ -296,7 +322,8 @@ static const struct verdict *ask(struct play *p, const struct picture *picture, 
     q.dead = by == BY_NOBODY ? 0 : slot_of_doomed(p, picture, &q.dead_id);
     S->verdict = (struct verdict){.done = false};
     picture_spread(picture, p->copy, q.dead);
-    if (by == BY_ITS_OWN) {
+    if (by == BY_ITS_OWN || by == BY_ITS_OWN_AFTER_ANOTHER) {
+        S->two = by == BY_ITS_OWN_AFTER_ANOTHER;
         S->dead = q.dead;
         S->dead_id = q.dead_id;
         gate_lift(&p->repair, 1);
@@ -396,11 +423,12 @@ static void judge_broker_alone(struct play *p) {
     if (v->wrong[0]) failed(p, "after the broker's death alone: %s", v->wrong);
 }
 
-static void judge_own_broker(struct play *p) {
-    const struct verdict *v = ask(p, &p->now->picture, LIVE_NONE, -1, BY_ITS_OWN);
-    if (v->wrong[0]) failed(p, "repaired by its own broker: %s", v->wrong);
+static void judge_own_broker(struct play *p, enum by by) {
+    const char *after = by == BY_ITS_OWN_AFTER_ANOTHER ? ", after another death" : "";
+    const struct verdict *v = ask(p, &p->now->picture, LIVE_NONE, -1, by);
+    if (v->wrong[0]) failed(p, "repaired by its own broker%s: %s", after, v->wrong);
     if (!same(v, p->scene->outcome[p->reached], false))
-        failed(p, "repaired by its own broker: the readers get \"%s\", not \"%s\"", v->line, p->scene->outcome[p->reached]);
+        failed(p, "repaired by its own broker%s: the readers get \"%s\", not \"%s\"", after, v->line, p->scene->outcome[p->reached]);
 }
 
 static void judge_state(struct play *p, size_t number) {
@@ -409,7 +437,8 @@ static void judge_state(struct play *p, size_t number) {
     for (long k = (long)(number * 59) % stride; k < steps; k += stride) judge_repair_killed(p, k);
     for (int live = LIVE_NONE + 1; live < LIVE_KINDS; live++)
         if (p->whole || number % (EVERY_LIVE * (LIVE_KINDS - 1)) == EVERY_LIVE * (size_t)(live - 1)) judge_live(p, (enum live)live);
-    if (!(p->scene->flags & SCENE_BROKER) && (p->whole || number % EVERY_OWN == 0)) judge_own_broker(p);
+    for (int by = BY_ITS_OWN; by <= BY_ITS_OWN_AFTER_ANOTHER; by++)
+        if (!(p->scene->flags & SCENE_BROKER) && (p->whole || number % EVERY_OWN == (size_t)by)) judge_own_broker(p, (enum by)by);
     if (p->now->by_broker && !(p->scene->flags & SCENE_DIES)) judge_broker_alone(p);
 }
 

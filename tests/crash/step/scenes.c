@@ -496,7 +496,7 @@ static int64_t send_grow(struct part_in *d) {
 /* In a ring that is not the channel's own. */
 static void d_has_grown(struct part_in *d) {
     d_queue(d);
-    must(put(d, 0, 18));
+    must(send_grow(d));
     for (int n = 0; n < 7; n++) take(d, 0, 0);
 }
 /* With a block in it. */
