@@ -167,13 +167,14 @@ static void serve(void *argument) {
     }
 }
 
-/* A third member, which has the channel open and does nothing: for two deaths at a time. */
+/* A third member, which has the channel open and does nothing: for two deaths at a time. Where both always die it has a group
+ * of its own, whose end needs a lock that D may hold. */
 static void other(void *argument) {
     struct play *p = argument;
     must_sys(prctl(PR_SET_PDEATHSIG, SIGKILL));
     gate_pass(&p->third);
     xi_interp *me = join_ns(p->ns, "other", XI_JOIN_NO_SPIN);
-    (void)open_with(me, "c", &(xi_open_opts){.flags = XI_OPEN_SEND});
+    (void)open_with(me, "c", &(xi_open_opts){.flags = p->scene->flags & SCENE_TWO ? XI_OPEN_RECV : XI_OPEN_SEND});
     S->other = me->slot;
     S->other_id = me->id;
     gate_lift(&p->ready, 1);
@@ -321,7 +322,7 @@ static const struct verdict *ask(struct play *p, const struct picture *picture, 
                          .lives = by == BY_NOBODY, .verdict = &S->verdict};
     q.dead = by == BY_NOBODY ? 0 : slot_of_doomed(p, picture, &q.dead_id);
     S->verdict = (struct verdict){.done = false};
-    picture_spread(picture, p->copy, q.dead);
+    picture_spread(picture, p->copy, (uint32_t[]){q.dead, p->scene->flags & SCENE_TWO ? S->other : 0});
     if (by == BY_ITS_OWN || by == BY_ITS_OWN_AFTER_ANOTHER) {
         S->two = by == BY_ITS_OWN_AFTER_ANOTHER;
         S->dead = q.dead;
@@ -437,7 +438,7 @@ static void judge_state(struct play *p, size_t number) {
     for (long k = (long)(number * 59) % stride; k < steps; k += stride) judge_repair_killed(p, k);
     for (int live = LIVE_NONE + 1; live < LIVE_KINDS; live++)
         if (p->whole || number % (EVERY_LIVE * (LIVE_KINDS - 1)) == EVERY_LIVE * (size_t)(live - 1)) judge_live(p, (enum live)live);
-    for (int by = BY_ITS_OWN; by <= BY_ITS_OWN_AFTER_ANOTHER; by++)
+    for (int by = p->scene->flags & SCENE_TWO ? BY_ITS_OWN_AFTER_ANOTHER : BY_ITS_OWN; by <= BY_ITS_OWN_AFTER_ANOTHER; by++)
         if (!(p->scene->flags & SCENE_BROKER) && (p->whole || number % EVERY_OWN == (size_t)by)) judge_own_broker(p, (enum by)by);
     if (p->now->by_broker && !(p->scene->flags & SCENE_DIES)) judge_broker_alone(p);
 }

@@ -691,6 +691,12 @@ const struct scene scenes[] = {
     {"die with deliveries", SCENE_BROKER | SCENE_DIES, ack_large, d_has_two, NULL, NULL, .outcome = {" 21*2 22*2"}},
     {"die with a group", SCENE_BROKER | SCENE_DIES, cast_open, d_listens, cast_mixed, NULL, .outcome = {" 1 22 3| 1 22 3"}},
 
+    {"send, two die", SCENE_TWO, cast_open, d_sends, cast_mixed, send_29, .outcome = {" 1 22 3| 1 22 3", " 1 22 3 29| 1 22 3 29"}},
+    {"receive, two die", SCENE_TWO, cast_open, d_group_a, cast_mixed, receive_two,
+     .outcome = {" 1 22 3| 1 22 3", " 22 3| 1 22 3", " 3| 1 22 3"}},
+    {"receive and end a group, two die", SCENE_TWO | SCENE_BROKER, cast_open, d_listens_to_acknowledge, cast_mixed, take_two_and_close,
+     .outcome = {" 1 22 3| 1 22 3"}},
+
     {"run free functions", 0, q_open, d_sent_three, t_releases_all, free_run, .outcome = {""}},
     {"add to a set", 0, q_small, d_set, NULL, set_add, .outcome = {" 1 2 3"}},
     {"wait on a set", 0, q_small, d_set_added, NULL, set_wait, .outcome = {" 1 2 3"}},

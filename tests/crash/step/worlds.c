@@ -215,15 +215,16 @@ static void write_pages(int fd, const uint8_t *bytes, size_t n) {
     }
 }
 
-/* The registry under its new name; and whose process is the one that died. */
-static void sign(int fd, const char *ns, uint32_t dead) {
+/* The registry under its new name; and whose processes are those that died. */
+static void sign(int fd, const char *ns, const uint32_t dead[2]) {
     char name[32] = "";
     uint64_t never = 1;
     snprintf(name, sizeof name, "%s", ns);
     expect(pwrite(fd, name, sizeof name, offsetof(struct xi_registry, ns)) == (ssize_t)sizeof name, "pwrite");
-    if (!dead) return;
-    off_t at = (off_t)(offsetof(struct xi_registry, slots) + dead * sizeof(struct xi_slot) + offsetof(struct xi_slot, start_time));
-    expect(pwrite(fd, &never, sizeof never, at) == (ssize_t)sizeof never, "pwrite");
+    for (int i = 0; i < 2; i++) {
+        off_t at = (off_t)(offsetof(struct xi_registry, slots) + dead[i] * sizeof(struct xi_slot) + offsetof(struct xi_slot, start_time));
+        if (dead[i]) expect(pwrite(fd, &never, sizeof never, at) == (ssize_t)sizeof never, "pwrite");
+    }
 }
 
 /* What was laid out last. (Nobody makes a file there that was not: the brokers of copies have no clients.) */
@@ -236,7 +237,7 @@ static void fold_up(void) {
     }
 }
 
-void picture_spread(const struct picture *p, const char *ns, uint32_t dead) {
+void picture_spread(const struct picture *p, const char *ns, const uint32_t dead[2]) {
     const struct piece *registry = picture_piece(p, 0);
     uint64_t epoch = ((const struct xi_segment *)(const void *)registry->bytes)->epoch;
     fold_up();

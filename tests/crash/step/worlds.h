@@ -55,8 +55,8 @@ bool picture_alike(const struct picture *a, const struct picture *b);
 /* Of `to`: every word that differs between the two others becomes as it is in `after`. All three are alike. */
 void picture_apply(struct picture *to, const struct picture *before, const struct picture *after);
 
-/* Lays the picture out as namespace `ns`; the interpreter in slot `dead` (0: none) is one whose process has gone. */
-void picture_spread(const struct picture *p, const char *ns, uint32_t dead);
+/* Lays the picture out as namespace `ns`; the processes of the interpreters in these slots (0: none) have gone. */
+void picture_spread(const struct picture *p, const char *ns, const uint32_t dead[2]);
 /* Removes every file of that name. */
 void world_sweep_away(const char *ns);
 
