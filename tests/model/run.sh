@@ -82,7 +82,24 @@ records() {
     caught records -DPRODUCERS=1 -DCONSUMERS=1 -DVALUES=1 -DKILLS=1 -DBROKER_KILLS=1 -DNO_SLOT_0
 }
 
-models=(park records)
+groups() {
+    local joins=(-DKILLS=0 -DOLD=2 -DNEW=0 -DACKS) killed=(-DKILLS=1 -DOLD=2 -DNEW=0) sent=(-DOLD=1 -DNEW=1) mutant
+    holds groups "${killed[@]}"
+    holds groups "${killed[@]}" -DACKS -DFIRST_WORD
+    holds groups -DKILLS=1 -DOLD=1 -DNEW=0 -DACKS -DBROKER_KILLS=1
+    holds groups "${sent[@]}" -DKILLS=1
+    holds groups -DKILLS=0 -DOLD=2 -DNEW=1 -DACKS
+    for mutant in LOOK_FIRST NO_LOOK LOOK_ONCE KEPT; do
+        caught groups "${joins[@]}" -D$mutant
+    done
+    for mutant in NO_JOINING ACTIVE_EARLY DRAIN_EARLY FREE_EARLY; do
+        caught groups "${killed[@]}" -D$mutant
+    done
+    caught groups "${sent[@]}" -DKILLS=1 -DGIVE_UP
+    caught groups "${sent[@]}" -DKILLS=0 -DGROUPS_EARLY
+}
+
+models=(park records groups)
 [ $# -eq 0 ] || models=("$@")
 for model in "${models[@]}"; do
     if [ ! -f "$model.pml" ]; then
