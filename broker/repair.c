@@ -18,6 +18,8 @@
  *   releasing   the bit may be set or not: it is set (again) while the
  *               generation matches, the owner is told (again), the entry goes.
  *
+ * tests/model/records.pml and groups.pml explore these steps, by the names of the functions here, beside the living.
+ *
  * The producers' lock is kept until all that it guards is done, and is taken
  * before any group's: killed anywhere, the next run finds it still held by the
  * dead and does the same again. A lock that nobody holds is taken for slot 0,

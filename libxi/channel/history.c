@@ -18,6 +18,7 @@
  * release words, after which the owner keeps it. One that its owner is just
  * taking back, or has taken, is no longer to be had (a guard that acknowledges
  * may have released it behind its head, out of order): the joiner begins after it.
+ * tests/model/groups.pml explores this with the ends of groups and deaths.
  */
 #include "record.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The ring's producing side: finding space, and the stores of a send in the
- * order that wire/layout.h gives ("Send"). Also the looks without a lock that
+ * order that wire/layout.h gives ("Send"; tests/model/records.pml explores it). Also the looks without a lock that
  * tell a waiter whether to try.
  */
 #include <sched.h>

@@ -2,6 +2,7 @@
 /*
  * Receiving: the stores of a receive in the order that wire/layout.h gives
  * ("Receive"), and everything that must be found out before the first of them.
+ * tests/model/records.pml explores them with deaths in between.
  *
  * A block's segment is mapped and a borrow entry taken before the group's lock,
  * since both may need a system call; under the lock the record is looked at

@@ -2,6 +2,9 @@
 /*
  * Memory order, in one place. Every use says what it pairs with.
  *
+ * tests/model/test_order.c runs the users of these under all that C11 allows, and makes each order weaker in turn: what it
+ * calls spare is ordered by something else there.
+ *
  * There are no stand-alone fences: where a full barrier is needed it is a
  * sequentially consistent read-modify-write that is there anyway (taking a lock,
  * setting a mask bit), which thread sanitizers understand too.
