@@ -27,6 +27,7 @@ import _socket as socket
 
 FDS = 4
 GRACE = 1.0  # seconds that an interpreter whose references are gone may take to finish, if its creator was killed
+CERTAIN = 10.0  # seconds within which the broker has noticed a death
 KEPT = 4096  # wait statuses
 
 
@@ -82,7 +83,7 @@ class Server:
         self.children = {}  # pid: the pid of its creator
         self.statuses = {}
         self.asked = {}  # pid: connections that wait for its status
-        self.doomed = {}  # pid: when it is killed
+        self.doomed = {}  # pid: when it is killed, and when it is sure to be somebody else's
         self.wake, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         os.set_blocking(wake, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -188,7 +189,7 @@ class Server:
             now = time.monotonic()
             for child, creator in self.children.items():
                 if creator == pid:
-                    self.doomed[child] = now + GRACE
+                    self.doomed[child] = now + GRACE, now + CERTAIN
         if not self.connections and not self.children:
             os._exit(0)
 
@@ -198,9 +199,12 @@ class Server:
 
         referred = {i.pid for i in xidata.list_interpreters(self.namespace) if not i.requires_ref or i.references}
         now = time.monotonic()
-        for pid, when in list(self.doomed.items()):
-            if pid in referred:
-                del self.doomed[pid]
+        for pid, (when, certain) in list(self.doomed.items()):
+            if pid in referred:  # by somebody else, or by the dead still, if the broker had no time yet
+                if now > certain:
+                    del self.doomed[pid]
+                else:
+                    self.doomed[pid] = now + GRACE, certain
             elif when < now:
                 os.kill(pid, signal.SIGKILL)
                 del self.doomed[pid]
