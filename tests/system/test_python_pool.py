@@ -109,6 +109,31 @@ class Pool(TestCase):
             pool.submit(square, 1)
         pool.shutdown()
 
+    def test_breaks_while_a_worker_starts(self):
+        """A worker that makes its interpreter while the pool breaks does not go on as if nothing had happened."""
+        from xidata import futures
+
+        pool = xidata.InterpreterPoolExecutor(1)
+        made, go = threading.Event(), threading.Event()
+
+        def slow():
+            interp = interpreters.create()
+            made.set()
+            go.wait(SOON)
+            return interp
+
+        futures.interpreters, real = type("Slow", (), dict(vars(interpreters), create=staticmethod(slow))), futures.interpreters
+        try:
+            future = pool.submit(wait_for, interpreters.create_queue())
+            self.assertTrue(made.wait(SOON))
+            pool._core.break_down("broken meanwhile")
+            go.set()
+            with self.assertRaisesRegex(xidata.BrokenInterpreterPool, "meanwhile"):
+                future.result(SOON)
+        finally:
+            futures.interpreters = real
+        pool.shutdown()
+
     def test_idle_worker_killed(self):
         """The pool breaks at once, though nobody asks anything of the dead."""
         pool = xidata.InterpreterPoolExecutor(2)

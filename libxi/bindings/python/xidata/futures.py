@@ -143,7 +143,12 @@ class _Worker:
         if self.interp is not None:
             return
         self.interp = interpreters.create()
-        self.fd = core.watch.add(self.interp._process, self.ended)
+        if core.broken:  # meanwhile, so that it was not killed with the others
+            raise core.broken_error()
+        try:
+            self.fd = core.watch.add(self.interp._process, self.ended)
+        except ProcessLookupError:
+            raise interpreters.InterpreterNotFoundError("a new interpreter was killed") from None
         if core.initializer is None:
             return
         try:
