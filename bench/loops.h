@@ -11,7 +11,6 @@
 #include "bench/harness.h"
 
 #define CREDIT_WINDOW 4096u /* messages on the way, of a peer that has no flow control of its own */
-#define CREDIT_STEP 64u
 
 /* One side's messages: `state` of every run with a peer. */
 struct work {
@@ -20,6 +19,7 @@ struct work {
     const void *messages[PEER_BATCH];
     uint64_t acknowledged; /* side 0 of copies */
     uint64_t credit;       /* side 0's copy of the shared one */
+    uint64_t window;       /* messages on the way at most; side 1 tells at every eighth of it */
     uint8_t ack[8], ack_copy[8];
 };
 

@@ -35,6 +35,7 @@ static int setup(struct bench_pair *p) {
     struct work *w = bench_private(p, sizeof *w);
     if (!w) return -1;
     p->state = w;
+    w->window = p->peer->window ? p->peer->window : CREDIT_WINDOW;
     w->records = bench_private(p, n * size);
     w->copies = bench_private(p, n * size);
     if (!w->records || !w->copies || bench_value_build(p, w->ack, sizeof w->ack) < 0) return -1;
@@ -96,21 +97,22 @@ static int run_asleep(struct bench_pair *p) {
 static void credit_give(struct bench_pair *p, uint64_t had) { xi_store_release(&p->shared->credit.v, had); }
 
 static void credit_await(struct bench_pair *p, struct work *w, uint64_t seq) {
-    while (seq - w->credit >= CREDIT_WINDOW) {
+    while (seq - w->credit >= w->window) {
         w->credit = xi_load_acquire(&p->shared->credit.v); /* pairs with credit_give */
-        if (seq - w->credit >= CREDIT_WINDOW) bench_relax();
+        if (seq - w->credit >= w->window) bench_relax();
     }
 }
 
 static int credited_pass(struct bench_pair *p, uint64_t seq, uint64_t n) {
+    struct work *w = p->state;
     for (uint64_t end = seq + n; seq < end; seq++) {
         if (p->side == 0) {
-            credit_await(p, p->state, seq);
+            credit_await(p, w, seq);
             if (speak(p, seq) < 0) return -1;
             continue;
         }
         if (listen(p, seq) < 0) return -1;
-        if (seq % CREDIT_STEP == CREDIT_STEP - 1 || seq + 1 == end) credit_give(p, seq + 1);
+        if ((seq + 1) % (w->window / 8) == 0 || seq + 1 == end) credit_give(p, seq + 1);
     }
     return 0;
 }

@@ -60,6 +60,7 @@ struct peer {
     const char *how;  /* how it waits, and what it copies */
     uint32_t can, flags;
     uint64_t largest; /* message, 0: no limit that matters here */
+    uint32_t window;  /* PEER_CREDIT: messages on the way at most; 0: 4,096 */
 
     /* Whether it works here: 0, or -1 and a sentence. Runs in a process of its own. NULL: it always does. */
     int (*probe)(char *why, size_t capacity);
