@@ -196,17 +196,17 @@ class Pair:
         send(last)
         self.check(recv(), start + count - 1)
 
-    def hand_arrays(self, _, start, count):
+    def hand_arrays(self, _checked, start, count):
         send, recv, make = self.peer.send, self.peer.recv, self.make
         for i in range(start, start + count):
             send(make(i))
             if recv() != i:
                 raise Wrong(f"{self.options.system}: array {i} was not answered")
 
-    def wake_sleepers(self, *range_):
-        """The median of the legs this way, in seconds for the whole count."""
+    def wake_sleepers(self, _checked, _start, count):
+        """Leaves in `slept` what one round took: the medians of both legs, in seconds."""
         legs = []
-        for _ in range(range_[2]):
+        for _ in range(count):
             self.settle()
             self.peer.send(time.monotonic_ns())
             stamp = self.peer.recv()

@@ -71,6 +71,75 @@ METRICS = {
     "held": "Held at once",
 }
 
+# What stands above each chart: its heading, and what to make of it.
+SECTIONS = [
+    (
+        "Round trip, 64 bytes, awake",
+        "A message there and another back, both sides awake. <i>raw</i> is one cache line bounced between the two "
+        "processors: nothing can be faster. The line in a bar reaches from the smallest to the largest run.",
+    ),
+    (
+        "How late is late: round trips by percentile",
+        "Single round trips of 64 bytes. A flat line is a system without hiccups.",
+    ),
+    (
+        "Delay at 10,000 messages a second, by percentile",
+        "From the moment a message was meant to be sent to its arrival; a pause counts against every message that it "
+        "held up.",
+    ),
+    (
+        "Wake-up: round trip, both sides asleep",
+        "64 bytes there and back, each side asleep in the kernel when its message comes. Most of it is the interrupt."
+        " <i>raw</i> is a word with futex(2) and no message.",
+    ),
+    (
+        "Throughput over size",
+        "Messages a second one way, one call each.",
+    ),
+    (
+        "Throughput in batches of 16",
+        "Peers that have batches.",
+    ),
+    (
+        "Copies over size",
+        "Bytes a second from private memory of one process to private memory of the other; <i>memcpy</i> is two "
+        "copies through shared memory with nothing around them.",
+    ),
+    (
+        "Hand-over in place over size",
+        "A large message written in shared memory and read there. The cost should not depend on the size.",
+    ),
+    (
+        "Scaling: producers + consumers on one channel",
+        "Time for one value of 24 bytes, all producers and consumers together. Beyond two processes they share two "
+        "processors.",
+    ),
+    (
+        "Scaling: groups",
+        "Time of one value in one group when so many groups each get every value.",
+    ),
+    (
+        "Scaling: waiting on many channels",
+        "Round trip when one of so many channels has something.",
+    ),
+    (
+        "CPython: one way",
+        "Python objects from one process to another, objects a second.",
+    ),
+    (
+        "CPython: there and back",
+        "Awake.",
+    ),
+    (
+        "CPython: there and back, asleep",
+        "Every reply comes after its receiver has gone to sleep.",
+    ),
+    (
+        "CPython: a 16 MiB numpy array",
+        "An array handed over, one way: half of a round trip whose way back is a small int.",
+    ),
+]
+
 
 def shown(entry, value):
     if "unit" in entry:
@@ -186,24 +255,25 @@ class Page:
         def rate(entry):
             return 1e9 / number(entry)
 
-        sections = [
-            ("Round trip, 64 bytes, awake", "A message there and another back, both sides awake. <i>raw</i> is one cache line bounced between the two processors: nothing can be faster. The line in a bar reaches from the smallest to the largest run.", self.bar_chart("round_trip", "64")),
-            ("How late is late: round trips by percentile", "Single round trips of 64 bytes. A flat line is a system without hiccups.", self.distribution("round_trip", "64")),
-            ("Delay at 10,000 messages a second, by percentile", "From the moment a message was meant to be sent to its arrival; a pause counts against every message that it held up.", self.distribution("open_loop_10k", "64")),
-            ("Wake-up: round trip, both sides asleep", "64 bytes there and back, each side asleep in the kernel when its message comes. Most of it is the interrupt. <i>raw</i> is a word with futex(2) and no message.", self.bar_chart("round_trip_asleep", "64")),
-            ("Throughput over size", "Messages a second one way, one call each.", self.over_size("one_way", rate, "/s")),
-            ("Throughput in batches of 16", "Peers that have batches.", self.over_size("one_way_batch16", rate, "/s")),
-            ("Copies over size", "Bytes a second from private memory of one process to private memory of the other; <i>memcpy</i> is two copies through shared memory with nothing around them.", self.over_size("copy", gb, "B/s")),
-            ("Hand-over in place over size", "A large message written in shared memory and read there. The cost should not depend on the size.", self.over_size("handoff", number, "ns")),
-            ("Scaling: producers + consumers on one channel", "Time for one value of 24 bytes, all producers and consumers together. Beyond two processes they share two processors.", self.scale_chart()),
-            ("Scaling: groups", "Time of one value in one group when so many groups each get every value.", self.over_count("groups")),
-            ("Scaling: waiting on many channels", "Round trip when one of so many channels has something.", self.over_count("select")),
-            ("CPython: one way", "Python objects from one process to another, objects a second.", self.python_chart("python_one_way", rate, "/s")),
-            ("CPython: there and back", "Awake.", self.python_chart("python_round_trip", number, "ns")),
-            ("CPython: there and back, asleep", "Every reply comes after its receiver has gone to sleep.", self.python_chart("python_round_trip_asleep", number, "ns")),
-            ("CPython: a 16 MiB numpy array", "An array handed over, one way: half of a round trip whose way back is a small int.", self.python_chart("python_numpy", number, "ns")),
+        charts = [
+            self.bar_chart("round_trip", "64"),
+            self.distribution("round_trip", "64"),
+            self.distribution("open_loop_10k", "64"),
+            self.bar_chart("round_trip_asleep", "64"),
+            self.over_size("one_way", rate, "/s"),
+            self.over_size("one_way_batch16", rate, "/s"),
+            self.over_size("copy", gb, "B/s"),
+            self.over_size("handoff", number, "ns"),
+            self.scale_chart(),
+            self.over_count("groups"),
+            self.over_count("select"),
+            self.python_chart("python_one_way", rate, "/s"),
+            self.python_chart("python_round_trip", number, "ns"),
+            self.python_chart("python_round_trip_asleep", number, "ns"),
+            self.python_chart("python_numpy", number, "ns"),
         ]
-        return "".join(f"<h2>{escape(title)}</h2><p class=soft>{text}</p>{chart}" for title, text, chart in sections)
+        parts = (f"<h2>{escape(title)}</h2><p class=soft>{text}</p>{chart}" for (title, text), chart in zip(SECTIONS, charts))
+        return "".join(parts)
 
     def scale_chart(self):
         items = []
