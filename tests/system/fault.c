@@ -264,9 +264,19 @@ DOUBLE(int, connect, (int fd, const struct sockaddr *a, socklen_t n), (fd, a, n)
 DOUBLE(int, bind, (int fd, const struct sockaddr *a, socklen_t n), (fd, a, n), CALL_BIND, AS_ERRNO(-1))
 DOUBLE(int, listen, (int fd, int n), (fd, n), CALL_BIND, AS_ERRNO(-1))
 DOUBLE(int, accept4, (int fd, struct sockaddr *a, socklen_t *n, int flags), (fd, a, n, flags), CALL_ACCEPT, AS_ERRNO(-1))
-DOUBLE(ssize_t, send, (int fd, const void *from, size_t n, int flags), (fd, from, n, flags), CALL_SEND, AS_ERRNO(-1))
+/* EPIPE and ECONNRESET come of a peer that is gone: then it is. */
+static void gone(int fd, int error) {
+    if (error == EPIPE || error == ECONNRESET) (void)shutdown(fd, SHUT_RDWR);
+}
+DOUBLE(ssize_t, send, (int fd, const void *from, size_t n, int flags), (fd, from, n, flags), CALL_SEND, {
+    gone(fd, e);
+    AS_ERRNO(-1);
+})
 DOUBLE(ssize_t, sendmsg, (int fd, const struct msghdr *m, int flags), (fd, m, flags), CALL_SENDMSG, AS_ERRNO(-1))
-DOUBLE(ssize_t, recvmsg, (int fd, struct msghdr *m, int flags), (fd, m, flags), CALL_RECVMSG, AS_ERRNO(-1))
+DOUBLE(ssize_t, recvmsg, (int fd, struct msghdr *m, int flags), (fd, m, flags), CALL_RECVMSG, {
+    gone(fd, e);
+    AS_ERRNO(-1);
+})
 DOUBLE(int, getsockopt, (int fd, int level, int name, void *value, socklen_t *n), (fd, level, name, value, n),
        CALL_SOCKOPT, AS_ERRNO(-1))
 DOUBLE(int, poll, (struct pollfd * p, nfds_t n, int timeout), (p, n, timeout), CALL_POLL, AS_ERRNO(-1))

@@ -27,12 +27,12 @@
 
 /* ---- kinds of faults */
 
-enum { ONCE_ONLY = 1, HANDLED = 2, LATER = 4, WAITING = 8 };
+enum { ONCE_ONLY = 1, HANDLED = 2, LATER = 4, WAITING = 8, STOPS = 16 };
 struct kind {
     enum fault_call call;
     int error;
     uint32_t flags;  /* HANDLED: the operation must succeed; LATER: with XI_TEST_LONG; WAITING: tried where io_uring is not
-                        used, too */
+                        used, too; STOPS: for good it is as if the broker were stopped, for which everybody waits */
     uint32_t library, broker; /* codes that may come of it */
 };
 #define MEM CODE(XI_E_NOMEM)
@@ -71,7 +71,7 @@ static const struct kind kinds[] = {
     {CALL_SEND, ENOMEM, 0, BROKER | MEM, 0},
     {CALL_SEND, EPIPE, ONCE_ONLY | LATER, BROKER, 0},
     {CALL_SENDMSG, EINTR, ONCE_ONLY | HANDLED, 0, 0},
-    {CALL_SENDMSG, EAGAIN, 0, 0, BROKER},
+    {CALL_SENDMSG, EAGAIN, STOPS, 0, BROKER},
     {CALL_SENDMSG, ENOMEM, LATER, 0, BROKER},
     {CALL_RECVMSG, EINTR, ONCE_ONLY | HANDLED, 0, 0},
     {CALL_RECVMSG, ENOMEM, 0, BROKER | MEM, BROKER},
@@ -88,9 +88,9 @@ static const struct kind kinds[] = {
     {CALL_URING_SETUP, ENOMEM, HANDLED, 0, 0},
     {CALL_URING_SETUP, EPERM, HANDLED | LATER, 0, 0},
     {CALL_URING_ENTER, EINTR, ONCE_ONLY, CODE(XI_E_INTR), 0},
-    {CALL_URING_ENTER, EAGAIN, 0, CODE(XI_E_INTR), 0},
-    {CALL_URING_ENTER, EBUSY, LATER, CODE(XI_E_INTR), 0},
-    {CALL_URING_ENTER, ENOMEM, LATER, CODE(XI_E_INTR), 0},
+    {CALL_URING_ENTER, EAGAIN, STOPS, CODE(XI_E_INTR), 0},
+    {CALL_URING_ENTER, EBUSY, LATER | STOPS, CODE(XI_E_INTR), 0},
+    {CALL_URING_ENTER, ENOMEM, LATER | STOPS, CODE(XI_E_INTR), 0},
     {CALL_URING_REGISTER, ENOMEM, HANDLED, 0, 0},
     {CALL_TAKE, EMFILE, ONCE_ONLY, 0, BROKER}, /* as if the broker had died right after it took the connection */
 };
@@ -410,7 +410,8 @@ static void try_operation(const struct operation *op, const char *ns, const char
             uint32_t reached = plain.calls[now.role][k->call];
             if (reached == 0) continue;
             try_kind(k, false, reached, &base);
-            if (!(k->flags & ONCE_ONLY) && (all || narrow)) try_kind(k, true, reached, &base);
+            bool stops = k->flags & STOPS && now.role == FAULT_BROKER;
+            if (!(k->flags & ONCE_ONLY) && !stops && (all || narrow)) try_kind(k, true, reached, &base);
         }
     }
     if (verbose) printf("%s: %u faults\n", op->name, total.injected - before);
