@@ -738,7 +738,7 @@ const struct operation operations[] = {
     {"wait on a set", has_member, set_asleep, NULL, 0, 0},
     {"a set's descriptor", has_member, set_fd, fd_tells, 0, 0},
     {"arm a set's descriptor", has_fd, set_fd_arm, fd_tells, 0, 0},
-    {"call", meet, call_it, is_answered, 0, 0},
+    {"call", meet, call_it, is_answered, 0, CODE(XI_E_INTR) | CODE(XI_E_TIMEOUT)}, /* its server waits for brokers, too */
     {"reply", meet_caller, reply_small, reply_came, 0, 0},
     {"reply with a block", meet_caller, reply_large, reply_came, 0, 0},
     {"refuse a call", meet_caller, refuse_it, is_refused, 0, 0},
