@@ -465,7 +465,7 @@ int main(void) {
         return 0;
     }
     bool all = getenv("XI_TEST_LONG") != NULL;
-    enumerate(false, all ? 1 : 16, random64(&random), &random);
+    enumerate(false, all ? 1 : 24, random64(&random), &random);
     enumerate(true, all ? 3 : 40, random64(&random), &random);
     printf("%u runs, %llu values, %llu calls made again for want of a broker, 0 failures\n", runs,
            (unsigned long long)atomic_load(&T->values), (unsigned long long)atomic_load(&T->again));
