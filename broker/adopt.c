@@ -1,4 +1,6 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT *
+ * tests/model/adopt.pml explores it, with brokers killed at any step of what they leave behind.
+ */
 /*
  * Taking over the namespace of a broker that died. The registry says who was
  * there; /dev/shm says which segments there are; each segment's head says whose

@@ -99,7 +99,16 @@ groups() {
     caught groups "${sent[@]}" -DKILLS=0 -DGROUPS_EARLY
 }
 
-models=(park records groups)
+adopt() {
+    local mutant
+    holds adopt -DKILLS=1 -DBROKER_KILLS=1
+    holds adopt -DKILLS=1 -DBROKER_KILLS=2
+    for mutant in NUMBERS_LATE KEEP_STRAYS KEEP_UNKNOWN TRUST_SLOTS CLEAR_EARLY; do
+        caught adopt -DKILLS=1 -DBROKER_KILLS=1 -D$mutant
+    done
+}
+
+models=(park records groups adopt)
 [ $# -eq 0 ] || models=("$@")
 for model in "${models[@]}"; do
     if [ ! -f "$model.pml" ]; then
