@@ -156,7 +156,7 @@ static pid_t start_child(int (*serve)(void *context), void *context, const struc
 
 static int keep_on(int (*serve)(void *context), void (*started)(void *context), void *context, int signal_fd,
                    struct table *held) {
-    for (int lives = 0;;) {
+    for (int lives = 0, rest = 0;;) {
         int socket, status;
         int64_t begun = loop_now();
         pid_t child = start_child(serve, context, held, &socket);
@@ -168,8 +168,11 @@ static int keep_on(int (*serve)(void *context), void (*started)(void *context), 
         status = watch(child, socket, signal_fd, held);
         close(socket);
         if (WIFEXITED(status) && WEXITSTATUS(status) != WANT_EXIT) return WEXITSTATUS(status);
-        bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-        lives = !killed && loop_now() - begun < SHORT_LIFE_NS ? lives + 1 : 0;
+        bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, wants = WIFEXITED(status);
+        rest = !wants ? 0 : rest < 500 ? rest * 2 + 10 : 1000; /* until there is more; what is kept is not given up for that */
+        struct pollfd p = {signal_fd, POLLIN, 0};
+        if (rest) (void)poll(&p, 1, rest);
+        lives = !killed && !wants && loop_now() - begun < SHORT_LIFE_NS ? lives + 1 : 0;
         log_line("the broker (pid %d) %s%s; %s", (int)child, WIFSIGNALED(status) ? "was killed by SIG" : "ran out of memory or descriptors",
                  WIFSIGNALED(status) ? sigabbrev_np(WTERMSIG(status)) : "",
                  lives < SHORT_LIVES ? "starting another with its memory" : "and so did those before, at once: giving up");
