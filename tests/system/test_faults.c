@@ -121,6 +121,7 @@ struct trial {
 };
 static struct found *found; /* shared with the process of the case */
 static struct trial now;
+static pid_t keeper; /* of a namespace of memfds */
 static bool verbose, all, narrow, spoiling, waits; /* narrow: some operations only, so all of their cases */
 static struct {
     uint32_t cases, injected, calls_failed, errors, spoilt, failures;
@@ -410,7 +411,7 @@ static void try_operation(const struct operation *op, const char *ns, const char
             uint32_t reached = plain.calls[now.role][k->call];
             if (reached == 0) continue;
             try_kind(k, false, reached, &base);
-            bool stops = k->flags & STOPS && now.role == FAULT_BROKER;
+            bool stops = (k->flags & STOPS || keeper) && now.role == FAULT_BROKER; /* a keeper tries on and on */
             if (!(k->flags & ONCE_ONLY) && !stops && (all || narrow)) try_kind(k, true, reached, &base);
         }
     }
@@ -462,6 +463,7 @@ static void end_world(pid_t w, const struct ground *begun) {
 static void try_all(const char *ns, const char *part, const char *kind_part, bool memfd) {
     pid_t w = begin_world(ns);
     snprintf(now.ns, sizeof now.ns, "%s", ns);
+    (void)look('r'); /* who lists channels of memfds keeps a connection for it from then on */
     struct ground begun = look('p');
     if (!part && !waits && !memfd) try_spoilt();
     for (unsigned i = 0; i < operation_count; i++) {
@@ -482,12 +484,13 @@ static void broker_of_memfds(void *ns) {
 static void try_memfds(const char *part, const char *kind_part) {
     char ns[32];
     further_ns(ns, "memfd");
-    pid_t keeper = spawn(broker_of_memfds, ns);
+    keeper = spawn(broker_of_memfds, ns);
     xi_observer *o;
     for (int64_t until = now_ns() + 10 * SECOND; xi_observe(ns, &o) != 0;) expect(now_ns() < until, "no broker");
     xi_observer_free(o);
     try_all(ns, part, kind_part, true);
     reap_ok(keeper, "the keeper");
+    keeper = 0;
 }
 
 static uint64_t seed_of(const char *text) {
