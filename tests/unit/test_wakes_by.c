@@ -39,15 +39,55 @@ START_TEST(closing_is_heard) {
 }
 END_TEST
 
-/* Somebody's group was all that made it full. */
+/* Somebody's group was all that made it full; another listener is there, so that the broker has nobody to tell. */
 START_TEST(the_end_of_a_group_makes_room) {
     xi_channel *out = open_here(me, "news", XI_OPEN_SEND, (xi_open_opts){.mode = XI_BROADCAST});
     xi_channel *slow = open_here(you, "news", XI_OPEN_RECV, (xi_open_opts){.group = _i ? "slow" : NULL});
+    xi_channel *quick = open_here(you, "news", XI_OPEN_RECV, (xi_open_opts){0});
+    xi_msg m = XI_MSG_INIT;
+    fill(out);
+    while (xi_recv(quick, &m, XI_TRY) == 0) continue;
+    xi_msg_release(&m);
     put_sender_to_sleep(out);
     if (_i) ok(xi_group_remove(out, "slow"));
     else ok(xi_channel_free(slow));
     heard(0);
+    ok(xi_channel_free(quick));
     let_go(out, _i ? slow : NULL);
+}
+END_TEST
+
+/* However a value is received: in a batch, or as a block. */
+START_TEST(every_receive_makes_room) {
+    xi_channel *out = sender_to("jobs"), *in = open_here(you, "jobs", XI_OPEN_RECV, (xi_open_opts){0});
+    xi_msg m[2] = {XI_MSG_INIT, XI_MSG_INIT};
+    if (_i) send_number(out, 1, 5000);
+    put_sender_to_sleep(out);
+    if (_i) ok(xi_recv(in, &m[0], XI_TRY));
+    else ck_assert_int_eq(xi_recv_many(in, m, 2, XI_TRY), 2);
+    heard(0);
+    for (int i = 0; i < 2; i++) xi_msg_release(&m[i]);
+    let_go(out, in);
+}
+END_TEST
+
+/* However it is sent: as a block, with a time to live, in a loan, in a batch that is not all small. */
+START_TEST(every_send_is_heard) {
+    xi_channel *out = sender_to("jobs"), *in = open_here(you, "jobs", XI_OPEN_RECV, (xi_open_opts){0});
+    static uint64_t value[1000];
+    size_t size = encode_number(value, sizeof value, 7, _i == 0 || _i == 3 ? 5000 : 8);
+    xi_loan loan;
+    put_receiver_to_sleep(in);
+    if (_i == 0) ok(xi_send(out, value, size, XI_TRY));
+    if (_i == 1) ok(xi_send_ex(out, value, size, &(xi_send_opts){.timeout = XI_TRY, .ttl_ns = LONG}));
+    if (_i == 2) {
+        ok(xi_loan_get(me, size, &loan));
+        memcpy(loan.data, value, size);
+        ok(xi_send_loan(out, &loan, size, NULL));
+    }
+    if (_i == 3) ck_assert_int_eq(xi_send_many(out, (const void *[]){value}, &size, 1, XI_TRY), 1);
+    heard(0);
+    let_go(out, in);
 }
 END_TEST
 
@@ -241,6 +281,25 @@ START_TEST(freed_by_dropping) {
 }
 END_TEST
 
+/* A broadcast that nobody hears: nobody else could tell. */
+START_TEST(freed_by_nobody) {
+    uint32_t index;
+    atomic_store(&freed, 0);
+    ok(xi_free_register(me, "on_free", on_free, NULL, &index));
+    xi_channel *idle = open_here(me, "idle", XI_OPEN_RECV, (xi_open_opts){0});
+    xi_channel *out = open_here(me, "news", XI_OPEN_SEND, (xi_open_opts){.mode = XI_BROADCAST});
+    start(0, idle, receives_one);
+    await_asleep(&idle->group->parked, 1, 1);
+    ok(try_number(out, 1, 8, &(xi_send_opts){.timeout = XI_TRY, .free_index = index, .free_argument = 1}));
+    expect_freed();
+    xi_channel *wake = open_here(you, "idle", XI_OPEN_SEND, (xi_open_opts){0});
+    ok(xi_send_int(wake, 1, XI_TRY));
+    end(0, 0);
+    let_go(idle, wake);
+    let_go(out, NULL);
+}
+END_TEST
+
 START_TEST(freed_by_removal) {
     struct freeing f;
     begin(&f, (xi_open_opts){.mode = XI_BROADCAST, .group = "some"}, false, 0, 0);
@@ -258,6 +317,8 @@ int main(void) {
     tcase_add_loop_test(t, closing_is_heard, 0, 2);
     tcase_add_loop_test(t, the_end_of_a_group_makes_room, 0, 2);
     tcase_add_test(t, who_receives_in_a_group_that_ends_is_told);
+    tcase_add_loop_test(t, every_receive_makes_room, 0, 2);
+    tcase_add_loop_test(t, every_send_is_heard, 0, 4);
     tcase_add_test(t, acknowledging_makes_room);
     tcase_add_test(t, acknowledging_opens_the_window);
     tcase_add_loop_test(t, what_comes_back_is_heard, 0, 5);
@@ -268,6 +329,7 @@ int main(void) {
     tcase_add_loop_test(t, freed_by_expiry, 0, 2);
     tcase_add_test(t, freed_by_dropping);
     tcase_add_loop_test(t, freed_by_removal, 0, 2);
+    tcase_add_test(t, freed_by_nobody);
     suite_add_tcase(s, t);
     return run_suite(s);
 }
