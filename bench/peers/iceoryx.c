@@ -9,11 +9,13 @@
  * sleeping; so that it need not, the benchmark holds it back before, at no cost.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <iceoryx_binding_c/api.h>
 #include <iceoryx_binding_c/log.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "bench/peer.h"
@@ -30,9 +32,18 @@ struct node {
     const void *chunk;
 };
 
+/* There can be one RouDi on a machine: it holds a lock for as long as it runs. */
+static bool another_runs(void) {
+    int fd = open("/tmp/iox-unique-roudi.lock", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    bool held = flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    close(fd);
+    return held;
+}
+
 static int probe(char *why, size_t capacity) {
-    if (access("/usr/bin/iox-roudi", X_OK) == 0) return 0;
-    return snprintf(why, capacity, "no iox-roudi (Debian: iceoryx)"), -1;
+    if (access("/usr/bin/iox-roudi", X_OK) < 0) return snprintf(why, capacity, "no iox-roudi (Debian: iceoryx)"), -1;
+    return another_runs() ? (snprintf(why, capacity, "another RouDi runs on this machine: there can be but one"), -1) : 0;
 }
 
 /* Sizes of chunks with some room for their headers, and how many. */
