@@ -1,6 +1,4 @@
-/* SPDX-License-Identifier: MIT *
- * tests/model/adopt.pml explores it, with brokers killed at any step of what they leave behind.
- */
+/* SPDX-License-Identifier: MIT */
 /*
  * Taking over the namespace of a broker that died. The registry says who was
  * there; /dev/shm says which segments there are; each segment's head says whose
@@ -8,6 +6,8 @@
  *
  * The registry is the only segment that the broker alone writes, but any process
  * of this user could have: every number of it is checked before it is used.
+ *
+ * tests/model/adopt.pml explores it, with brokers killed at any step of what they leave behind.
  */
 #include <dirent.h>
 #include <errno.h>
