@@ -86,7 +86,7 @@ static size_t short_packet(struct fuzz *f, unsigned k, const uint8_t *d, size_t 
     static const uint64_t large[] = {4096,      65536,         (uint64_t)1 << 20, (uint64_t)1 << 30, UINT32_MAX,  (uint64_t)1 << 36,
                                      INT64_MAX, XI_WIRE_ADOPT, 0x104,             5,                 UINT64_MAX, 8192,
                                      512,       1 << 14,       3600000000000,     (uint64_t)1 << 63};
-    struct xi_request q = {.magic = XI_WIRE_MAGIC, .version = XI_WIRE_VERSION, .op = 1, .serial = 1};
+    struct xi_request checked, q = {.magic = XI_WIRE_MAGIC, .version = XI_WIRE_VERSION, .op = 1, .serial = 1};
     uint64_t *const arguments[] = {&q.a, &q.b, &q.c, &q.d, &q.e, &q.g};
     int status;
     const char *why;
@@ -96,8 +96,8 @@ static size_t short_packet(struct fuzz *f, unsigned k, const uint8_t *d, size_t 
     strcpy(q.name, names[d[7] & 3]);
     if (d[7] & 4) strcpy(q.other, names[d[7] >> 3 & 3]);
     if (d[7] & 32) q.access[0] = (struct xi_access){.kind = d[7] & 64 ? XI_ACCESS_ALL : XI_ACCESS_USER, .rights = 3, .id = 1001};
-    if (request_check((const uint8_t *)&q, sizeof q, &q, &status, &why) == CHECK_OK)
-        feed(f, &(struct event){.kind = EVENT_REQUEST, .conn = k + 1, .request = &q});
+    if (request_check((const uint8_t *)&q, sizeof q, &checked, &status, &why) == CHECK_OK)
+        feed(f, &(struct event){.kind = EVENT_REQUEST, .conn = k + 1, .request = &checked});
     return 8;
 }
 

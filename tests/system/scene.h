@@ -51,14 +51,22 @@ static inline xi_open_opts terms_of(enum kind kind, const char *letters) {
     return o;
 }
 
+/* A ring that has to grow waits for the broker, which may have much to do. */
 static inline void scene_fill(struct scene *s) {
-    for (int i = 0; i < (s->kind == GROWN ? 100 : 4); i++) {
-        int64_t rc = xi_send(s->out, small_value, small_size, XI_TRY);
-        if (rc == XI_E_AGAIN) break;
-        must(rc);
-    }
-    must(xi_send(s->out, large_value, large_size, XI_TRY));
-    must(xi_send(s->out, small_value, small_size, XI_TRY));
+    int64_t patience = s->kind == GROWN ? 20 * SECOND : XI_TRY;
+    for (int i = 0; i < (s->kind == GROWN ? 100 : 4); i++) must(xi_send(s->out, small_value, small_size, patience));
+    must(xi_send(s->out, large_value, large_size, patience));
+    must(xi_send(s->out, small_value, small_size, patience));
+}
+
+/* A member of the set that has nothing to receive: whoever sends next claims its bit, and rings. */
+static inline void scene_arm(struct scene *s) {
+    xi_msg m = XI_MSG_INIT;
+    xi_event events[4];
+    while (xi_recv(s->other, &m, XI_TRY) == 0) continue;
+    xi_msg_release(&m);
+    must(xi_set_add(s->set, s->other, XI_READY_RECV, 2, 1));
+    (void)!xi_set_wait(s->set, events, 4, XI_TRY);
 }
 
 static inline void scene_begin(struct scene *s, enum kind kind, uint64_t number) {
@@ -78,7 +86,7 @@ static inline void scene_begin(struct scene *s, enum kind kind, uint64_t number)
     r.group_opts = &temporary;
     r.group = NULL;
     if (kind != GROWN) s->other = open_with(receiver, s->name, &r);
-    must(xi_send(s->out, large_value, large_size, XI_TRY)); /* what lies at the head, and is then held, is a block */
+    must(xi_send(s->out, large_value, large_size, 20 * SECOND)); /* what lies at the head, and is then held, is a block */
     scene_fill(s);
     must(xi_recv(s->in, &s->held[0], XI_TRY));
     must(xi_recv(s->in, &s->held[1], XI_TRY));
@@ -88,7 +96,7 @@ static inline void scene_begin(struct scene *s, enum kind kind, uint64_t number)
         must(xi_ack_keep(&s->held[0])); /* lingers */
         must(xi_recv(s->in, &s->held[1], XI_TRY));
     }
-    must(xi_call_begin(s->out, small_value, small_size, XI_TRY, &s->call));
+    must(xi_call_begin(s->out, small_value, small_size, 20 * SECOND, &s->call));
     if (kind == CALLED) {
         xi_msg m = XI_MSG_INIT;
         while (!xi_msg_is_call(&s->held[2])) {
@@ -99,7 +107,7 @@ static inline void scene_begin(struct scene *s, enum kind kind, uint64_t number)
     }
     must(xi_set_new(receiver, &s->set));
     must(xi_set_add(s->set, s->in, XI_READY_RECV | XI_READY_SEND, 1, 0));
-    if (s->other) must(xi_set_add(s->set, s->other, XI_READY_RECV, 2, 1));
+    if (s->other) scene_arm(s);
 }
 
 /* ------------------------------------------------------------- the targets */
@@ -108,13 +116,13 @@ enum place { CHANNEL, LANE, RING, ACKS, RELEASE, MAIL_OF_RECEIVER, MAIL_OF_SENDE
 static const char *const place_names[] = {"channel", "lane", "ring", "acks", "release words", "receiver's mailbox",
                                           "sender's mailbox"};
 
-/* Words [from, to) of a place; of each every value, or the first eight alone where hundreds of words are alike. */
+/* Words [from, to) of a place; of each every value, or the first twelve alone where hundreds of words are alike. */
 struct range {
     enum place place;
     size_t from, to;
     unsigned values;
 };
-#define FEW 8
+#define FEW 12
 #define CH(field) offsetof(struct xi_chan, field)
 #define GROUP(g) (CH(groups) + (g) * sizeof(struct xi_group))
 #define MB(field) offsetof(struct xi_mailbox, field)

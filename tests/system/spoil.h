@@ -13,7 +13,7 @@
 
 #include "wire/layout.h"
 
-#define SPOILS 48
+#define SPOILS 52
 
 static inline uint64_t spoil_mix(uint64_t x) {
     x = (x ^ x >> 33) * 0xff51afd7ed558ccdull;
@@ -25,7 +25,8 @@ static inline uint64_t spoil_mix(uint64_t x) {
 static inline uint64_t spoil_value(unsigned i, uint64_t own, uint64_t size, uint64_t at) {
     const uint64_t low = own & UINT32_MAX, high = own & ~(uint64_t)UINT32_MAX;
     const uint64_t all[SPOILS] = {
-        0, UINT64_MAX, own + 1, own - 1, 1, spoil_mix(at), own + size, own ^ (uint64_t)1 << 32, /* the first eight: see FEW */
+        0, UINT64_MAX, own + 1, own - 1, 1, spoil_mix(at), own + size, own ^ (uint64_t)1 << 32,
+        own ^ 0xffff, own ^ 0xffff0000, own ^ 0xffff00000000, own ^ 0xffff000000000000, /* the first twelve: see FEW */
         INT_MAX, (uint64_t)1 << 31, UINT32_MAX, (uint64_t)1 << 32, INT64_MAX, (uint64_t)INT64_MAX + 1, (uint64_t)1 << 62,
         size - 8, size - 1, size, size + 1, size + 8,
         own + 8, own - 8, own + 4, own - size, own + size + 8, own + ((uint64_t)1 << 32), own - ((uint64_t)1 << 32), ~own,
