@@ -89,7 +89,7 @@ static void that_one(unsigned file, size_t word, unsigned value, uint64_t number
 int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IOLBF, 0);
     shards = shared_memory(SHARDS * sizeof *shards);
-    stride = getenv("XI_TEST_LONG") ? 3 : 301;
+    stride = getenv("XI_TEST_LONG") ? 5 : 301;
 #if defined(__SANITIZE_ADDRESS__)
     stride = getenv("XI_TEST_LONG") ? 23 : 997;
 #endif

@@ -164,7 +164,7 @@ int main(int argc, char **argv) {
     further_ns(space, "b");
     shards = shared_memory(SHARDS * sizeof *shards);
     count = each_case(nothing);
-    stride = getenv("XI_TEST_LONG") ? 1 : 399;
+    stride = getenv("XI_TEST_LONG") ? 5 : 399;
 #if defined(__SANITIZE_ADDRESS__)
     stride = getenv("XI_TEST_LONG") ? 11 : 997;
 #endif

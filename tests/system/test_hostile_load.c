@@ -398,7 +398,7 @@ int main(int argc, char **argv) {
     pid_t attacker = spawn(be_attacker, NULL);
     join_both(space);
     pid_t broker = broker_pid(sender);
-    uint64_t stride = long_ ? 1 : 29;
+    uint64_t stride = long_ ? 2 : 29;
     if (getenv("XI_TEST_STRIDE")) stride = strtoull(getenv("XI_TEST_STRIDE"), NULL, 0);
     if (argc == 6) rounds_at(argv);
     else all_rounds(long_ ? 2 : 4, (long_ ? 120 : 60) * MS, stride);

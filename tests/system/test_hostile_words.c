@@ -194,7 +194,7 @@ int main(int argc, char **argv) {
     further_ns(space, "w");
     shards = shared_memory(SHARDS * sizeof *shards);
     count = each_case(nothing);
-    stride = getenv("XI_TEST_LONG") ? 1 : 149;
+    stride = getenv("XI_TEST_LONG") ? 2 : 149;
 #if defined(__SANITIZE_ADDRESS__)
     stride = getenv("XI_TEST_LONG") ? 11 : 389;
 #endif
