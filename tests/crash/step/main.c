@@ -433,6 +433,7 @@ static void judge_repair_killed(struct play *p, long k) {
 static void judge_live(struct play *p, enum live live) {
     static const char *const names[] = {"", "a send", "a receive", "a release"};
     if (live == LIVE_SEND && p->scene->flags & SCENE_NOT_SEND) return;
+    if (live == LIVE_RECEIVE && p->scene->flags & SCENE_NOT_RECEIVE) return;
     const struct verdict *v = ask(p, &p->now->picture, live, -1, BY_ADOPTION);
     if (v->wrong[0]) failed(p, "after %s beside it: %s", names[live], v->wrong);
     if (outcome_of(p, v, 0, live == LIVE_RECEIVE) < 0) failed(p, "after %s beside it the readers get \"%s\"", names[live], v->line);

@@ -679,7 +679,7 @@ const struct scene scenes[] = {
     {"close a handle with deliveries", SCENE_BROKER, ack_large, d_has_two, NULL, close_handle, .outcome = {" 21*2 22*2"}},
     {"close the channel", SCENE_NOT_SEND, q_small, d_queue, NULL, close_channel, .outcome = {" 1 2 3", " 1 2 3."}},
     {"remove a group", 0, group_b_of_nobody, d_sends, NULL, remove_group, .outcome = {" 1 22 3"}, .after = end_group_b},
-    {"remove the channel", SCENE_BROKER | SCENE_NOT_SEND, q_mixed, d_queue, NULL, remove_channel, .outcome = {" 1 22 3", "!"}},
+    {"remove the channel", SCENE_BROKER | SCENE_NOT_SEND | SCENE_NOT_RECEIVE, q_mixed, d_queue, NULL, remove_channel, .outcome = {" 1 22 3", "!"}},
 
     {"send, grow", SCENE_BROKER | SCENE_NOT_SEND, q_full, d_queue, NULL, send_grow, .outcome = {LONGS, LONGS " 18"}, .orders = 5},
     {"send in a ring that has grown", SCENE_BROKER, q_full, d_has_grown, NULL, send_29, .outcome = {" 18", " 18 29"}},
