@@ -228,9 +228,12 @@ static void give_back(const struct table *t, const struct xi_dead *dead, uint64_
     uint32_t reason = XI_DELIVERY_STATUS(state) == XI_DELIVERY_MOVING ? XI_DELIVERY_REASON(state)
                       : dead->left                                    ? XI_BACK_LEFT
                                                                       : XI_BACK_DIED;
-    /* First the state, since a move is told by `due`; in between, mend_entries() knows it by its `due`. */
+    /* Of a move `due` tells, so its state comes first; in between, mend_entries() knows it by its `due`. Of any other `due` may be
+     * hours away: were it to stay with a value that is READY, that would wait so long for nobody. */
+    bool moving = XI_DELIVERY_STATUS(state) == XI_DELIVERY_MOVING;
+    if (!moving) xi_put64(&d->due, 0);
     xi_put64(&d->state, XI_DELIVERY(XI_DELIVERY_READY, reason, XI_DELIVERY_COUNT(state), dead->slot, XI_DELIVERY_HANDLE(state)));
-    xi_put64(&d->due, 0);
+    if (moving) xi_put64(&d->due, 0);
 }
 
 static void take_back(const struct table *t, const struct xi_dead *dead) {

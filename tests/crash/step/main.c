@@ -456,7 +456,7 @@ static void judge_own_broker(struct play *p, enum by by) {
 
 static void judge_state(struct play *p, size_t number) {
     p->now = &p->moments[number];
-    long steps = judge_plainly(p), stride = p->whole ? 1 : STRIDE;
+    long steps = judge_plainly(p), stride = p->whole || p->scene->flags & SCENE_ALL_KILLS ? 1 : STRIDE;
     for (long k = (long)(number * 59) % stride; k < steps; k += stride) judge_repair_killed(p, k);
     for (int live = LIVE_NONE + 1; live < LIVE_KINDS; live++)
         if (p->whole || number % (EVERY_LIVE * (LIVE_KINDS - 1)) == EVERY_LIVE * (size_t)(live - 1)) judge_live(p, (enum live)live);

@@ -651,7 +651,7 @@ const struct scene scenes[] = {
     {"receive what is overdue", SCENE_LONG, ack_overdue, d_works_hastily, NULL, receive, .outcome = {" 21*2 22", " 21*3 22"}},
     {"receive and end a group", SCENE_BROKER, cast_open, d_listens_to_acknowledge, cast_mixed, take_two_and_close,
      .outcome = {" 1 22 3| 1 22 3"}},
-    {"extend", 0, ack_small, d_has_delivery, NULL, extend, .outcome = {" 1*2 2 3"}},
+    {"extend", SCENE_ALL_KILLS, ack_small, d_has_delivery, NULL, extend, .outcome = {" 1*2 2 3"}},
     {"move a dead letter", SCENE_LONG | SCENE_BROKER | SCENE_NOT_SEND | SCENE_AGAIN, letters_small, d_works_once, NULL, receive, .outcome = {"| 5 1"}},
     {"move a dead block", SCENE_BROKER | SCENE_NOT_SEND | SCENE_AGAIN, letters_large, d_works_once, NULL, receive, .outcome = {"| 5 21"}},
 

@@ -54,6 +54,7 @@ enum live { LIVE_NONE, LIVE_SEND, LIVE_RECEIVE, LIVE_RELEASE, LIVE_KINDS };
 #define SCENE_AGAIN 32u   /* the operation may find nothing to do: XI_E_AGAIN, TIMEOUT are no failure */
 #define SCENE_STEPS_BROKER 128u /* by default too */
 #define SCENE_NOT_RECEIVE 1024u /* the living do not receive meanwhile: what they took before the channel went is no outcome */
+#define SCENE_ALL_KILLS 2048u /* its repair is killed before every store by default too: once a store of it was out of order */
 #define SCENE_TWO 512u         /* another dies as well, whose group is to end */
 #define SCENE_LONG 256u        /* takes too long for every day */
 #define SCENE_DIES 64u     /* there is no operation: D is killed, and the broker repairs that */
