@@ -378,7 +378,7 @@ static void tell(void) {
 }
 
 /* Without XI_TEST_LONG: one case of so many, each day others, of the calls that there are without a fault. */
-#define SHARE 5u
+#define SHARE 15u
 static uint64_t seed;
 static bool chosen(void) {
     uint64_t which = (uint64_t)(now.op - operations) * 31 + (uint64_t)(now.kind - kinds) * 17 + now.from * 7 + now.role * 3;

@@ -164,9 +164,9 @@ int main(int argc, char **argv) {
     further_ns(space, "b");
     shards = shared_memory(SHARDS * sizeof *shards);
     count = each_case(nothing);
-    stride = getenv("XI_TEST_LONG") ? 5 : 399;
+    stride = getenv("XI_TEST_LONG") ? 5 : 799;
 #if defined(__SANITIZE_ADDRESS__)
-    stride = getenv("XI_TEST_LONG") ? 11 : 997;
+    stride = getenv("XI_TEST_LONG") ? 11 : 1997;
 #endif
     if (getenv("XI_TEST_STRIDE")) stride = strtoull(getenv("XI_TEST_STRIDE"), NULL, 0);
     xi_interp *host = join_ns(space, "host", 0);

@@ -484,4 +484,4 @@ class Leaks(TestCase):
 
 
 if __name__ == "__main__":
-    main()
+    main(each_version=False)

@@ -257,7 +257,7 @@ has "ack: it is a dead letter" "$out" '"deliveries":2,"value":3'
 status "send one more" 0 "$xi" send tasks '"text"'
 status "ack: a command that is not there" 127 "$xi" ack --retry 0 tasks "$dir/no-such-command"
 has "ack: says which" "$err" "no-such-command"
-"$xi" ack --raw tasks sh -c 'cat; : >"'"$dir/begun"'"; sleep 20' >"$dir/ack" 2>&1 & worker=$!
+"$xi" ack --raw tasks sh -c 'cat; : >"'"$dir/begun"'"; exec sleep 20' >"$dir/ack" 2>&1 & worker=$!
 until_true "test -e '$dir/begun'"
 kill -9 $worker
 wait $worker 2>/dev/null
