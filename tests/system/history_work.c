@@ -464,6 +464,8 @@ static void consume(struct work *k) {
     else
         receive_in_turn(k);
     let_all_go(k);
+    for (int i = 0; i < HOLD; i++) /* their memory: also of those that held a value which expired */
+        for (int j = 0; j < BATCH; j++) xi_msg_release(&k->held[i][j]);
     if (!k->w->served && plan.mode == XI_BROADCAST) read_counters(k->handle[0], k->group[0]);
 }
 

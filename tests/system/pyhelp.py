@@ -17,7 +17,9 @@ import xidata  # noqa: E402 (the namespace is set first)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOON = 20.0  # seconds that nothing here should ever take
-BIG = os.environ.get("XI_TEST_BIG", "1") != "0"
+SYSTEM = os.path.realpath(sys.executable).startswith("/usr/")  # this is the system's CPython
+LONG = bool(os.environ.get("XI_TEST_LONG"))
+BIG = os.environ.get("XI_TEST_BIG", "1" if SYSTEM or LONG else "0") != "0"
 
 try:
     import numpy
@@ -103,8 +105,7 @@ class TestCase(unittest.TestCase):
 
 def main(each_version=True):
     """Without each_version a short run is for the system's CPython and 3.13 alone; XI_TEST_LONG=1 has them all."""
-    here = os.path.realpath(sys.executable).startswith("/usr/") or sys.version_info[:2] == (3, 13)
-    if not each_version and not here and not os.environ.get("XI_TEST_LONG"):
+    if not each_version and not (SYSTEM or LONG or sys.version_info[:2] == (3, 13)):
         print("skipped: with XI_TEST_LONG=1 alone")
         sys.exit(77)
     unittest.main(verbosity=1)
