@@ -107,9 +107,9 @@ static void adopt(struct fuzz *f) {
     state_adopt_counters(&f->st, 5, 20, 3);
     state_adopt_interp(&f->st, &(struct adopted_interp){.slot = 1, .id = 1, .pid = 1, .uid = 1000, .start = 5, .used = true});
     state_adopt_interp(&f->st, &(struct adopted_interp){.slot = 2, .id = 2, .pid = 2, .uid = 1000, .start = 5, .orphan = true});
-    state_adopt_segment(&f->st, 1, &(struct held){2, XI_SEG_OWN, XI_OWN_SIZE, XI_OWN_SIZE});
-    state_adopt_segment(&f->st, 1, &(struct held){4, XI_SEG_MAILBOX, XI_MAILBOX_SIZE, XI_MAILBOX_SIZE});
-    state_adopt_segment(&f->st, 2, &(struct held){6, XI_SEG_ARENA, 8192, 8192 + XI_RELEASE_SIZE(8192)});
+    state_adopt_segment(&f->st, 1, &(struct held){2, XI_SEG_OWN, XI_OWN_SIZE, XI_OWN_SIZE, 0});
+    state_adopt_segment(&f->st, 1, &(struct held){4, XI_SEG_MAILBOX, XI_MAILBOX_SIZE, XI_MAILBOX_SIZE, 0});
+    state_adopt_segment(&f->st, 2, &(struct held){6, XI_SEG_ARENA, 8192, 8192 + XI_RELEASE_SIZE(8192), 0});
     state_adopt_channel(&f->st, 0, &ch);
     state_adopt_part(&f->st, 0, &(struct part){.number = 12, .kind = XI_SEG_ACKS, .size = XI_ACKS_SIZE(8), .uid = 1000, .maker = 1});
     state_adopt_done(&f->st);
