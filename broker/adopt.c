@@ -433,18 +433,31 @@ static bool remove_leftovers(struct world *w) {
     return count > 0;
 }
 
+/* Without their registry the kept are nothing. (It is closed by who found it unsound.) */
+static void drop_kept(void) {
+    uint32_t count;
+    const struct kept *kept = keep_found(&count);
+    for (uint32_t i = 0; i < count; i++) {
+        keep_drop(kept[i].number);
+        if (kept[i].number) close(kept[i].fd);
+    }
+    if (count) log_line("dropped %u segment%s that were kept for a namespace that is not there", count, count == 1 ? "" : "s");
+}
+
 int world_adopt(struct world *w, const char *ns, uid_t uid, struct state *st) {
     world_blank(w, ns, uid);
     int rc = open_registry(w);
     if (rc < 0) return rc;
     if (rc == 0) {
         world_blank(w, ns, uid);
+        drop_kept();
         return remove_leftovers(w) ? 2 : 0;
     }
     if (w->memfd)
         each_kept(w, learn);
     else
-        (void)each_file(w, learn);
+        drop_kept();
+    if (!w->memfd) (void)each_file(w, learn);
     if ((rc = map_opened(w)) != 0) return rc;
     uint32_t count = 0;
     uint64_t *numbers = memory_or_die(NULL, w->segs.count + 1u, sizeof *numbers), key, value;

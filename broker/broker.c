@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "keep.h"
 #include "log.h"
 #include "proc.h"
 #include "request.h"
@@ -143,6 +144,9 @@ static void on_listen_again(void *context) {
     for (int i = 0; i < 2; i++)
         if (b->doors[i].watch) loop_again(b->loop, b->doors[i].watch);
 }
+
+/* The turn that it begins has done it already (broker_turn). */
+static void on_tell_again(void *context) { (void)context; }
 
 /* ---- deaths and declarations ---- */
 
@@ -603,6 +607,7 @@ int broker_init(struct broker *b, const struct broker_options *options) {
     loop_timer(b->loop, &b->leave, on_leave, b);
     loop_timer(b->loop, &b->check, on_check, b);
     loop_timer(b->loop, &b->listen_again, on_listen_again, b);
+    loop_timer(b->loop, &b->tell_again, on_tell_again, b);
     state_init(&b->state, &options->limits, seed);
     if (options->open) state_open(&b->state, geteuid(), &options->other_limits);
     recover_init(&b->recover, &b->state, &b->world, b->loop, enqueue, b);
@@ -640,6 +645,7 @@ void broker_listen(struct broker *b, int fd, int open_fd) {
 void broker_turn(struct broker *b) {
     if (b->queue_count) drain(b);
     if (b->stopping) return;
+    if (!keep_settle()) b->tell_again.at = loop_now() + 20 * MS;
     loop_turn(b->loop);
     if (b->queue_count) drain(b);
 }

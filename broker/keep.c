@@ -17,6 +17,7 @@
 #include "error.h"
 #include "log.h"
 #include "loop.h"
+#include "store.h"
 #include "table.h"
 #include "want.h"
 
@@ -41,6 +42,7 @@ static struct {
 } keep = {.socket = -1};
 
 const struct kept *keep_found(uint32_t *count) {
+    if (store_keeps()) return store_found(count);
     *count = keep.count;
     return keep.found;
 }
@@ -75,8 +77,21 @@ static void tell(const struct note *note, int fd) {
     if (n != (ssize_t)sizeof *note) lose_keeper();
 }
 
-void keep_hold(uint32_t number, int fd) { tell(&(struct note){number, 0}, fd); }
-void keep_drop(uint32_t number) { tell(&(struct note){number, 1}, -1); }
+void keep_hold(uint32_t number, int fd) {
+    if (store_keeps())
+        store_hold(number, fd);
+    else
+        tell(&(struct note){number, 0}, fd);
+}
+
+void keep_drop(uint32_t number) {
+    if (store_keeps())
+        store_drop(number);
+    else
+        tell(&(struct note){number, 1}, -1);
+}
+
+bool keep_settle(void) { return store_settle(); }
 
 /* ---- the keeper's end: segments as number + 1 to descriptor */
 
@@ -182,6 +197,9 @@ static int keep_on(int (*serve)(void *context), void (*started)(void *context), 
 
 int keep_run(int (*serve)(void *context), void (*started)(void *context), void *context, int signal_fd) {
     struct table held = {0};
+    uint32_t count;
+    const struct kept *found = store_found(&count); /* by a manager that takes nothing */
+    for (uint32_t i = 0; i < count; i++) *table_put(&held, (uint64_t)found[i].number + 1) = (uint64_t)found[i].fd;
     int status = keep_on(serve, started, context, signal_fd, &held);
     table_clear(&held);
     return status;

@@ -9,6 +9,9 @@
  *
  * The keeper does nothing else, so that there is little that could end it. If it
  * is killed nevertheless, the broker goes on, without a second life.
+ *
+ * A service manager that stores descriptors is a keeper too (store.h); what the
+ * broker hands over and finds is the same.
  */
 #ifndef XI_BROKER_KEEP_H
 #define XI_BROKER_KEEP_H
@@ -28,10 +31,12 @@ struct kept {
  */
 int keep_run(int (*serve)(void *context), void (*started)(void *context), void *context, int signal_fd);
 
-/* In the child: what there was when it began. The descriptors are the caller's. */
+/* In the child, or with a manager: what there was when it began. The descriptors are the caller's. */
 const struct kept *keep_found(uint32_t *count);
 /* Hands a segment to the keeper, before anybody else gets it; and says that it is gone. Nothing without a keeper. */
 void keep_hold(uint32_t number, int fd);
 void keep_drop(uint32_t number);
+/* Says again what could not be said. False: it still cannot. */
+bool keep_settle(void);
 
 #endif

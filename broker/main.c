@@ -22,6 +22,7 @@
 #include "keep.h"
 #include "log.h"
 #include "start.h"
+#include "store.h"
 #include "want.h"
 #include "wire/names.h"
 #include "xidata.h"
@@ -46,7 +47,8 @@ static const char usage[] =
     "      --ready-fd N        write \"ready\" or \"busy\" (another broker serves it) to descriptor N when that is "
     "known\n"
     "      --memfd             segments without names, sealed: only the broker hands them out. Two processes then: one\n"
-    "                          that keeps them, and the broker, which the first starts again when it is killed\n"
+    "                          that keeps them, and the broker, which the first starts again when it is killed; one if\n"
+    "                          a service manager keeps them (xi-broker(1))\n"
     "      --open-to WHO       let other users join: USER or @GROUP (names or numbers), or * for everybody; several with\n"
     "                          commas. They name this namespace USER/NAME. Channels stay their makers' alone unless made\n"
     "                          open. Implies --memfd\n"
@@ -256,26 +258,55 @@ static void run(struct options *o, struct broker *b, const int listen_fd[2], int
     broker_listen(b, listen_fd[0], listen_fd[1]);
     log_more("serving namespace \"%s\" (pid %d, waiting in %s)", o->broker.ns, (int)getpid(), loop_name(b->loop));
     say_ready(o, "ready");
+    store_say("READY=1");
     while (!b->stopping) broker_turn(b);
     loop_stop(b->loop, s.watch);
+    store_say("STOPPING=1");
 }
 
 static void remove_sockets(const struct options *o) {
     start_remove_socket(o->broker.ns);
-    if (o->broker.open) start_remove_open_socket(o->broker.ns);
+    store_drop_thing(STORE_SOCKET);
+    if (!o->broker.open) return;
+    start_remove_open_socket(o->broker.ns);
+    store_drop_thing(STORE_OPEN_SOCKET);
+}
+
+/* The socket that a service manager kept, on which some may wait already; else a new one. */
+static int start_door(const struct options *o, enum store_thing door, bool *stale) {
+    const char *ns = o->broker.ns;
+    bool open = door == STORE_OPEN_SOCKET;
+    int fd = store_take(door);
+    if (fd >= 0 && start_is_socket(ns, open, fd)) return fd;
+    if (fd >= 0) store_refuse(door, fd, "it does not listen where this namespace is looked for");
+    fd = open ? start_open_socket(ns) : start_socket(ns, stale);
+    if (fd >= 0) store_hold_thing(door, fd);
+    return fd;
+}
+
+static int start_or_keep_lock(const struct options *o) {
+    int fd = store_take(STORE_LOCK);
+    if (fd >= 0 && start_is_lock(o->broker.ns, fd)) return fd;
+    if (fd >= 0) store_refuse(STORE_LOCK, fd, "it is not the lock of this namespace");
+    fd = start_lock(o->broker.ns);
+    if (fd >= 0) store_hold_thing(STORE_LOCK, fd);
+    return fd;
 }
 
 static int start_sockets(const struct options *o, int fds[2], bool *stale) {
-    fds[0] = start_socket(o->broker.ns, stale);
+    int closed = o->broker.open ? -1 : store_take(STORE_OPEN_SOCKET);
+    if (closed >= 0) store_refuse(STORE_OPEN_SOCKET, closed, "this broker is not open to other users");
+    fds[0] = start_door(o, STORE_SOCKET, stale);
     if (fds[0] < 0) return fds[0];
     if (!o->broker.open) return 0;
-    fds[1] = start_open_socket(o->broker.ns);
+    fds[1] = start_door(o, STORE_OPEN_SOCKET, stale);
     if (fds[1] >= 0) return 0;
     start_remove_socket(o->broker.ns);
+    store_drop_thing(STORE_SOCKET);
     return fds[1];
 }
 
-/* What a broker has open before it begins. With memfds a keeper has it too, and hands it to the next. */
+/* What a broker has open before it begins. With memfds its keeper, or the service manager, has it too, for the next. */
 struct ground {
     struct options *options;
     int lock_fd, listen_fd[2];
@@ -300,6 +331,8 @@ static int serve(void *context) {
     for (int i = 0; i < 2; i++)
         if (g->listen_fd[i] >= 0) close(g->listen_fd[i]);
     start_remove_lock(o->broker.ns);
+    store_drop_thing(STORE_LOCK);
+    store_end();
     close(g->lock_fd);
     close(signal_fd);
     return 0;
@@ -318,7 +351,7 @@ static int begin(struct options *o, int lock_fd) {
     struct ground g = {.options = o, .lock_fd = lock_fd, .listen_fd = {-1, -1}};
     int rc = start_sockets(o, g.listen_fd, &g.stale);
     if (rc) return failed(o, rc);
-    if (!o->broker.memfd) return serve(&g);
+    if (!o->broker.memfd || store_keeps()) return serve(&g);
     int signal_fd = signals_open(o->foreground);
     return signal_fd < 0 ? failed(o, signal_fd) : keep_run(serve, leave_it_to_the_broker, &g, signal_fd);
 }
@@ -327,6 +360,7 @@ int main(int argc, char **argv) {
     struct options o;
     int starter = -1, rc;
     parse(&o, argc, argv);
+    store_begin(o.broker.ns, !o.broker.automatic); /* the manager of who joins is not this one's */
     int log_fd = open_log(o.log_path);
     log_init(o.broker.ns, o.verbose, log_fd >= 0);
     if (o.foreground && log_fd >= 0) dup2(log_fd, STDERR_FILENO);
@@ -336,7 +370,8 @@ int main(int argc, char **argv) {
     start_await_end(starter);
     start_raise_limits();
     if (o.broker.automatic) start_leave_scheduling();
-    int lock_fd = start_lock(o.broker.ns);
+    store_open(o.broker.memfd);
+    int lock_fd = start_or_keep_lock(&o);
     if (lock_fd == XI_E_AGAIN && o.broker.automatic) {
         say_ready(&o, "busy");
         return 0;

@@ -159,6 +159,15 @@ int start_lock(const char *ns) {
     }
 }
 
+bool start_is_lock(const char *ns, int fd) {
+    char dir[108], path[120];
+    if (xi_runtime_dir(dir, sizeof dir) != 0 || check_folder(dir) != 0 || xi_lock_path(path, sizeof path, ns) != 0) return false;
+    if (!still_named(fd, path)) return false;
+    int rc;
+    while ((rc = flock(fd, LOCK_EX | LOCK_NB)) != 0 && errno == EINTR) continue;
+    return rc == 0;
+}
+
 static int listen_on(const struct sockaddr_un *a, mode_t mode, bool *stale) {
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0) return xi_fail_errno(errno, "cannot make a socket");
@@ -241,6 +250,27 @@ int start_open_socket(const char *ns) {
         rc = xi_fail(XI_E_ACCESS, "another broker of yours, with another runtime folder, serves an open namespace \"%s\" at %s", ns,
                      a.sun_path);
     return rc ? rc : listen_on(&a, 0666, &stale);
+}
+
+/* The name is taken from the kernel; what bears it now is a socket of ours, for the lock is. */
+static bool listens_at(int fd, const char *path) {
+    struct sockaddr_un a = {0};
+    socklen_t length = sizeof a, size = sizeof(int);
+    int listens = 0, type = 0;
+    struct stat st;
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens &&
+           getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_SEQPACKET &&
+           getsockname(fd, (struct sockaddr *)&a, &length) == 0 && a.sun_family == AF_UNIX &&
+           strncmp(a.sun_path, path, sizeof a.sun_path) == 0 && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+           st.st_uid == geteuid();
+}
+
+bool start_is_socket(const char *ns, bool open, int fd) {
+    char path[108], dir[108];
+    unsigned which = 0;
+    if (!open) return xi_socket_path(path, sizeof path, ns) == 0 && listens_at(fd, path);
+    return open_place(dir, sizeof dir, &which) == 0 &&
+           xi_open_socket_path(path, sizeof path, geteuid(), ns, which) == 0 && listens_at(fd, path);
 }
 
 void start_remove_open_socket(const char *ns) {

@@ -18,6 +18,10 @@ void start_raise_limits(void);
 void start_leave_scheduling(void);
 /* Makes and checks the folder of sockets and takes the lock. The descriptor; XI_E_AGAIN: another broker has it. */
 int start_lock(const char *ns);
+/* Whether this descriptor, of whoever was the broker before, is that lock: then it is held again. */
+bool start_is_lock(const char *ns, int fd);
+/* Whether this descriptor is the listening socket that lies where start_socket(), or start_open_socket(), would make it. */
+bool start_is_socket(const char *ns, bool open, int fd);
 /* The listening socket, mode 0600. *stale: there was one already, of a broker that did not end properly. */
 int start_socket(const char *ns, bool *stale);
 /* The one for other users, mode 0666 in a folder that anybody may pass but the owner alone may write. */

@@ -272,6 +272,7 @@ void world_remove_all(struct world *w, const struct state *st) {
         bool channels = s->kind == XI_SEG_CHANNEL || s->kind == XI_SEG_ACKS || s->kind == XI_SEG_RING;
         world_remove(w, s->number, !channels && !owner_lives(st, s->slot));
     }
+    if (w->memfd && w->registry) keep_drop(0);
     if (w->memfd || !w->registry) return;
     char name[XI_SHM_NAME_MAX];
     world_name(w, name, 0);
