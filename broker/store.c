@@ -50,7 +50,7 @@ struct handed {
 
 static struct {
     int socket; /* -1: there is no manager */
-    bool keeps;
+    bool keeps, warned; /* that it takes nothing */
     struct sockaddr_un address;
     socklen_t length;
     const char *ns;
@@ -163,12 +163,12 @@ static bool say(uint64_t key, int fd, int flags) {
 /* Of what waited nothing is known but how it is to be now; there must not be two of a name. */
 static bool settle(int flags) {
     uint64_t key, fd;
-    bool late = store.behind.count > 0;
     for (uint32_t at = 0; table_next(&store.behind, &at, &key, &fd); at = 0) {
         if (!say(key - 1, -1, flags) || (fd && !say(key - 1, (int)fd - 1, flags))) return false;
         table_drop(&store.behind, key);
     }
-    if (late) log_line("the service manager knows everything again that it is to keep");
+    if (store.warned) log_line("the service manager knows everything again that it is to keep");
+    store.warned = false;
     return true;
 }
 
@@ -180,13 +180,15 @@ void store_end(void) {
     table_clear(&store.behind);
 }
 
+/* What is to be kept is worth waiting for, before anybody else has it; what is to go is not. */
 static void tell(uint64_t key, int fd) {
     if (!store.keeps) return;
-    if (settle(MSG_DONTWAIT)) {
-        if (say(key, fd, 0)) return;
+    bool behind = !settle(MSG_DONTWAIT);
+    if (!behind && say(key, fd, fd >= 0 ? 0 : MSG_DONTWAIT)) return;
+    if (fd >= 0 && !store.warned)
         log_line("the service manager takes nothing just now (%s): what is made before it does ends with this broker when that is "
                  "killed", strerror(errno));
-    }
+    store.warned |= fd >= 0;
     *table_put(&store.behind, key + 1) = (uint64_t)(fd + 1);
 }
 
