@@ -128,9 +128,18 @@ static void die_after_claiming_the_bell(xi_channel *ch) {
            "the witness does not sleep");
     die();
 }
+/* Who waits by a set arms its members first, which may take a system call, and then parks its bell. */
+static void see_bell_parked(xi_channel *ch) {
+    uint64_t w = xi_load_full(&ch->chan->waiters[sleeper_on(ch->chan, XI_SIDE_GROUP(0))]);
+    struct xi_map_entry *e;
+    struct xi_mailbox *m = xi_mailbox_get(ch->interp, XI_WAITER_SLOT(w), &e);
+    await(m && xi_load_full(&m->bells[XI_WAITER_BELL(w)].state) == XI_BELL_PARKED, "the witness does not park its bell");
+    xi_mailbox_put(e);
+}
 /* What a waker does to a member of a set, as far as `steps`. The witness has armed it, and sleeps on the set's bell. */
 static void die_marking_a_member(xi_channel *ch, int steps) {
     start_witness_and_wait_for_sleep(ch, XI_SIDE_GROUP(0));
+    see_bell_parked(ch);
     send_without_ring(ch, 77);
     uint64_t w = claim_sleeper(ch, XI_SIDE_GROUP(0));
     uint32_t member = XI_WAITER_MEMBER(w) - 1, parked = XI_BELL_PARKED;
