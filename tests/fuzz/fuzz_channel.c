@@ -54,7 +54,7 @@ static void end_all(void) {
     leave_both();
     for (int i = 0; i < 200 && segments_of(space, false) > 0; i++) {
         struct timespec tick = {0, 50 * MS};
-        nanosleep(&tick, NULL);
+        nanosleep(&tick, NULL); /* names in a folder, of a broker that is not our child */
     }
 }
 

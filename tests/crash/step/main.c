@@ -520,7 +520,7 @@ static void let_others_run(struct play *p) {
         p->woken = true;
         p->scene->meanwhile(&p->t);
     }
-    nanosleep(&moment, NULL);
+    nanosleep(&moment, NULL); /* the stepped one is in a call of the kernel, which tells no tracer when it could go on */
 }
 
 static void run_operation(struct play *p) {

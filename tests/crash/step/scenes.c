@@ -322,7 +322,7 @@ static void ack_overdue(struct part_in *t) {
     give(t, 0, 21);
     give(t, 0, 22);
     take(t, 0, 0);
-    nanosleep(&so_long, NULL);
+    nanosleep(&so_long, NULL); /* the time is the thing: the delivery becomes overdue */
 }
 static void d_works_hastily(struct part_in *d) { open_as(d, 0, "c", &hasty_work); }
 /* A group that acknowledges, and that ends with its handle. */
@@ -511,7 +511,7 @@ static void d_has_drained(struct part_in *d) {
     d_has_grown(d);
     take(d, 0, 1);
     must_fail(XI_E_AGAIN, xi_recv(d->ch[0], &d->msg[2], XI_TRY));
-    nanosleep(&a_while, NULL);
+    nanosleep(&a_while, NULL); /* the time is the thing: the ring has been empty for so long */
 }
 #define LONGS " 10 11 12 13 14 15 16"
 
