@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "channel/channel.h"
 #include "fixture.h"
 
 static xi_channel *open_with(xi_interp *who, const char *name, uint32_t mode, uint32_t flags, uint64_t capacity,
@@ -162,7 +163,10 @@ START_TEST(a_batch_keeps_order_and_takes_what_is_there) {
         m[i] = (xi_msg)XI_MSG_INIT;
     }
     ck_assert_int_eq(xi_send_many(out, p, sizes, 200, XI_FOREVER), 200);
+    ck_assert_uint_eq(xi_load_relaxed(&out->chan->tail_seq), 200);
+    for (uint64_t i = 0; i < 200; i++) ck_assert_uint_eq(XI_REC_SEQ(xi_load_relaxed(xi_header_at(&out->home, 16 * i))), i + 1);
     ck_assert_int_eq(xi_recv_many(in, m, 150, XI_FOREVER), 150);
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->head_seq), 150);
     ck_assert_int_eq(xi_recv_many(in, m + 150, 50, XI_TRY), 50);
     for (int i = 0; i < 200; i++) {
         ck_assert_int_eq(number_of(&m[i]), i);
