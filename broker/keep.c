@@ -123,19 +123,22 @@ static bool take_note(int socket, struct table *held, bool *ended) {
     return true;
 }
 
-static void forward(int signal_fd, pid_t child) {
+/* All that come mean the end. A child that is dead already cannot do what they say: the next one is told again. */
+static void forward(int signal_fd, pid_t child, int *told) {
     struct signalfd_siginfo info;
-    if (read(signal_fd, &info, sizeof info) == (ssize_t)sizeof info) (void)kill(child, (int)info.ssi_signo);
+    if (read(signal_fd, &info, sizeof info) != (ssize_t)sizeof info) return;
+    *told = (int)info.ssi_signo;
+    (void)kill(child, *told);
 }
 
 /* Until the child has ended: its wait status. */
-static int watch(pid_t child, int socket, int signal_fd, struct table *held) {
+static int watch(pid_t child, int socket, int signal_fd, struct table *held, int *told) {
     int pidfd = (int)syscall(__NR_pidfd_open, child, 0), status = 0;
     bool ended = false;
     for (;;) {
         struct pollfd p[3] = {{ended ? -1 : socket, POLLIN, 0}, {signal_fd, POLLIN, 0}, {pidfd, POLLIN, 0}};
         if (poll(p, 3, pidfd < 0 ? 100 : -1) < 0 && errno != EINTR) break;
-        if (p[1].revents & POLLIN) forward(signal_fd, child);
+        if (p[1].revents & POLLIN) forward(signal_fd, child, told);
         while (!ended && take_note(socket, held, &ended)) continue;
         if (waitpid(child, &status, WNOHANG) == child) break;
     }
@@ -171,7 +174,7 @@ static pid_t start_child(int (*serve)(void *context), void *context, const struc
 
 static int keep_on(int (*serve)(void *context), void (*started)(void *context), void *context, int signal_fd,
                    struct table *held) {
-    for (int lives = 0, rest = 0;;) {
+    for (int lives = 0, rest = 0, told = 0;;) {
         int socket, status;
         int64_t begun = loop_now();
         pid_t child = start_child(serve, context, held, &socket);
@@ -180,7 +183,8 @@ static int keep_on(int (*serve)(void *context), void (*started)(void *context), 
             return 1;
         }
         started(context);
-        status = watch(child, socket, signal_fd, held);
+        if (told) (void)kill(child, told); /* waits until it looks: these signals are blocked from its first instruction on */
+        status = watch(child, socket, signal_fd, held, &told);
         close(socket);
         if (WIFEXITED(status) && WEXITSTATUS(status) != WANT_EXIT) return WEXITSTATUS(status);
         bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, wants = WIFEXITED(status);

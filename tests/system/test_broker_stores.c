@@ -20,6 +20,7 @@
  *     XI_STEP=n[,m]    one run: the broker dies at step n, the next at its step m
  *     XI_MEMFD=1       with XI_STEP: with a keeper
  */
+#include <execinfo.h>
 #include <fcntl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -323,16 +324,37 @@ static struct steps *steps_file(const char *path) {
     return p;
 }
 
+/* --------------------------------------------------------------------------- one that hangs */
+
+static pid_t keeper;
+static char keeper_log[160];
+
+/* Says where this run stands, and its keeper and broker, before it dies of the alarm: it may never happen again. */
+static void say_where(int sig) {
+    void *frames[64];
+    char command[768];
+    fprintf(stderr, "stuck: %llu steps since the last of %u deaths (before %.32s, %.32s); here:\n",
+            (unsigned long long)atomic_load(&steps->taken), atomic_load(&steps->deaths), steps->what[0], steps->what[1]);
+    backtrace_symbols_fd(frames, backtrace(frames, 64), STDERR_FILENO);
+    snprintf(command, sizeof command,
+             "for p in $(ps -o pid= --ppid %d,%d); do ps -o pid=,ppid=,stat=,wchan:24=,args= -p $p; cat /proc/$p/syscall; "
+             "! command -v gdb || timeout 20 gdb -p $p -batch -ex bt 2>&1 | grep ^#; done >&2; ! [ -s '%s' ] || cat '%s' >&2",
+             (int)getpid(), (int)keeper, keeper_log, keeper_log);
+    if (system(command) != 0) fprintf(stderr, "not all of it could be looked at\n");
+    must_sys(signal(sig, SIG_DFL) == SIG_ERR ? -1 : 0);
+    raise(sig);
+}
+
 /* With memfds nobody can start a broker but its keeper, which we start. */
-static pid_t start_keeper(void) {
+static void start_keeper(void) {
     char said[64] = "", fd[12];
     struct gate ready = gate_new();
     fflush(NULL);
-    pid_t pid = fork();
-    must_sys(pid);
-    if (pid == 0) {
+    keeper = fork();
+    must_sys(keeper);
+    if (keeper == 0) {
         close(ready.fd[0]);
-        if (!getenv("XI_STEP") && !freopen("/dev/null", "w", stderr)) _exit(2); /* what it says of each run is too much */
+        if (!getenv("XI_STEP") && !freopen(keeper_log, "w", stderr)) _exit(2); /* of each run it would be too much */
         snprintf(fd, sizeof fd, "%d", ready.fd[1]);
         execl(getenv("XI_BROKER"), "xi-broker", "-n", ns, "--memfd", "--ready-fd", fd, NULL);
         _exit(2);
@@ -341,7 +363,6 @@ static pid_t start_keeper(void) {
     /* Killed before it could say so, it is followed by another, which is not asked. */
     expect(read(ready.fd[0], said, sizeof said - 1) >= 0, "%s", strerror(errno));
     close(ready.fd[0]);
-    return pid;
 }
 
 struct run {
@@ -363,8 +384,12 @@ static void one_run(void *argument) {
     memcpy(steps->die_at, r->die_at, sizeof steps->die_at);
     steps->kept = r->memfd;
     setenv("XI_STEPS", path, 1);
-    pid_t keeper = memfd ? start_keeper() : 0;
-    alarm(50);
+    must_sys(signal(SIGALRM, say_where) == SIG_ERR ? -1 : 0);
+    alarm(50); /* longer than anybody waits who gives up in the end */
+    if (memfd) {
+        snprintf(keeper_log, sizeof keeper_log, "%s/keeper.%u", getenv("XI_RUNTIME_DIR"), r->number);
+        start_keeper();
+    }
     live();
     r->steps = atomic_load(&steps->taken);
     if (keeper) {
@@ -376,6 +401,7 @@ static void one_run(void *argument) {
     if (r->die_at[0])
         expect(atomic_load(&steps->deaths) > 0 || r->die_at[0] > 1, "nobody died");
     must_sys(unlink(path));
+    if (keeper) (void)unlink(keeper_log); /* with XI_STEP there is none */
 }
 
 /* ----------------------------------------------------------------------- all of them */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * SIGTERM, to a broker in the middle of work and to interpreters, leaves
- * nothing in /dev/shm, and whoever waited comes back with an error.
+ * nothing in /dev/shm, and whoever waited comes back with an error. To the keeper
+ * of a broker that has just been killed it is not lost with that broker.
  */
 #include "harness.h"
 
@@ -88,9 +89,48 @@ static void interpreters_end(void) {
     expect(segments_of(test_ns(), true) == 0, "SIGTERM to all interpreters left shared memory");
 }
 
+static pid_t start_keeper(const char *ns) {
+    char fd[12], said[64] = "";
+    struct gate up = gate_new();
+    fflush(NULL);
+    pid_t pid = fork();
+    must_sys(pid);
+    if (pid == 0) {
+        close(up.fd[0]);
+        snprintf(fd, sizeof fd, "%d", up.fd[1]);
+        execl(getenv("XI_BROKER"), "xi-broker", "-n", ns, "--memfd", "--ready-fd", fd, NULL);
+        _exit(2);
+    }
+    close(up.fd[1]);
+    expect(read(up.fd[0], said, sizeof said - 1) > 0 && strncmp(said, "ready", 5) == 0, "the broker says \"%s\"", said);
+    close(up.fd[0]);
+    return pid;
+}
+
+/* When the keeper looks, its broker is dead and the signal is there. The next broker ends in order. */
+static void keeper_ends(void) {
+    char ns[32];
+    further_ns(ns, "kept");
+    pid_t keeper = start_keeper(ns);
+    xi_interp *me = join_ns(ns, "witness", XI_JOIN_NO_START);
+    pid_t broker = broker_pid(me);
+    expect(broker != keeper, "there is no keeper");
+    must_sys(kill(keeper, SIGSTOP));
+    await(process_state(keeper) == 'T', "the keeper does not stop");
+    must_sys(kill(broker, SIGKILL));
+    expect(wait_end(broker, 10000), "the broker is still there 10 s after SIGKILL");
+    must_sys(kill(keeper, SIGTERM));
+    must_sys(kill(keeper, SIGCONT));
+    expect(wait_end(keeper, 10000), "SIGTERM was lost with the broker that was dead already");
+    reap_ok(keeper, "the keeper");
+    await(xi_status(me) == XI_E_BROKER, "the status is %s", xi_error_name(xi_status(me)));
+    must(xi_leave(me));
+}
+
 int main(void) {
     ready = gate_new();
     broker_ends();
+    keeper_ends();
     interpreters_end();
     return 0;
 }
