@@ -112,7 +112,8 @@ int xi_lock_slow(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_
 void xi_unlock_wake(xi_a32 *lock_sleep);
 /* At join: lets others' barriers reach this process. False: this kernel has no membarrier(2) for us. */
 bool xi_lock_prepare(void);
-extern _Atomic bool xi_lock_fenced; /* true where others' barriers do not reach this process: it has its own at every unlock */
+/* true where others' barriers do not reach this process: it has its own at every unlock */
+extern __attribute__((visibility("hidden"))) _Atomic bool xi_lock_fenced;
 /*
  * After announcing that one is about to sleep: makes sure that whoever holds
  * `lock` now, or held it before, either sees the announcement when it looks for
@@ -124,6 +125,9 @@ void xi_lock_pass(xi_a32 *lock);
 #define xi_lock(ch, side, timeout) xi_lock_words(ch, &(side)->lock, &(side)->lock_sleep, timeout)
 #define xi_try_lock(ch, side) xi_try_lock_word(ch, &(side)->lock)
 #define xi_unlock(side) xi_unlock_words(&(side)->lock, &(side)->lock_sleep)
+
+/* Of what values go through: left alone at -O2 the compiler would call it. */
+#define XI_INLINE static inline __attribute__((always_inline))
 
 static inline bool xi_try_lock_word(const struct xi_channel *ch, xi_a32 *lock) {
     uint32_t free_ = 0;

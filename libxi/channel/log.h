@@ -20,7 +20,7 @@ static inline void xi_copy_in(void *to, const void *from, size_t n) {
 #endif
 }
 
-static inline void xi_log_publish(const struct xi_view *v, uint64_t w, const struct xi_record *r, uint16_t seq) {
+XI_INLINE void xi_log_publish(const struct xi_view *v, uint64_t w, const struct xi_record *r, uint16_t seq) {
     uint32_t length = xi_record_length(r);
     xi_copy_in(v->ring + (w & v->mask) + 8, r->payload, r->length);
     if (r->extra_length) xi_copy_in(v->ring + (w & v->mask) + 8 + r->length, r->extra, r->extra_length);
@@ -35,23 +35,23 @@ static inline void xi_log_publish(const struct xi_view *v, uint64_t w, const str
  * Under the producers' lock: appends values, each small enough and a multiple of 8, up to n in a row. Returns how many; 0:
  * closed, full, or not as usual, which xi_log_append() tells. One look at the counters and one store of the tail for all.
  */
-static inline size_t xi_log_append_run(struct xi_channel *ch, const void *const *values, const size_t *sizes, size_t n) {
+XI_INLINE size_t xi_log_append_run(struct xi_channel *ch, const void *const *values, const size_t *sizes, size_t n) {
     struct xi_chan *c = ch->chan;
-    const struct xi_view *v = &ch->send_view;
+    const struct xi_view v = ch->send_view; /* a copy: for all the compiler knows a store into the ring could change the other */
     uint64_t stored = xi_load_relaxed(&c->tail), seq = xi_load_relaxed(&c->tail_seq), floor_ = xi_load_relaxed(&c->min_head);
     uint64_t w = stored;
     size_t done = 0;
-    if (__builtin_expect(xi_load_relaxed(&c->closed) != 0 || xi_load_relaxed(&c->ring) != v->word ||
+    if (__builtin_expect(xi_load_relaxed(&c->closed) != 0 || xi_load_relaxed(&c->ring) != v.word ||
                              xi_load_relaxed(&c->active) == 0 || (w & 7) != 0, 0))
         return 0;
     for (; done < n; done++) {
         uint64_t used = w - floor_;
-        if (__builtin_expect(sizes[done] > ch->fast_max || used > v->capacity ||
-                                 used + 8 + sizes[done] + 8 > v->capacity, 0))
+        if (__builtin_expect(sizes[done] > ch->fast_max || used > v.capacity ||
+                                 used + 8 + sizes[done] + 8 > v.capacity, 0))
             break;
         struct xi_record r = {values[done], (uint32_t)sizes[done], XI_REC_INLINE, 0, 0, NULL, NULL};
-        xi_log_publish(v, w, &r, (uint16_t)(seq + done + 1));
-        xi_prefetch_write(v->ring + (w & v->mask) + XI_WRITE_AHEAD);
+        xi_log_publish(&v, w, &r, (uint16_t)(seq + done + 1));
+        xi_prefetch_write(v.ring + (w & v.mask) + XI_WRITE_AHEAD);
         w += 8 + sizes[done];
     }
     if (__builtin_expect(done == 0, 0)) return 0;

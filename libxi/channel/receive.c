@@ -18,7 +18,6 @@
 #include "record.h"
 
 #define BATCH_MAX 32767u
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* What the next record is, as far as its header and (checked under the lock) position tell. */
 struct next {
@@ -216,7 +215,7 @@ static inline void look_ahead(struct xi_channel *ch, const struct xi_view *v, ui
  * Under the group's lock: copies the value at `head`, if it is as most are: it lies in the ring, there is memory for it,
  * and its record has no more than `room` bytes. How many it has; 0: it is not as most.
  */
-ALWAYS_INLINE uint64_t copy_usual(struct xi_channel *ch, const struct xi_view *v, xi_msg *m, uint64_t head, uint64_t room) {
+XI_INLINE uint64_t copy_usual(struct xi_channel *ch, const struct xi_view *v, xi_msg *m, uint64_t head, uint64_t room) {
     uint64_t h = xi_load_acquire(xi_header_at(v, head));
     uint64_t length = XI_REC_LENGTH(h);
     void *where = length <= XI_MSG_SMALL ? (void *)m->small_ : m->heap_;
@@ -284,8 +283,9 @@ static int64_t receive_inline(struct xi_channel *ch, xi_msg *msgs, size_t n, int
 }
 
 /* Under the group's lock: takes the next value, if it is as most are. */
-ALWAYS_INLINE bool take_usual(struct xi_channel *ch, const struct xi_view *v, xi_msg *m) {
-    uint64_t head = xi_load_relaxed(&ch->group->head), length = xi_group_lives(ch) ? copy_usual(ch, v, m, head, v->capacity) : 0;
+XI_INLINE bool take_usual(struct xi_channel *ch, const struct xi_view *view, xi_msg *m) {
+    const struct xi_view v = *view; /* a copy: for all the compiler knows a store into the message could change the other */
+    uint64_t head = xi_load_relaxed(&ch->group->head), length = xi_group_lives(ch) ? copy_usual(ch, &v, m, head, v.capacity) : 0;
     if (__builtin_expect(length == 0, 0)) return false;
     commit(ch, xi_load_relaxed(&ch->group->head_seq) + 1, head + length);
     xi_bump(&ch->received, 1);
@@ -301,7 +301,7 @@ __attribute__((noinline)) static bool take_far(struct xi_channel *ch, xi_msg *m)
 }
 
 /* The usual case: one value lies in the ring and there is memory for it. False: nothing was done. */
-static inline bool receive_one(struct xi_channel *ch, xi_msg *m) {
+XI_INLINE bool receive_one(struct xi_channel *ch, xi_msg *m) {
     struct xi_group *g = ch->group;
     /* Before the lock, so that a poll of an empty channel writes nothing. */
     uint64_t h = xi_load_acquire(xi_header_at(&ch->home, xi_load_relaxed(&g->head)));

@@ -210,7 +210,7 @@ static int send_plainly(struct xi_channel *ch, const void *value, size_t size, c
 #define RUN 64 /* values that one holding of the lock may take */
 
 /* The usual case: the lock is free, there is room. How many values were sent, from the first on; 0: nothing was done. */
-static inline size_t send_run(struct xi_channel *ch, const void *const *values, const size_t *sizes, size_t n) {
+XI_INLINE size_t send_run(struct xi_channel *ch, const void *const *values, const size_t *sizes, size_t n) {
     struct xi_chan *c = ch->chan;
     xi_free_poll(ch->interp);
     if (!xi_try_lock(ch, c)) return 0;

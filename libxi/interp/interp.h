@@ -118,7 +118,7 @@ struct xi_interp {
 };
 
 /* 0, or XI_E_FORKED. One load: a page that the kernel wipes in a forked child. */
-extern const _Atomic uint32_t *xi_life_page;
+extern __attribute__((visibility("hidden"))) const _Atomic uint32_t *xi_life_page;
 static inline bool xi_alive(const struct xi_interp *me) {
     return atomic_load_explicit(xi_life_page, memory_order_relaxed) == me->life;
 }
