@@ -377,11 +377,21 @@ int xi_receive_try(struct xi_channel *ch, xi_msg *m) {
     return done < 0 ? (int)done : 0;
 }
 
+/* A look that waits for nobody came to nothing: is there nothing, or does somebody, perhaps stopped, hold what there is? */
+static int nothing_now(struct xi_channel *ch) {
+    uint32_t holder = xi_load_relaxed(&ch->group->lock);
+    struct next next;
+    if (holder && look(ch, &next))
+        return xi_fail(XI_E_AGAIN, "the interpreter in slot %u is receiving from channel \"%s\", and nobody else can meanwhile: is it "
+                       "stopped?", XI_LOCK_SLOT(holder), ch->name);
+    return xi_fail(XI_E_AGAIN, "channel \"%s\" has nothing to receive", ch->name);
+}
+
 static int64_t receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
     int64_t done = receive_now(ch, msgs, n, timeout);
     if (__builtin_expect(done != XI_E_AGAIN, 1)) return done;
     if (__builtin_expect(far(ch), 0) && xi_ring_look(ch) == XI_E_INTR) return XI_E_INTR;
-    if (timeout == XI_TRY) return xi_fail(XI_E_AGAIN, "channel \"%s\" has nothing to receive", ch->name);
+    if (timeout == XI_TRY) return nothing_now(ch);
     int64_t deadline = xi_deadline(timeout);
     for (;;) {
         int rc = xi_wait_side(ch, XI_SIDE_GROUP(ch->group_index), 0, deadline);

@@ -51,6 +51,23 @@ START_TEST(values_arrive_in_order) {
 }
 END_TEST
 
+/* As a process leaves it that is stopped in the middle of a receive. */
+START_TEST(a_try_says_who_is_in_the_way) {
+    xi_channel *out = queue(me), *in = queue(you), *other = queue(me);
+    ok(xi_send_int(out, 7, XI_TRY));
+    xi_store_release(&in->group->lock, other->lock_word);
+    fails(XI_E_AGAIN, xi_recv(in, &(xi_msg)XI_MSG_INIT, XI_TRY));
+    ck_assert_msg(strstr(xi_error_text(XI_E_AGAIN), "is it stopped?"), "%s", xi_error_text(XI_E_AGAIN));
+    xi_store_release(&in->group->lock, 0);
+    ck_assert_int_eq(take(in), 7);
+    fails(XI_E_AGAIN, xi_recv(in, &(xi_msg)XI_MSG_INIT, XI_TRY));
+    ck_assert_msg(strstr(xi_error_text(XI_E_AGAIN), "nothing to receive"), "%s", xi_error_text(XI_E_AGAIN));
+    ok(xi_channel_free(other));
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
 START_TEST(the_ring_goes_round_with_every_size) {
     xi_channel *out = open_with(me, "small", XI_QUEUE, 0, XI_CAPACITY_MIN, NULL);
     xi_channel *in = open_with(you, "small", 0, 0, 0, NULL);
@@ -678,6 +695,7 @@ int main(void) {
     tcase_add_checked_fixture(t, join_both, leave_both);
     tcase_set_timeout(t, 60);
     tcase_add_test(t, values_arrive_in_order);
+    tcase_add_test(t, a_try_says_who_is_in_the_way);
     tcase_add_test(t, the_ring_goes_round_with_every_size);
     tcase_add_test(t, a_full_channel_says_so_and_loses_nothing);
     tcase_add_test(t, a_timeout_is_kept);
