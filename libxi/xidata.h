@@ -421,6 +421,21 @@ XI_API void xi_loan_drop(xi_loan *loan);
  * release. Consumes `child` (the struct is cleared; its data stays readable through the value).
  */
 XI_API int xi_loan_attach(xi_loan *root, xi_loan *child);
+/* Undoes that while `root` has not been sent: `child` is the loan again whose handle it was. INVAL: it is not attached. */
+XI_API XI_NODISCARD int xi_loan_detach(xi_loan *root, const xi_handle *handle, xi_loan *child);
+
+/*
+ * A hold keeps a loan's memory where it is, in this process: whatever becomes of the loan (sent and released by all, or
+ * dropped), the memory stays readable here and is not used for anything else until xi_hold_drop(). Free functions run
+ * regardless. For who hands a loan to code that may look at it later.
+ */
+typedef struct xi_hold {
+    void *block_; /* private */
+    xi_interp *owner_;
+} xi_hold;
+XI_API XI_NODISCARD int xi_loan_hold(const xi_loan *loan, xi_hold *out);
+/* The struct is cleared; dropping a cleared one is a no-op. */
+XI_API void xi_hold_drop(xi_hold *hold);
 
 /* ---------------------------------------------------------- free functions
  *

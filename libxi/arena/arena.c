@@ -258,7 +258,8 @@ static void put_back(struct xi_interp *me, struct xi_block *b) {
         put_back(me, c);
     }
     b->children = b->sibling = NULL;
-    atomic_store_explicit(&b->state, XI_BLOCK_FREE, memory_order_relaxed);
+    atomic_store_explicit(&b->state, b->holds ? XI_BLOCK_HELD : XI_BLOCK_FREE, memory_order_relaxed);
+    if (b->holds) return; /* for xi_arena_unhold() */
     xi_store_relaxed(&me->own->counters.blocks, xi_load_relaxed(&me->own->counters.blocks) - 1);
     if (b->size <= SMALL_MAX) give_small(a, b);
     else give_large(a, b);
@@ -423,6 +424,36 @@ void xi_arena_attach(struct xi_interp *me, struct xi_block *root, struct xi_bloc
     child->sibling = root->children;
     root->children = child;
     pthread_mutex_unlock(&a->mutex);
+}
+
+struct xi_block *xi_arena_detach(struct xi_interp *me, struct xi_block *root, uint32_t segment, uint32_t granule,
+                                 uint64_t generation) {
+    struct xi_arena *a = &me->arena;
+    struct xi_block *found = NULL;
+    pthread_mutex_lock(&a->mutex);
+    for (struct xi_block **p = &root->children; *p; p = &(*p)->sibling)
+        if ((*p)->segment->number == segment && (*p)->granule == granule && (*p)->generation == generation) {
+            found = *p;
+            *p = found->sibling;
+            found->sibling = NULL;
+            atomic_store_explicit(&found->state, XI_BLOCK_LOANED, memory_order_relaxed);
+            out_add(a, found);
+            break;
+        }
+    pthread_mutex_unlock(&a->mutex);
+    return found;
+}
+
+void xi_arena_hold(struct xi_interp *me, struct xi_block *b) {
+    pthread_mutex_lock(&me->arena.mutex);
+    b->holds++;
+    pthread_mutex_unlock(&me->arena.mutex);
+}
+
+void xi_arena_unhold(struct xi_interp *me, struct xi_block *b) {
+    pthread_mutex_lock(&me->arena.mutex);
+    if (--b->holds == 0 && atomic_load_explicit(&b->state, memory_order_relaxed) == XI_BLOCK_HELD) put_back(me, b);
+    pthread_mutex_unlock(&me->arena.mutex);
 }
 
 void xi_arena_mark_sent(struct xi_block *b, uint64_t groups, uint32_t free_index, uint64_t argument) {

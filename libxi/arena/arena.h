@@ -31,7 +31,8 @@ enum xi_block_state {
     XI_BLOCK_FREE = 0,
     XI_BLOCK_LOANED = 1, /* the caller's, writable */
     XI_BLOCK_SENT = 2,   /* in a channel or borrowed: free again when every bit of its release words is set */
-    XI_BLOCK_CHILD = 3   /* freed together with the block that refers to it */
+    XI_BLOCK_CHILD = 3,  /* freed together with the block that refers to it */
+    XI_BLOCK_HELD = 4    /* would be free, but for its holds */
 };
 
 struct xi_asegment;
@@ -46,6 +47,8 @@ struct xi_block {
     uint32_t free_index;          /* free function and its argument */
     uint64_t free_argument;
     size_t size;
+    uint32_t holds;
+    uint32_t pad_;
 };
 
 enum xi_apage_use { XI_APAGE_FREE = 0, XI_APAGE_SMALL, XI_APAGE_LARGE, XI_APAGE_LARGE_REST };
@@ -90,6 +93,12 @@ void xi_arena_deinit(struct xi_interp *me);
 int xi_arena_alloc(struct xi_interp *me, size_t size, struct xi_block **out);
 void xi_arena_free(struct xi_interp *me, struct xi_block *b);
 void xi_arena_attach(struct xi_interp *me, struct xi_block *root, struct xi_block *child);
+/* The child at that place, attached no more and LOANED; NULL: `root` has no such. */
+struct xi_block *xi_arena_detach(struct xi_interp *me, struct xi_block *root, uint32_t segment, uint32_t granule,
+                                 uint64_t generation);
+/* A block that is held does not go back to its page. */
+void xi_arena_hold(struct xi_interp *me, struct xi_block *b);
+void xi_arena_unhold(struct xi_interp *me, struct xi_block *b);
 /*
  * The last step before the record is published: from then on release words decide, in which only the bits of `groups`,
  * those that are there, are not set. Any lock may be held.

@@ -320,6 +320,28 @@ int xi_loan_attach(xi_loan *root, xi_loan *child) {
     return 0;
 }
 
+int xi_loan_detach(xi_loan *root, const xi_handle *handle, xi_loan *child) {
+    if (!root->block_ || !handle || !child) return xi_fail(XI_E_INVAL, "xi_loan_detach needs a loan, a handle and a place");
+    if (!xi_alive(root->owner_)) return xi_fail_forked();
+    struct xi_block *b = xi_arena_detach(root->owner_, root->block_, handle->segment, handle->granule, handle->generation);
+    if (!b) return xi_fail(XI_E_INVAL, "no such block is attached to that loan");
+    *child = (xi_loan){xi_block_data(b), b->size, *handle, b, root->owner_};
+    return 0;
+}
+
+int xi_loan_hold(const xi_loan *loan, xi_hold *out) {
+    if (!loan->block_ || !out) return xi_fail(XI_E_INVAL, "xi_loan_hold needs a loan and a place for the hold");
+    if (!xi_alive(loan->owner_)) return xi_fail_forked();
+    xi_arena_hold(loan->owner_, loan->block_);
+    *out = (xi_hold){loan->block_, loan->owner_};
+    return 0;
+}
+
+void xi_hold_drop(xi_hold *hold) {
+    if (hold->block_ && xi_alive(hold->owner_)) xi_arena_unhold(hold->owner_, hold->block_);
+    *hold = (xi_hold){0};
+}
+
 static int send_loan(xi_channel *ch, xi_loan *loan, size_t size, const xi_send_opts *o, struct xi_calling *calling) {
     int rc = check_value(loan->data, size);
     if (rc == 0) rc = check_free_index(ch->interp, o->free_index);

@@ -477,6 +477,98 @@ START_TEST(an_attached_buffer_goes_with_its_value) {
 }
 END_TEST
 
+START_TEST(a_buffer_is_detached_from_a_value_that_was_not_sent) {
+    xi_loan root, child[2], back;
+    xi_handle handle[2];
+    xi_stats s;
+    ok(xi_loan_get(me, 64, &root));
+    for (int i = 0; i < 2; i++) {
+        ok(xi_loan_get(me, i ? 100 : 100000, &child[i]));
+        handle[i] = child[i].handle;
+        memset(child[i].data, 0x70 + i, 100);
+        ok(xi_loan_attach(&root, &child[i]));
+    }
+    for (int i = 0; i < 2; i++) {
+        xi_handle wrong = handle[i];
+        wrong.generation++;
+        fails(XI_E_INVAL, xi_loan_detach(&root, &wrong, &back));
+        ok(xi_loan_detach(&root, &handle[i], &child[i]));
+        fails(XI_E_INVAL, xi_loan_detach(&root, &handle[i], &back));
+        ck_assert_uint_eq(((uint8_t *)child[i].data)[99], 0x70 + (unsigned)i);
+    }
+    ok(xi_loan_attach(&root, &child[1]));
+    xi_loan_drop(&root); /* with what is attached to it, and no more */
+    xi_interp_stats(me, &s);
+    ck_assert_uint_eq(s.blocks, 1);
+    xi_loan_drop(&child[0]);
+    xi_interp_stats(me, &s);
+    ck_assert_uint_eq(s.blocks, 0);
+}
+END_TEST
+
+/* Blocks of that size that are handed out now: the memory of none is that of `held`. */
+static void expect_elsewhere(size_t size, const void *held) {
+    xi_loan other[20];
+    for (int i = 0; i < 20; i++) {
+        ok(xi_loan_get(me, size, &other[i]));
+        ck_assert_ptr_ne(other[i].data, held);
+    }
+    for (int i = 0; i < 20; i++) xi_loan_drop(&other[i]);
+}
+
+START_TEST(memory_that_is_held_is_not_used_again) {
+    static const size_t sizes[] = {64, 100000};
+    xi_channel *out = queue(me), *in = queue(you);
+    xi_msg m = XI_MSG_INIT;
+    xi_hold hold[2];
+    xi_stats s;
+    for (int dropped = 0; dropped < 2; dropped++)
+        for (int i = 0; i < 2; i++) {
+            xi_loan loan;
+            ok(xi_loan_get(me, sizes[i], &loan));
+            const uint64_t *held = loan.data;
+            for (int k = 0; k < 2; k++) ok(xi_loan_hold(&loan, &hold[k]));
+            memcpy(loan.data, &(uint64_t){XI_NONE}, 8);
+            if (dropped) {
+                xi_loan_drop(&loan);
+            } else {
+                ok(xi_send_loan(out, &loan, 8, NULL));
+                ok(xi_recv(in, &m, XI_TRY));
+                xi_msg_release(&m);
+            }
+            for (int k = 0; k < 2; k++) {
+                expect_elsewhere(sizes[i], held);
+                ck_assert_uint_eq(*held, XI_NONE);
+                xi_interp_stats(me, &s);
+                ck_assert_uint_eq(s.blocks, 1);
+                xi_hold_drop(&hold[k]);
+                xi_hold_drop(&hold[k]);
+            }
+            xi_interp_stats(me, &s);
+            ck_assert_uint_eq(s.blocks, 0);
+        }
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+START_TEST(a_hold_that_ends_first_leaves_the_loan_alone) {
+    xi_loan loan;
+    xi_hold hold;
+    xi_stats s;
+    ok(xi_loan_get(me, 5000, &loan));
+    ok(xi_loan_hold(&loan, &hold));
+    xi_hold_drop(&hold);
+    expect_elsewhere(5000, loan.data);
+    xi_interp_stats(me, &s);
+    ck_assert_uint_eq(s.blocks, 1);
+    xi_loan_drop(&loan);
+    xi_interp_stats(me, &s);
+    ck_assert_uint_eq(s.blocks, 0);
+    fails(XI_E_INVAL, xi_loan_hold(&loan, &hold));
+}
+END_TEST
+
 static void count_up(void *context, uint64_t argument) { ((uint32_t *)context)[argument]++; }
 
 START_TEST(free_functions_run_once_after_the_last_group) {
@@ -716,6 +808,9 @@ int main(void) {
     tcase_add_test(t, a_loan_is_filled_in_place_and_read_in_place);
     tcase_add_test(t, a_dropped_loan_and_a_failed_send_give_the_memory_back);
     tcase_add_test(t, an_attached_buffer_goes_with_its_value);
+    tcase_add_test(t, a_buffer_is_detached_from_a_value_that_was_not_sent);
+    tcase_add_test(t, memory_that_is_held_is_not_used_again);
+    tcase_add_test(t, a_hold_that_ends_first_leaves_the_loan_alone);
     tcase_add_test(t, free_functions_run_once_after_the_last_group);
     tcase_add_test(t, a_group_that_ends_gives_its_values_back);
     tcase_add_test(t, many_borrows_can_be_held_at_once);

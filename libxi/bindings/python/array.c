@@ -26,6 +26,7 @@ struct array_interface {
 };
 #define ARRAY_C_CONTIGUOUS 0x1
 #define ARRAY_F_CONTIGUOUS 0x2
+#define ARRAY_WRITABLE 0x400
 
 #define DIMS_MOST 64
 #define INSIDE_MOST 4096 /* smaller arrays travel inside the tree */
@@ -194,9 +195,11 @@ static void packed_layout(const struct array_interface *a, bool fortran, int64_t
     }
 }
 
-/* The data, as the ndarray's one child. `capsule` holds the array. */
-static int encode_data(Encoder *e, const struct array_interface *a, PyObject *capsule) {
+/* The data, as the ndarray's one child: `l`, or a copy. `capsule` holds the array. */
+static int encode_data(Encoder *e, const struct array_interface *a, PyObject *array, PyObject *capsule, Loan *l) {
     uint64_t n = bytes_of(a);
+    if (l)
+        return encode_array_loan(e, l, array, a->flags & ARRAY_WRITABLE);
     if (n >= INSIDE_MOST) {
         Outside *o = encoder_outside(e, n, 0);
         if (!o)
@@ -215,7 +218,8 @@ static int encode_data(Encoder *e, const struct array_interface *a, PyObject *ca
     return 0;
 }
 
-static int encode_interface(Encoder *e, const struct array_interface *a, PyObject *capsule, PyObject *name) {
+static int encode_interface(Encoder *e, const struct array_interface *a, PyObject *array, PyObject *capsule,
+                            PyObject *name, Loan *l) {
     int64_t shape[DIMS_MOST], strides[DIMS_MOST];
     bool fortran = (a->flags & ARRAY_F_CONTIGUOUS) && !(a->flags & ARRAY_C_CONTIGUOUS);
     Py_ssize_t length;
@@ -227,12 +231,81 @@ static int encode_interface(Encoder *e, const struct array_interface *a, PyObjec
     if (error)
         return encoder_error(e, error);
     e->depth++;
-    int rc = encode_data(e, a, capsule);
+    int rc = encode_data(e, a, array, capsule, l);
     e->depth--;
     if (rc)
         return rc;
     error = xi_end(&e->b);
     return error ? encoder_error(e, error) : 0;
+}
+
+/* ----------------------------------------------------------------- moving
+ *
+ * xidata.empty() makes a plain array over all of a loan (the root), and hands
+ * out a view of it. numpy makes every further array of the view refer to the
+ * root, too: slices, reshapes, transposes, numpy.asarray(). So whoever could go
+ * on writing after a send is counted in the root's references; a view that is
+ * the only one may be sent without a copy, and is made read-only by that, for
+ * good, since the loan under it gives nobody write access any more.
+ *
+ * What refers to the view itself is not told from a variable: a memoryview of
+ * it, a ctypes pointer, a subclass. Such could still write. They see to it that
+ * the loan lives, and that its memory is held: so they change what was sent,
+ * never anything else.
+ */
+
+/* The loan under the root of `array`. *alone: it is the root's only view. */
+static Loan *loan_under(State *st, PyObject *array, bool *alone) {
+    PyObject *root = PyObject_GetAttrString(array, "base"), *loan = NULL;
+    if (root && Py_TYPE(root) == st->ndarray) {
+        *alone = Py_REFCNT(root) == 2;
+        loan = PyObject_GetAttrString(root, "base");
+    }
+    Loan *l = loan && Py_TYPE(loan) == st->loan_type ? (Loan *)loan : NULL;
+    Py_XDECREF(loan); /* the root has it, */
+    Py_XDECREF(root); /* and the array the root */
+    return l;
+}
+
+Loan *array_loan(State *st, PyObject *array, const void *data, uint64_t size, bool *alone) {
+    Loan *l = loan_under(st, array, alone);
+    if (!l || !l->hold.block_ || size == 0 || loan_is_parents(l) || l->state == LOAN_SENT || l->state == LOAN_RELEASED)
+        return NULL; /* not ours; nothing to move; or it may be read here, no more */
+    return (const char *)data == l->data && size == (uint64_t)l->size ? l : NULL;
+}
+
+static int set_writable(PyObject *array, bool writable) {
+    PyObject *done = PyObject_CallMethod(array, "setflags", "O", writable ? Py_True : Py_False);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
+int array_set_writable(PyObject *array, bool writable) {
+    PyObject *root = PyObject_GetAttrString(array, "base");
+    /* The root too: numpy makes writable again what has a base that is. */
+    int rc = !root ? -1 : set_writable(writable ? root : array, writable);
+    if (rc == 0)
+        rc = set_writable(writable ? array : root, writable);
+    Py_XDECREF(root);
+    return rc;
+}
+
+/* Whether it goes without a copy: *l is its loan then, or NULL. -1 with an exception. */
+static int find_loan(Encoder *e, PyObject *array, const struct array_interface *a, Loan **l) {
+    bool alone = false, packed = a->nd == 0 || (a->flags & (ARRAY_C_CONTIGUOUS | ARRAY_F_CONTIGUOUS));
+    *l = packed ? array_loan(e->st, array, a->data, bytes_of(a), &alone) : NULL;
+    if (!*l)
+        return PyErr_Occurred() ? -1 : 0;
+    if ((*l)->interp != e->interp) {
+        *l = NULL;
+        return 0;
+    }
+    if (alone)
+        return 0;
+    PyErr_SetString(PyExc_BufferError,
+                    "cannot send this array while others refer to its memory, since they could go on writing: delete "
+                    "the slices and views made of it first, or send a copy");
+    return -1;
 }
 
 int encode_array(Encoder *e, PyObject *obj) {
@@ -248,9 +321,12 @@ int encode_array(Encoder *e, PyObject *obj) {
         return -1;
     const struct array_interface *a = PyCapsule_GetPointer(capsule, NULL);
     int rc = -1;
+    Loan *l;
     if (a && a->two == 2 && a->nd <= DIMS_MOST) {
         Py_INCREF(name); /* the dictionary may let go of it meanwhile */
-        rc = encode_interface(e, a, capsule, name);
+        rc = find_loan(e, obj, a, &l);
+        if (rc == 0)
+            rc = encode_interface(e, a, obj, capsule, name, l);
         Py_DECREF(name);
     } else if (a) {
         rc = ENCODE_PICKLE;

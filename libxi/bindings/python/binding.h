@@ -224,19 +224,14 @@ struct Borrow {
     Interp *interp;
 };
 
-/* Why a loan's memory is still there though a send consumed it: the send failed. See buffer.c. */
-typedef struct Parcel {
-    unsigned references;
-    xi_loan root;
-} Parcel;
-
 enum loan_state { LOAN_LIVE, LOAN_MOVING, LOAN_SENT, LOAN_RELEASED };
 typedef struct Loan {
     PyObject_HEAD
     State *st;
     Interp *interp;
-    xi_loan loan;
-    Parcel *parcel;   /* if not NULL, the data lies in what this holds, not in `loan` */
+    xi_loan loan;     /* cleared while it is attached to a value that is being sent */
+    xi_handle handle; /* of its block */
+    xi_hold hold;     /* of an array's: the memory stays for as long as this object */
     char *data;
     Py_ssize_t size;
     Py_ssize_t exports;
@@ -393,10 +388,11 @@ typedef struct {
     size_t at;
     uint32_t flags;
     uint64_t size;
-    PyObject *keep;        /* holds the memory, if not `view` */
+    PyObject *keep;        /* holds the memory, if not `view` or `loan`; with `loan`: the array that it is sent as */
     const void *array;     /* of a strided ndarray: struct array_interface */
     Py_buffer view;        /* its obj is NULL if not used */
     Loan *loan;            /* a block already: attached, not copied. Strong. */
+    bool thaw;             /* `keep` was writable, and is again if this is not sent */
 } Outside;
 
 /*
@@ -416,7 +412,6 @@ typedef struct {
     bool refuse_pickle;
     const char *why;      /* why it cannot be encoded natively, for the error */
     xi_loan loan;
-    Parcel *parcel;       /* made before the first loan is attached: see loan_restore() */
     xi_builder b;
     PyObject *path[XI_DEPTH_MAX + 2]; /* the containers around the present value */
     _Alignas(16) uint8_t first[4096];
@@ -445,6 +440,11 @@ Outside *encoder_outside(Encoder *e, uint64_t size, uint32_t flags);
 int encode_str(Encoder *e, PyObject *obj);
 int encode_foreign(Encoder *e, PyObject *obj);
 int encode_array(Encoder *e, PyObject *obj);
+/* The loan in an array of xidata.empty(), all of which the bytes are: they are to be moved. NULL: to be copied. */
+Loan *array_loan(State *st, PyObject *array, const void *data, uint64_t size, bool *alone);
+/* A claimed loan goes into the value as that array, which is read-only from now on; the place is open. */
+int encode_array_loan(Encoder *e, Loan *l, PyObject *array, bool writable);
+int array_set_writable(PyObject *array, bool writable);
 bool array_is_exact_type(State *st, PyTypeObject *type);
 void array_copy_out(const void *array_interface, void *to);
 /* memcpy, without the GIL where that pays. */
@@ -481,18 +481,15 @@ int decoder_buffer(Decoder *d, const xi_value *v, const void **data);
 /* --------------------------------------------------------------- buffers */
 
 extern PyType_Spec loan_spec, view_spec;
-PyObject *loan_new(Interp *in, Py_ssize_t size);
+/* Arrays cannot be told that their memory has gone: for them it is held until the loan's own end. */
+PyObject *loan_new(Interp *in, Py_ssize_t size, bool for_array);
+/* The interpreter's that is meant: `who` is one or None. */
+PyObject *loan_for_array(State *st, PyObject *who, PyObject *size);
 /* The loan's own block, to be sent: 0, or -1 with an exception (sent already, exported, ...). */
 int loan_claim(Loan *l);
 void loan_unclaim(Loan *l);
 void loan_sent(Loan *l);
-/*
- * After a failed send, of a loan whose block has been attached to a root already: the parcel, which has taken the root
- * over, keeps the memory. Counts a reference to it.
- */
-void loan_restore(Loan *l, Parcel *p);
-Parcel *parcel_new(void);
-void parcel_unref(Parcel *p);
+bool loan_is_parents(const Loan *l); /* made before fork() */
 /* Bytes of a borrow, read-only. `typed` (may be NULL) gives them format, shape and strides. */
 typedef struct {
     const char *format; /* static */

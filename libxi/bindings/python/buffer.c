@@ -9,9 +9,8 @@
  * Loan: a writable block of this interpreter's arena, from xidata.buffer().
  * Sending it gives the block away. While somebody has it exported (a
  * memoryview, an array) it cannot be sent, because they could go on writing.
- * A send that fails after the block was attached to the value's root cannot
- * detach it again: then a Parcel holds root and block, the loan goes on reading
- * and writing there, and is copied to a block of its own when it is sent next.
+ * The loans under arrays of xidata.empty() are exported for good; who decides
+ * whether those may be sent is array.c.
  */
 #include "binding.h"
 
@@ -153,26 +152,7 @@ PyType_Spec view_spec = {"xidata.View", sizeof(View), sizeof(Py_ssize_t),
 
 /* ------------------------------------------------------------------ loan */
 
-Parcel *parcel_new(void) {
-    Parcel *p = PyMem_RawCalloc(1, sizeof *p);
-    if (p)
-        p->references = 1;
-    return p;
-}
-
-void parcel_unref(Parcel *p) {
-    if (--p->references > 0)
-        return;
-    xi_loan_drop(&p->root);
-    PyMem_RawFree(p);
-}
-
-void loan_restore(Loan *l, Parcel *p) {
-    p->references++;
-    l->parcel = p;
-}
-
-PyObject *loan_new(Interp *in, Py_ssize_t size) {
+PyObject *loan_new(Interp *in, Py_ssize_t size, bool for_array) {
     State *st = in->st;
     if (size < 0) {
         PyErr_SetString(PyExc_ValueError, "the size of a buffer is not negative");
@@ -199,21 +179,41 @@ PyObject *loan_new(Interp *in, Py_ssize_t size) {
         return raise_error(st, rc);
     }
     l->state = LOAN_LIVE;
+    l->handle = l->loan.handle;
     l->data = (char *)l->loan.data + LOAN_HEAD;
     l->size = size;
+    if (for_array && (rc = xi_loan_hold(&l->loan, &l->hold)) < 0) {
+        Py_DECREF(l);
+        return raise_error(st, rc);
+    }
     return (PyObject *)l;
+}
+
+PyObject *loan_for_array(State *st, PyObject *who, PyObject *size) {
+    Py_ssize_t n = PyNumber_AsSsize_t(size, PyExc_OverflowError);
+    if (n == -1 && PyErr_Occurred())
+        return NULL;
+    if (who != Py_None && Py_TYPE(who) != st->interp_type) {
+        PyErr_Format(PyExc_TypeError, "an interpreter is wanted, not %R", who);
+        return NULL;
+    }
+    Interp *in = who == Py_None ? interp_current(st) : (Interp *)who;
+    if (!in)
+        return NULL;
+    Py_INCREF(in);
+    PyObject *loan = loan_new(in, n, true);
+    Py_DECREF(in);
+    return loan;
 }
 
 static bool from_parent(const Loan *l) { return l->generation != l->st->generation; }
 
+bool loan_is_parents(const Loan *l) { return from_parent(l); }
+
 /* Lets go of the block. */
 static void drop_block(Loan *l) {
-    if (!from_parent(l)) {
+    if (!from_parent(l))
         xi_loan_drop(&l->loan);
-        if (l->parcel)
-            parcel_unref(l->parcel);
-    }
-    l->parcel = NULL;
     l->data = NULL;
 }
 
@@ -221,8 +221,10 @@ static void loan_dealloc(PyObject *self) {
     Loan *l = (Loan *)self;
     PyTypeObject *type = Py_TYPE(self);
     drop_block(l);
-    if (!from_parent(l))
+    if (!from_parent(l)) {
+        xi_hold_drop(&l->hold);
         interp_exit(l->interp);
+    }
     Py_DECREF(l->interp);
     PyObject_Free(self);
     Py_DECREF(type);
@@ -250,33 +252,11 @@ static int check_exports(const Loan *l, const char *what) {
     return -1;
 }
 
-/* A block of its own again, after a failed send left the data in a parcel. */
-static int leave_parcel(Loan *l) {
-    xi_loan own;
-    int rc;
-    Py_BEGIN_ALLOW_THREADS
-    rc = xi_loan_get(l->interp->me, (size_t)l->size + LOAN_HEAD, &own);
-    Py_END_ALLOW_THREADS
-    if (rc < 0) {
-        raise_error(l->st, rc);
-        return -1;
-    }
-    copy_bytes((char *)own.data + LOAN_HEAD, l->data, (size_t)l->size);
-    parcel_unref(l->parcel);
-    l->parcel = NULL;
-    l->loan = own;
-    l->data = (char *)own.data + LOAN_HEAD;
-    return 0;
-}
-
 int loan_claim(Loan *l) {
     if (check_live(l, PyExc_ValueError) < 0 || check_exports(l, "send") < 0)
         return -1;
     l->state = LOAN_MOVING;
-    if (!l->parcel || leave_parcel(l) == 0)
-        return 0;
-    l->state = LOAN_LIVE;
-    return -1;
+    return 0;
 }
 
 void loan_unclaim(Loan *l) {

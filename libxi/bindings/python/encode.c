@@ -74,22 +74,24 @@ void encoder_init(Encoder *e, Channel *ch) {
     e->in_loan = false;
     e->refuse_pickle = ch->refuse_pickle;
     e->why = NULL;
-    e->parcel = NULL;
     xi_builder_init(&e->b, e->first, sizeof e->first, 0);
 }
 
-/* Gives a loan back that was to be sent: its block may have been attached to the root, which then must live on. */
-static void give_back(Encoder *e, Loan *l) {
+/* Gives a loan back that was to be sent: its block may have been attached to the root. */
+static void give_back(Encoder *e, Outside *o) {
+    Loan *l = o->loan;
     if (l->state != LOAN_MOVING)
         return; /* sent; or in the value twice and given back already */
-    if (!l->loan.data) {
-        if (e->in_loan) {
-            e->parcel->root = e->loan;
-            e->in_loan = false;
-        }
-        loan_restore(l, e->parcel);
-    }
+    if (!l->loan.data && xi_loan_detach(&e->loan, &l->handle, &l->loan) < 0)
+        return; /* in a forked child alone: it is the parent's */
     loan_unclaim(l);
+    if (o->thaw) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        if (array_set_writable(o->keep, true) < 0)
+            PyErr_WriteUnraisable(o->keep);
+        PyErr_Restore(type, value, traceback);
+    }
 }
 
 void encoder_sent(Encoder *e) {
@@ -103,15 +105,12 @@ static void clear_outside(Encoder *e) {
         Outside *o = &e->outside[i];
         if (o->view.obj)
             PyBuffer_Release(&o->view);
-        Py_XDECREF(o->keep);
         if (o->loan) {
-            give_back(e, o->loan);
+            give_back(e, o);
             Py_DECREF(o->loan);
         }
+        Py_XDECREF(o->keep);
     }
-    if (e->parcel)
-        parcel_unref(e->parcel);
-    e->parcel = NULL;
     PyMem_Free(e->outside);
     e->outside = NULL;
     e->outside_count = e->outside_size = 0;
@@ -482,6 +481,17 @@ static int encode_loan(Encoder *e, PyObject *obj) {
     return 0;
 }
 
+int encode_array_loan(Encoder *e, Loan *l, PyObject *array, bool writable) {
+    if (encode_loan(e, (PyObject *)l) < 0)
+        return -1;
+    Outside *o = &e->outside[e->outside_count - 1];
+    o->keep = Py_NewRef(array);
+    if (!writable)
+        return 0;
+    o->thaw = true; /* if what follows fails, clear_outside() sees to it */
+    return array_set_writable(array, false);
+}
+
 static int encode_memoryview(Encoder *e, PyObject *obj) {
     const Py_buffer *b = PyMemoryView_GET_BUFFER(obj);
     if (b->ndim != 1 || b->itemsize != 1 || (b->format && strcmp(b->format, "B") != 0)) {
@@ -497,16 +507,42 @@ static int encode_memoryview(Encoder *e, PyObject *obj) {
 
 /* ---------------------------------------------------------------- pickle */
 
+/* A buffer that is all of a loan, or of an array of xidata.empty(), moves. ENCODE_COPY: it is neither. */
+#define ENCODE_COPY 3
+static int encode_pickled_loan(Encoder *e, PyObject *buffer, const Py_buffer *whole) {
+    PyObject *owner = whole->obj;
+    Loan *l = NULL;
+    bool alone = false, is_array = false, writable = !whole->readonly;
+    if (owner && Py_TYPE(owner) == e->st->loan_type) {
+        l = whole->len == ((Loan *)owner)->size ? (Loan *)owner : NULL;
+        alone = true;
+    } else if (owner && array_is_exact_type(e->st, Py_TYPE(owner))) {
+        l = array_loan(e->st, owner, whole->buf, (uint64_t)whole->len, &alone);
+        is_array = true;
+    }
+    if (!l && PyErr_Occurred())
+        return -1;
+    if (!l || !alone || (is_array && l->interp != e->interp))
+        return ENCODE_COPY;
+    Py_INCREF(l);
+    Py_INCREF(owner);
+    int rc = PyPickleBuffer_Release(buffer) < 0 ? -1
+             : is_array                         ? encode_array_loan(e, l, owner, writable)
+                                                : encode_loan(e, (PyObject *)l);
+    Py_DECREF(owner);
+    Py_DECREF(l);
+    return rc;
+}
+
 /* One out-of-band buffer of a pickle. */
 static int encode_pickle_buffer(Encoder *e, PyObject *buffer) {
     const Py_buffer *whole = PyPickleBuffer_GetBuffer(buffer);
     if (!whole)
         return -1;
-    if (whole->obj && Py_TYPE(whole->obj) == e->st->loan_type && whole->len == ((Loan *)whole->obj)->size) {
-        PyObject *loan = Py_NewRef(whole->obj);
-        int rc = PyPickleBuffer_Release(buffer) < 0 ? -1 : encode_loan(e, loan);
-        Py_DECREF(loan);
-        return rc;
+    if (PyBuffer_IsContiguous(whole, 'C')) {
+        int rc = encode_pickled_loan(e, buffer, whole);
+        if (rc != ENCODE_COPY)
+            return rc;
     }
     PyObject *raw = PyObject_CallMethod(buffer, "raw", NULL); /* flat bytes, whichever order the array was in */
     Py_buffer view;
@@ -662,7 +698,7 @@ int64_t encoder_run(Encoder *e, PyObject *obj) {
 
 /* Fills one open place in and copies its bytes to `offset` of the root. */
 static int place(Encoder *e, Outside *o, uint64_t offset) {
-    xi_buffer_ref ref = {o->loan ? o->loan->loan.handle : e->loan.handle, o->loan ? LOAN_HEAD : offset, o->size};
+    xi_buffer_ref ref = {o->loan ? o->loan->handle : e->loan.handle, o->loan ? LOAN_HEAD : offset, o->size};
     char *to = (char *)e->loan.data + offset;
     xi_builder patch;
     xi_builder_init(&patch, (uint8_t *)e->loan.data + o->at, 64, 0);
@@ -682,13 +718,8 @@ static int place(Encoder *e, Outside *o, uint64_t offset) {
     return 0;
 }
 
-/* Hands the loans in the value over to the root. All, or an exception and none. */
+/* Hands the loans in the value over to the root; encoder_clear() takes them back. */
 static int attach_loans(Encoder *e) {
-    for (uint32_t i = 0; i < e->outside_count && !e->parcel; i++)
-        if (e->outside[i].loan && !(e->parcel = parcel_new())) {
-            PyErr_NoMemory();
-            return -1;
-        }
     for (uint32_t i = 0; i < e->outside_count; i++) {
         Loan *l = e->outside[i].loan;
         if (!l || !l->loan.data)

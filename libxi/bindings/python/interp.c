@@ -348,7 +348,7 @@ static PyObject *interp_remove(PyObject *self, PyObject *name) { return channel_
 
 static PyObject *interp_buffer(PyObject *self, PyObject *arg) {
     Py_ssize_t size = PyNumber_AsSsize_t(arg, PyExc_OverflowError);
-    return size == -1 && PyErr_Occurred() ? NULL : loan_new((Interp *)self, size);
+    return size == -1 && PyErr_Occurred() ? NULL : loan_new((Interp *)self, size, false);
 }
 
 static PyObject *interp_run_free(PyObject *self, PyObject *Py_UNUSED(ignored)) {

@@ -81,9 +81,16 @@ static PyObject *module_buffer(PyObject *module, PyObject *arg) {
     if (!in)
         return NULL;
     Py_INCREF(in);
-    PyObject *loan = loan_new(in, size);
+    PyObject *loan = loan_new(in, size, false);
     Py_DECREF(in);
     return loan;
+}
+
+static PyObject *module_memory(PyObject *module, PyObject *args) {
+    PyObject *size, *who;
+    if (!PyArg_ParseTuple(args, "OO:_memory", &size, &who))
+        return NULL;
+    return loan_for_array(state_of(module), who, size);
 }
 
 static PyObject *module_run_free(PyObject *module, PyObject *Py_UNUSED(ignored)) {
@@ -184,6 +191,8 @@ static PyMethodDef methods[] = {
            "buffer(size)\n--\n\n"
            "A Loan: `size` bytes of shared memory to be filled in place and then sent, alone or inside a container,\n"
            "without a copy. Its contents are undefined at first. It arrives as a read-only memoryview.\n\n"
+           "Arrays over it are made by numpy.frombuffer(), which it knows of (numpy.ndarray(..., buffer) would not say\n"
+           "so), or with xidata.empty().\n\n"
            "    loan = xidata.buffer(1 << 20)\n    with memoryview(loan) as m:\n        file.readinto(m)\n"
            "    ch.send(('frame', loan))"),
     METHOD("run_free", module_run_free, METH_NOARGS,
@@ -193,6 +202,7 @@ static PyMethodDef methods[] = {
            "list_interpreters(ns=None)\n--\n\nInterpreterInfo of every interpreter of a namespace, without joining it."),
     METHOD("channels", module_channels, METH_VARARGS | METH_KEYWORDS,
            "channels(ns=None)\n--\n\nChannelInfo of every channel of a namespace, without joining it."),
+    METHOD("_memory", module_memory, METH_VARARGS, NULL),
     METHOD("_open_existing", module_open_existing, METH_O, NULL),
     METHOD("_alive", module_alive, METH_O, NULL),
     METHOD("_die_with_parent", process_die_with_parent, METH_O, NULL),
