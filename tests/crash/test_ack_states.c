@@ -41,63 +41,37 @@ static void release_block(xi_channel *ch) {
     expect(xi_release_bit(taken[0].map_, b->granule, b->generation, ch->group_index), "the block was released before");
 }
 
-static void die_with_an_entry(xi_channel *ch) {
+static void die_receiving(xi_channel *ch, bool counted) {
     lock_group(ch);
     let_witness_sleep(ch);
     store_entry(ch);
+    if (counted) xi_store_release(&ch->group->next_seq, 1);
     die();
 }
-static void die_with_next_seq(xi_channel *ch) {
-    lock_group(ch);
-    let_witness_sleep(ch);
-    store_entry(ch);
-    xi_store_release(&ch->group->next_seq, 1);
-    die();
-}
-static void die_with_a_delivery(xi_channel *ch) {
-    take(ch, 1);
+static void die_with_an_entry(xi_channel *ch) { die_receiving(ch, false); }
+static void die_with_next_seq(xi_channel *ch) { die_receiving(ch, true); }
+static void die_with(xi_channel *ch, int deliveries) {
+    take(ch, deliveries);
     let_witness_sleep(ch);
     die();
 }
-static void die_with_all_deliveries(xi_channel *ch) {
-    take(ch, 2);
-    let_witness_sleep(ch);
-    die();
-}
-static void die_with_done(xi_channel *ch) {
+static void die_with_a_delivery(xi_channel *ch) { die_with(ch, 1); }
+static void die_with_all_deliveries(xi_channel *ch) { die_with(ch, 2); }
+/* An acknowledgement, as far as `stores` says. */
+static void die_acknowledging(xi_channel *ch, int stores) {
     take(ch, 1);
     lock_group(ch);
     let_witness_sleep(ch);
-    store_status(ch, 1, XI_DELIVERY_DONE);
+    if (stores >= 1) store_status(ch, 1, XI_DELIVERY_DONE);
+    if (stores >= 2) release_block(ch);
+    if (stores >= 3) xi_store_relaxed(&ch->group->head_seq, 1);
+    if (stores >= 4) xi_store_release(&ch->group->head, xi_load_relaxed(&ch->group->next));
     die();
 }
-static void die_with_the_block_released(xi_channel *ch) {
-    take(ch, 1);
-    lock_group(ch);
-    let_witness_sleep(ch);
-    store_status(ch, 1, XI_DELIVERY_DONE);
-    release_block(ch);
-    die();
-}
-static void die_with_head_seq(xi_channel *ch) {
-    take(ch, 1);
-    lock_group(ch);
-    let_witness_sleep(ch);
-    store_status(ch, 1, XI_DELIVERY_DONE);
-    release_block(ch);
-    xi_store_relaxed(&ch->group->head_seq, 1);
-    die();
-}
-static void die_with_head(xi_channel *ch) {
-    take(ch, 1);
-    lock_group(ch);
-    let_witness_sleep(ch);
-    store_status(ch, 1, XI_DELIVERY_DONE);
-    release_block(ch);
-    xi_store_relaxed(&ch->group->head_seq, 1);
-    xi_store_release(&ch->group->head, xi_load_relaxed(&ch->group->next));
-    die();
-}
+static void die_with_done(xi_channel *ch) { die_acknowledging(ch, 1); }
+static void die_with_the_block_released(xi_channel *ch) { die_acknowledging(ch, 2); }
+static void die_with_head_seq(xi_channel *ch) { die_acknowledging(ch, 3); }
+static void die_with_head(xi_channel *ch) { die_acknowledging(ch, 4); }
 static void die_with_ready(xi_channel *ch) {
     take(ch, 1);
     lock_group(ch);
@@ -158,27 +132,16 @@ static void die_moving(xi_channel *ch) {
     let_witness_sleep(ch);
     die();
 }
-static void die_before_the_letter(xi_channel *ch) {
+static void die_at_the_letter(xi_channel *ch, int steps) {
     xi_channel *to = letters_of(ch);
     begin_move(ch);
     let_witness_sleep(ch);
-    send_letter(ch, to, 0);
+    send_letter(ch, to, steps);
     die();
 }
-static void die_after_the_letter(xi_channel *ch) {
-    xi_channel *to = letters_of(ch);
-    begin_move(ch);
-    let_witness_sleep(ch);
-    send_letter(ch, to, 1);
-    die();
-}
-static void die_with_the_letter_sent(xi_channel *ch) {
-    xi_channel *to = letters_of(ch);
-    begin_move(ch);
-    let_witness_sleep(ch);
-    send_letter(ch, to, 2);
-    die();
-}
+static void die_before_the_letter(xi_channel *ch) { die_at_the_letter(ch, 0); }
+static void die_after_the_letter(xi_channel *ch) { die_at_the_letter(ch, 1); }
+static void die_with_the_letter_sent(xi_channel *ch) { die_at_the_letter(ch, 2); }
 
 /* ------------------------------------------------------------------- the witness */
 

@@ -37,6 +37,17 @@ static int findings;
 static uint64_t stride, count, first; /* every stride-th case of so many is run, from `first` on */
 static void shard_body(void *number); /* the program's: runs its cases */
 
+/* One case in so many is run: in a long run one in `in_long`. XI_TEST_STRIDE has the last word. */
+static inline void choose_stride(uint64_t in_long, uint64_t otherwise) {
+    const char *chosen = getenv("XI_TEST_STRIDE");
+    stride = chosen ? strtoull(chosen, NULL, 0) : getenv("XI_TEST_LONG") ? in_long : otherwise;
+}
+
+/* Is this case one of the stride, and of this shard's? */
+static inline bool is_mine(uint64_t number) {
+    return number >= first && number % stride == 0 && number / stride % SHARDS == (uint64_t)(mine - shards);
+}
+
 /* -------------------------------------------------------------- operations */
 
 static inline int64_t processor_ns(void) {

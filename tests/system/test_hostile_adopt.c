@@ -54,7 +54,7 @@ static void run_case(unsigned file, size_t word, unsigned value, uint64_t number
 }
 
 static void one_of_mine(unsigned file, size_t word, unsigned value, uint64_t number) {
-    if (number < first || number % stride != 0 || number / stride % SHARDS != (uint64_t)(mine - shards)) return;
+    if (!is_mine(number)) return;
     atomic_store(&mine->next, number);
     run_case(file, word, value, number);
 }
@@ -89,11 +89,11 @@ static void that_one(unsigned file, size_t word, unsigned value, uint64_t number
 int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IOLBF, 0);
     shards = shared_memory(SHARDS * sizeof *shards);
-    stride = getenv("XI_TEST_LONG") ? 5 : 301;
 #if defined(__SANITIZE_ADDRESS__)
-    stride = getenv("XI_TEST_LONG") ? 23 : 997;
+    choose_stride(23, 997);
+#else
+    choose_stride(5, 301);
 #endif
-    if (getenv("XI_TEST_STRIDE")) stride = strtoull(getenv("XI_TEST_STRIDE"), NULL, 0);
     if (argc == 2) {
         wanted = strtoull(argv[1], NULL, 0);
         begin_shard(0);

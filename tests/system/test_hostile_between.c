@@ -131,7 +131,7 @@ static void nothing(enum kind kind, size_t op, enum mode mode, uint64_t k, unsig
 }
 
 static void one_of_mine(enum kind kind, size_t op, enum mode mode, uint64_t k, unsigned value, uint64_t number) {
-    if (number < first || number % stride != 0 || number / stride % SHARDS != (uint64_t)(mine - shards)) return;
+    if (!is_mine(number)) return;
     atomic_store(&mine->next, number);
     run_case(kind, op, mode, k, value, number);
 }
@@ -164,11 +164,11 @@ int main(int argc, char **argv) {
     further_ns(space, "b");
     shards = shared_memory(SHARDS * sizeof *shards);
     count = each_case(nothing);
-    stride = getenv("XI_TEST_LONG") ? 5 : 799;
 #if defined(__SANITIZE_ADDRESS__)
-    stride = getenv("XI_TEST_LONG") ? 11 : 1997;
+    choose_stride(11, 1997);
+#else
+    choose_stride(5, 799);
 #endif
-    if (getenv("XI_TEST_STRIDE")) stride = strtoull(getenv("XI_TEST_STRIDE"), NULL, 0);
     xi_interp *host = join_ns(space, "host", 0);
     pid_t broker = broker_pid(host);
     if (argc == 2) only(argv[1]);

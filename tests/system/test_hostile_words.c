@@ -164,7 +164,7 @@ static void nothing(enum kind kind, const struct range *r, size_t offset, unsign
 }
 
 static void one_of_mine(enum kind kind, const struct range *r, size_t offset, unsigned value, uint64_t number) {
-    if (number < first || number % stride != 0 || number / stride % SHARDS != (uint64_t)(mine - shards)) return;
+    if (!is_mine(number)) return;
     if (is_lock(r, offset) && value >= FEW && value % 4) return; /* words that are waited for: a part of the values */
     atomic_store(&mine->next, number);
     run_case(kind, r, offset, value, number);
@@ -194,11 +194,11 @@ int main(int argc, char **argv) {
     further_ns(space, "w");
     shards = shared_memory(SHARDS * sizeof *shards);
     count = each_case(nothing);
-    stride = getenv("XI_TEST_LONG") ? 2 : 149;
 #if defined(__SANITIZE_ADDRESS__)
-    stride = getenv("XI_TEST_LONG") ? 11 : 389;
+    choose_stride(11, 389);
+#else
+    choose_stride(2, 149);
 #endif
-    if (getenv("XI_TEST_STRIDE")) stride = strtoull(getenv("XI_TEST_STRIDE"), NULL, 0);
     xi_interp *host = join_ns(space, "host", 0);
     if (argc == 4) {
         only(argv);
