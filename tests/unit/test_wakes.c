@@ -3,7 +3,14 @@
  * Each wake counts. Threads that are known to sleep are given one thing to do at
  * a time, and one of them must take it up soon. A wake that is left out now and
  * then, the second of a row, say, is found every time.
+ *
+ * And whoever sends several values wakes as many itself: that those who are
+ * woken wake the next hides a sender that wakes one alone, until that one is in
+ * a process that is stopped.
  */
+#include <signal.h>
+#include <sys/wait.h>
+
 #include "sleepers.h"
 
 #define MOST SLEEPERS
@@ -82,6 +89,83 @@ START_TEST(a_value_wakes_one_of_each_group) {
 }
 END_TEST
 
+/* ---- the first of them in a process that is stopped */
+
+/* Receives one value, in a process of its own. */
+static pid_t receive_elsewhere(const char *name, const xi_open_opts *opts) {
+    int gate[2];
+    char c;
+    ck_assert_int_eq(pipe(gate), 0);
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        xi_interp *it = NULL;
+        xi_channel *ch = NULL;
+        close(gate[0]);
+        int rc = xi_join(&(xi_join_opts){.name = "stopped", .spin_ns = -1}, &it);
+        if (rc == 0) rc = xi_open(it, name, opts, &ch);
+        if (rc == 0 && write(gate[1], "x", 1) != 1) rc = XI_E_SYSTEM;
+        if (rc == 0)
+            while ((rc = receives_one(ch)) == XI_E_INTR) continue; /* being stopped ends a wait, as with poll(2) */
+        if (rc == 0) rc = xi_channel_free(ch);
+        if (rc == 0) rc = xi_leave(it);
+        _exit(-rc);
+    }
+    close(gate[1]);
+    ck_assert_int_eq(read(gate[0], &c, 1), 1); /* it joined first: its number in the mask is the lowest */
+    close(gate[0]);
+    return pid;
+}
+
+static void stop(pid_t pid) {
+    int status = 0;
+    ck_assert_int_eq(kill(pid, SIGSTOP), 0);
+    ck_assert_int_eq(waitpid(pid, &status, WUNTRACED), pid);
+    ck_assert(WIFSTOPPED(status));
+}
+
+static uint32_t lowest_bit(const struct xi_mask *m) {
+    for (uint32_t i = 0; i < XI_MASK_WORDS; i++)
+        if (xi_load_full(&m->word[i])) return i * 64 + (uint32_t)__builtin_ctzll(xi_load_full(&m->word[i]));
+    return UINT32_MAX;
+}
+
+/* With room for ever, and with values that expire some day, which go another way. */
+START_TEST(who_is_stopped_keeps_nobody_asleep) {
+    uint64_t value = XI_INT32 | (uint64_t)9 << 32;
+    const void *values[MOST] = {&value, &value, &value, &value};
+    size_t sizes[MOST] = {8, 8, 8, 8}, n = (size_t)_i % 3 + 2;
+    int others = MOST - 1, awake = n < MOST ? (int)n : others, status = 0;
+    xi_open_opts opts = {.flags = XI_OPEN_RECV, .ttl_ns = _i < 3 ? 0 : 600 * 1000 * MS};
+    char name[40];
+    snprintf(name, sizeof name, "wakes.stopped.%d", _i);
+    pid_t pid = receive_elsewhere(name, &opts);
+    join_sleepers();
+    xi_channel *in = NULL, *out = NULL;
+    ok(xi_open(you, name, &opts, &in));
+    opts.flags = XI_OPEN_SEND;
+    ok(xi_open(me, name, &opts, &out));
+    struct xi_mask *parked = &in->group->parked;
+    await_asleep(parked, 1, 0);
+    uint32_t its_number = lowest_bit(parked);
+    stop(pid);
+    for (int i = 0; i < others; i++) start(i, in, receives_one);
+    await_asleep(parked, MOST, others);
+    ck_assert_uint_eq(lowest_bit(parked), its_number); /* it is woken first */
+
+    ck_assert_int_eq(xi_send_many(out, values, sizes, n, XI_TRY), (int64_t)n);
+    expect_done(awake, others);
+
+    ck_assert_int_eq(kill(pid, SIGCONT), 0);
+    for (size_t i = n; i < MOST; i++) ok(xi_send_int(out, 7, XI_TRY));
+    for (int i = 0; i < others; i++) end(i, 0);
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    let_go(in, out);
+    leave_both();
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("wakes");
     TCase *t = tcase_create("all");
@@ -91,6 +175,10 @@ int main(void) {
     tcase_add_loop_test(t, a_value_wakes_one_receiver, 0, MOST);
     tcase_add_test(t, values_wake_as_many_receivers);
     tcase_add_test(t, a_value_wakes_one_of_each_group);
+    suite_add_tcase(s, t);
+    t = tcase_create("stopped");
+    tcase_set_timeout(t, 60);
+    tcase_add_loop_test(t, who_is_stopped_keeps_nobody_asleep, 0, 6);
     suite_add_tcase(s, t);
     return run_suite(s);
 }
