@@ -58,7 +58,7 @@ gone() { until_true "! kill -0 $1 2>/dev/null"; }
 # ---- a namespace that is open to other users
 
 export XI_OPEN_DIR=$dir/open
-mkdir "$XI_OPEN_DIR"
+mkdir -m 755 "$XI_OPEN_DIR" # whatever the umask: one that others may write into is refused
 ns=$XI_NAMESPACE.open
 mkfifo "$dir/ready"
 "$XI_BROKER" -n "$ns" --open-to '#61002,@61050' --ready-fd 3 3>"$dir/ready" 2>/dev/null &
