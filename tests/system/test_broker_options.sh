@@ -9,9 +9,9 @@ bad=0
 work=$(mktemp -d) || exit 1
 trap 'rm -rf -- "$work"' EXIT
 
-check() { # WHAT STATUS: 0 is right
-    [ "$2" -eq 0 ] && return
-    echo "wrong: $1"
+check() { # STATUS WHAT: 0 is right. (In this order: what a $(command) in WHAT ends with comes after.)
+    [ "$1" -eq 0 ] && return
+    echo "wrong: $2"
     bad=$((bad + 1))
 }
 
@@ -22,7 +22,7 @@ refused() {
     said=$(timeout 10 "$broker" "$@" 2>&1)
     got=$?
     [ $got -eq "$status" ] && [[ "$said" == *"$words"* ]]
-    check "xi-broker $*: status $got, said: $said" $?
+    check $? "xi-broker $*: status $got, said: $said"
 }
 
 refused 0 "usage:" --help
@@ -55,16 +55,16 @@ start() {
     "$broker" -n "$XI_NAMESPACE.$name" --ready-fd 9 --log "$work/$name.log" "$@" 9>"$work/$name" &
     read -r said <"$work/$name"
     [ "$said" = ready ]
-    check "a broker with $* said $said" $?
+    check $? "a broker with $* said $said"
 }
 # ended NAME PID STATUS: and nothing of it is left
 ended() {
     wait "$2"
     local got=$?
     [ $got -eq "$3" ]
-    check "the broker $1 ended with $got, not $3" $?
+    check $? "the broker $1 ended with $got, not $3"
     [ -z "$(find /dev/shm -maxdepth 1 -name "xi.$(id -u).$XI_NAMESPACE.$1.*")" ]
-    check "the broker $1 left segments" $?
+    check $? "the broker $1 left segments"
 }
 
 start quotas --quota-bytes 64M --quota-segments 100 --quota-channels 2 --quota-interps 3 --verbose
@@ -72,14 +72,14 @@ quotas=$!
 export XI_NAMESPACE
 for name in a b c; do XI_NAMESPACE=$XI_NAMESPACE.quotas xi send "$name" 1 >"$work/said" 2>&1; done
 grep -q -- '--quota-channels' "$work/said"
-check "a third channel of two: $(cat "$work/said")" $?
+check $? "a third channel of two: $(cat "$work/said")"
 refused 1 "" -n "$XI_NAMESPACE.quotas" # one is there already
 kill -TERM $quotas
 ended quotas $quotas 0
 grep -q 'ended by SIGTERM' "$work/quotas.log"
-check "its log says how it ended: $(cat "$work/quotas.log")" $?
+check $? "its log says how it ended: $(cat "$work/quotas.log")"
 [ "$(stat -c %a "$work/quotas.log")" = 600 ]
-check "nobody else reads its log" $?
+check $? "nobody else reads its log"
 
 for signal in INT HUP; do
     start $signal --memfd
@@ -134,22 +134,22 @@ chmod 700 "$folder" # which a broker opens as far as need be
 start opened --open-to '*'
 opened=$!
 [ "$(stat -c %a "$folder")" = 711 ]
-check "the folder of open namespaces can be passed: $(stat -c %a "$folder")" $?
+check $? "the folder of open namespaces can be passed: $(stat -c %a "$folder")"
 XI_RUNTIME_DIR=$work/other refused 1 "another broker of yours, with another runtime folder" -n "$XI_NAMESPACE.opened" --open-to '*'
 kill "$opened"
 ended opened "$opened" 0
 [ -z "$(ls "$folder")" ]
-check "its socket there is gone: $(ls "$folder")" $?
+check $? "its socket there is gone: $(ls "$folder")"
 
 # ---- a service manager that is none, or somebody else's
 
 logged() { # NAME WORDS
     grep -qF -- "$2" "$work/$1.log"
-    check "the log of $1 says \"$2\": $(cat "$work/$1.log")" $?
+    check $? "the log of $1 says \"$2\": $(cat "$work/$1.log")"
 }
 unlogged() { # NAME WORDS
     ! grep -qF -- "$2" "$work/$1.log"
-    check "the log of $1 does not say \"$2\": $(cat "$work/$1.log")" $?
+    check $? "the log of $1 does not say \"$2\": $(cat "$work/$1.log")"
 }
 stopped() { # NAME
     kill "$!"
