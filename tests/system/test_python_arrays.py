@@ -6,6 +6,7 @@ processes in constant memory, who holds them how long, and what is left when eit
 XI_TEST_LONG=1: 1,000 arrays of 16 MiB, and 10,000 that pass by one that holds ten.
 """
 
+import ctypes
 import doctest
 import glob
 import os
@@ -82,14 +83,13 @@ class Moves(TestCase):
     def test_nothing_is_copied(self):
         sender = self.child(
             """
-import sys, xidata
+import ctypes, sys, xidata
 channel = xidata.channel(sys.argv[1], send_only=True)
 a = xidata.zeros(1 << 21)
 a[0] = 1
 channel.send({"deep": [(1, a)]})
 for step in range(2, 5):  # through memory that numpy does not know to be the array's: what was sent changes under the reader
     assert sys.stdin.readline()
-    import ctypes
     ctypes.c_double.from_address(a.__array_interface__["data"][0]).value = step
     print(step, flush=True)
 """, self.channel.name, stdin=-1, stdout=-1, text=True)
@@ -295,6 +295,54 @@ for step in range(2, 5):  # through memory that numpy does not know to be the ar
         self.assertTrue((self.channel.recv(timeout=SOON) == 6).all())
         a[:] = 7
         self.assertTrue((self.sent(a) == 7).all())
+
+    def test_dlpack_of_a_loan(self):
+        loan = xidata.buffer(4096)
+        with memoryview(loan) as m:
+            m[:] = bytes(4096)
+        self.assertEqual(loan.__dlpack_device__(), (1, 0))
+        tensor = numpy.from_dlpack(loan)
+        self.assertEqual((tensor.dtype, tensor.shape, tensor.strides), ("u1", (4096,), (1,)))
+        with memoryview(loan) as m:
+            m[5] = 55
+        self.assertEqual(tensor[5], 55)
+        with self.assertRaisesRegex(BufferError, "views"):
+            self.channel.send(loan)  # the tensor could write to it
+        del tensor
+        capsule = loan.__dlpack__(max_version=(1, 0))
+        with self.assertRaisesRegex(BufferError, "views"):
+            self.channel.send(loan)
+        del capsule                  # nobody took it
+        self.assertEqual(self.sent(loan)[5], 55)
+        self.assertRaises(BufferError, loan.__dlpack__)
+        loan = xidata.buffer(10)
+        for wrong in ({"stream": 1}, {"dl_device": (2, 0)}, {"copy": True}):
+            self.assertRaises(BufferError, lambda: loan.__dlpack__(**wrong))
+        self.assertRaises(TypeError, lambda: loan.__dlpack__(max_version=1))
+
+    def test_dlpack_of_what_was_received(self):
+        before = blocks()
+        a = xidata.empty((3, 1000), "f4")
+        loan = xidata.buffer(5000)
+        got, view = self.sent((a, loan))
+        del a, loan
+        self.assertRaisesRegex(BufferError, "read-only", view.obj.__dlpack__)
+        for memory, size in ((view.obj, 5000), (got.base, 12000)):
+            capsule = memory.__dlpack__(max_version=(1, 2), dl_device=(1, 0), copy=False)
+            pointer = ctypes.pythonapi.PyCapsule_GetPointer
+            pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+            at = pointer(capsule, b"dltensor_versioned")
+            # dlpack.h: version, context, deleter, flags; data, device, ndim, dtype, shape, strides, offset
+            major, minor, _, _, flags, data, kind, number, ndim, code, bits, lanes, shape, strides, offset = (
+                struct.unpack("@IIPPQ PiiiBBH PPQ", ctypes.string_at(at, 80)))
+            self.assertEqual((major, minor, flags, kind, number, ndim, code, bits, lanes, offset), (1, 0, 1, 1, 0, 1, 1, 8, 1, 0))
+            self.assertEqual(data, where(numpy.frombuffer(memory, "u1")))
+            self.assertEqual(ctypes.c_int64.from_address(shape).value, size)
+            self.assertEqual(ctypes.c_int64.from_address(strides).value, 1)
+        del got, view, memory
+        self.assertGreater(blocks(), before)  # the capsule holds the message
+        del capsule
+        self.assertEqual(blocks(), before)
 
     def test_arrow(self):
         """An Arrow IPC message as pyarrow would read it in place: one buffer, contiguous, aligned to 64 bytes."""

@@ -16,6 +16,7 @@
  *   encode.c     objects to values          decode.c   values to objects
  *   text.c       str, both ways             exact.c    datetime, UUID, ... both ways
  *   array.c      numpy arrays, both ways    buffer.c   Loan, View and the memory under them
+ *   dlpack.c     Loan and View as tensors
  *
  * Who keeps what alive. A State is the module's; every object has a pointer to
  * it, good while the object lives because its type holds the module. An Interp
@@ -499,6 +500,14 @@ typedef struct {
 } ViewLayout;
 PyObject *view_new(State *st, Borrow *b, const void *data, size_t size, const ViewLayout *typed); /* a memoryview */
 PyObject *view_object(State *st, Borrow *b, const void *data, size_t size, const ViewLayout *typed); /* its object */
+/* Methods of both: __dlpack__() and __dlpack_device__(). */
+PyObject *dlpack_export(PyObject *self, PyObject *args, PyObject *keywords);
+PyObject *dlpack_device(PyObject *self, PyObject *ignored);
+#define DLPACK_METHODS                                                                                                 \
+    {"__dlpack__", (PyCFunction)(void (*)(void))dlpack_export, METH_VARARGS | METH_KEYWORDS,                           \
+     "__dlpack__(*, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"                                \
+     "A DLPack capsule over this memory. Read-only memory needs max_version=(1, 0)."},                                 \
+        {"__dlpack_device__", dlpack_device, METH_NOARGS, "__dlpack_device__()\n--\n\n(1, 0): the processor's memory."}
 PyObject *view_of_copy(State *st, const void *data, size_t size, const ViewLayout *typed); /* over private memory */
 void borrow_ref(Borrow *b);
 void borrow_unref(Borrow *b);

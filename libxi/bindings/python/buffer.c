@@ -141,8 +141,10 @@ static int view_getbuffer(PyObject *self, Py_buffer *buffer, int flags) {
     return 0;
 }
 
+static PyMethodDef view_methods[] = {DLPACK_METHODS, {NULL, NULL, 0, NULL}};
 static PyType_Slot view_slots[] = {
     {Py_tp_doc, "Received bytes, lying in the sender's memory. Use memoryview(view); it is released with the last."},
+    {Py_tp_methods, view_methods},
     {Py_tp_dealloc, view_dealloc},
     {Py_bf_getbuffer, view_getbuffer},
     {0, NULL},
@@ -327,6 +329,7 @@ static PyMethodDef loan_methods[] = {
     {"__enter__", loan_self, METH_NOARGS, NULL},
     {"__exit__", loan_release, METH_VARARGS, NULL},
     {"__reduce_ex__", loan_reduce, METH_O, NULL},
+    DLPACK_METHODS,
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef loan_getset[] = {

@@ -124,7 +124,18 @@ class Reference(_Context):
     def release(self) -> None: ...
     def __enter__(self) -> Reference: ...
 
-class Loan(_Context):
+class _Tensor:
+    def __dlpack__(
+        self,
+        *,
+        stream: None = None,
+        max_version: Optional[Tuple[int, int]] = None,
+        dl_device: Optional[Tuple[int, int]] = None,
+        copy: Optional[bool] = None,
+    ) -> Any: ...
+    def __dlpack_device__(self) -> Tuple[int, int]: ...
+
+class Loan(_Tensor, _Context):
     """Writable shared memory, from buffer(); memoryview(loan) and numpy.frombuffer(loan) give access to it."""
 
     @property
@@ -136,7 +147,7 @@ class Loan(_Context):
     def release(self) -> None: ...
     def __enter__(self) -> Loan: ...
 
-class View:
+class View(_Tensor):
     """The memory under a received memoryview or array."""
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
