@@ -256,10 +256,10 @@ static int encode_interface(Encoder *e, const struct array_interface *a, PyObjec
 
 /* The loan under the root of `array`. *alone: it is the root's only view. */
 static Loan *loan_under(State *st, PyObject *array, bool *alone) {
-    PyObject *root = PyObject_GetAttrString(array, "base"), *loan = NULL;
+    PyObject *root = PyObject_GetAttr(array, st->s_base), *loan = NULL;
     if (root && Py_TYPE(root) == st->ndarray) {
         *alone = Py_REFCNT(root) == 2;
-        loan = PyObject_GetAttrString(root, "base");
+        loan = PyObject_GetAttr(root, st->s_base);
     }
     Loan *l = loan && Py_TYPE(loan) == st->loan_type ? (Loan *)loan : NULL;
     Py_XDECREF(loan); /* the root has it, */
@@ -274,18 +274,18 @@ Loan *array_loan(State *st, PyObject *array, const void *data, uint64_t size, bo
     return (const char *)data == l->data && size == (uint64_t)l->size ? l : NULL;
 }
 
-static int set_writable(PyObject *array, bool writable) {
-    PyObject *done = PyObject_CallMethod(array, "setflags", "O", writable ? Py_True : Py_False);
+static int set_writable(State *st, PyObject *array, bool writable) {
+    PyObject *done = PyObject_CallMethodOneArg(array, st->s_setflags, writable ? Py_True : Py_False);
     Py_XDECREF(done);
     return done ? 0 : -1;
 }
 
-int array_set_writable(PyObject *array, bool writable) {
-    PyObject *root = PyObject_GetAttrString(array, "base");
+int array_set_writable(State *st, PyObject *array, bool writable) {
+    PyObject *root = PyObject_GetAttr(array, st->s_base);
     /* The root too: numpy makes writable again what has a base that is. */
-    int rc = !root ? -1 : set_writable(writable ? root : array, writable);
+    int rc = !root ? -1 : set_writable(st, writable ? root : array, writable);
     if (rc == 0)
-        rc = set_writable(writable ? array : root, writable);
+        rc = set_writable(st, writable ? array : root, writable);
     Py_XDECREF(root);
     return rc;
 }
@@ -309,14 +309,14 @@ static int find_loan(Encoder *e, PyObject *array, const struct array_interface *
 }
 
 int encode_array(Encoder *e, PyObject *obj) {
-    PyObject *dtype = PyObject_GetAttrString(obj, "dtype");
+    PyObject *dtype = PyObject_GetAttr(obj, e->st->s_dtype);
     PyObject *name = dtype ? name_of(e->st, dtype) : NULL;
     Py_XDECREF(dtype);
     if (!name)
         return -1;
     if (name == Py_None)
         return ENCODE_PICKLE;
-    PyObject *capsule = PyObject_GetAttrString(obj, "__array_struct__");
+    PyObject *capsule = PyObject_GetAttr(obj, e->st->s_array_struct);
     if (!capsule)
         return -1;
     const struct array_interface *a = PyCapsule_GetPointer(capsule, NULL);
@@ -407,13 +407,22 @@ static bool is_empty(const xi_value *v) {
     return false;
 }
 
+static PyObject *new_array(State *st, PyObject *shape, PyObject *dtype, PyObject *memory, PyObject *strides) {
+    PyObject *zero = PyLong_FromLong(0);
+    PyObject *args = zero ? PyTuple_Pack(5, shape, dtype, memory, zero, strides) : NULL;
+    PyObject *array = args ? PyObject_Call((PyObject *)st->ndarray, args, NULL) : NULL;
+    Py_XDECREF(args);
+    Py_XDECREF(zero);
+    return array;
+}
+
 /* numpy.ndarray(shape, dtype, memory, 0, strides): numpy checks that all of it lies in the memory. */
 static PyObject *make_array(State *st, const xi_value *v, PyObject *dtype, PyObject *memory) {
     PyObject *shape = tuple_of(v->u.array.shape, v->u.array.ndim), *strides = NULL, *array = NULL;
     if (shape && !is_empty(v)) {
         strides = tuple_of(v->u.array.strides, v->u.array.ndim);
         if (strides)
-            array = PyObject_CallFunction((PyObject *)st->ndarray, "OOOiO", shape, dtype, memory, 0, strides);
+            array = new_array(st, shape, dtype, memory, strides);
     } else if (shape) {
         /* Nothing is in it, so there is nothing to share; the order is kept for the flags that numpy derives. */
         array = PyObject_CallFunction((PyObject *)st->ndarray, "OOOiOs", shape, dtype, Py_None, 0, Py_None,

@@ -131,6 +131,7 @@ typedef struct State {
     PyObject *full;               /* AGAIN of a send; errors[1] is Empty */
     PyObject *decode_error;
     PyObject *s_timeout, *s_on_free, *s_sent, *s_zero_copy, *s_ttl, *s_delay, *s_seconds; /* interned */
+    PyObject *s_base, *s_dtype, *s_array_struct, *s_setflags; /* interned: numpy's */
     PyObject *pickle_dumps, *pickle_loads;                   /* loaded on first need */
     PyObject *interp_id;          /* xidata.InterpreterId, likewise */
     PyObject *ready_type;         /* xidata.Ready, likewise, and what it made of each combination of enum xi_ready */
@@ -445,7 +446,7 @@ int encode_array(Encoder *e, PyObject *obj);
 Loan *array_loan(State *st, PyObject *array, const void *data, uint64_t size, bool *alone);
 /* A claimed loan goes into the value as that array, which is read-only from now on; the place is open. */
 int encode_array_loan(Encoder *e, Loan *l, PyObject *array, bool writable);
-int array_set_writable(PyObject *array, bool writable);
+int array_set_writable(State *st, PyObject *array, bool writable);
 bool array_is_exact_type(State *st, PyTypeObject *type);
 void array_copy_out(const void *array_interface, void *to);
 /* memcpy, without the GIL where that pays. */

@@ -88,7 +88,7 @@ static void give_back(Encoder *e, Outside *o) {
     if (o->thaw) {
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
-        if (array_set_writable(o->keep, true) < 0)
+        if (array_set_writable(e->st, o->keep, true) < 0)
             PyErr_WriteUnraisable(o->keep);
         PyErr_Restore(type, value, traceback);
     }
@@ -489,7 +489,7 @@ int encode_array_loan(Encoder *e, Loan *l, PyObject *array, bool writable) {
     if (!writable)
         return 0;
     o->thaw = true; /* if what follows fails, clear_outside() sees to it */
-    return array_set_writable(array, false);
+    return array_set_writable(e->st, array, false);
 }
 
 static int encode_memoryview(Encoder *e, PyObject *obj) {

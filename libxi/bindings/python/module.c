@@ -267,7 +267,9 @@ static int exec(PyObject *module) {
         return -1;
     if (intern(&st->s_timeout, "timeout") < 0 || intern(&st->s_on_free, "on_free") < 0 ||
         intern(&st->s_sent, "sent") < 0 || intern(&st->s_zero_copy, "zero_copy") < 0 || intern(&st->s_ttl, "ttl") < 0 ||
-        intern(&st->s_delay, "delay") < 0 || intern(&st->s_seconds, "seconds") < 0)
+        intern(&st->s_delay, "delay") < 0 || intern(&st->s_seconds, "seconds") < 0 || intern(&st->s_base, "base") < 0 ||
+        intern(&st->s_dtype, "dtype") < 0 || intern(&st->s_array_struct, "__array_struct__") < 0 ||
+        intern(&st->s_setflags, "setflags") < 0)
         return -1;
     if (PyModule_AddStringConstant(module, "__version__", XI_VERSION) < 0 ||
         PyModule_AddIntConstant(module, "DEPTH_MAX", XI_DEPTH_MAX) < 0)
@@ -280,6 +282,7 @@ static int exec(PyObject *module) {
     DO(interp_type) DO(channel_type) DO(loan_type) DO(view_type) DO(reference_type) DO(delivery_type)                  \
     DO(request_type) DO(set_type) DO(interp_info_type) DO(channel_info_type) DO(group_info_type) DO(error) DO(full)    \
     DO(decode_error) DO(s_timeout) DO(s_on_free) DO(s_sent) DO(s_zero_copy) DO(s_ttl) DO(s_delay) DO(s_seconds)        \
+    DO(s_base) DO(s_dtype) DO(s_array_struct) DO(s_setflags)                                                           \
     DO(pickle_dumps) DO(pickle_loads) DO(interp_id) DO(ready_type) DO(uuid) DO(decimal) DO(fraction)                   \
     DO(uuid_unknown) DO(ndarray) DO(dtype) DO(descr_to_dtype) DO(dtype_to_descr) DO(literal_eval) DO(dtype_names)      \
     DO(dtypes) DO(current)
