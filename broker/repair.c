@@ -35,8 +35,9 @@
  * the channel begins anew in its own ring, empty. Every loop is bounded by the
  * ring's size or a constant.
  *
- * Moving the ring needs no repair of its own: `ring` says where it is, before
- * and after the one store that moves it, and the mover's locks are freed as any.
+ * Moving the ring needs next to none: `ring` says where it is, before and after
+ * the one store that moves it. Where the mover said that it was about to, that is
+ * taken back, and its locks are freed as any. tests/model/moves.pml explores it.
  */
 #include "repair_internal.h"
 #include "xidata.h"
@@ -523,7 +524,7 @@ static bool producers_wrong(const struct xi_chan_view *view) {
     struct xi_chan *chan = view->chan;
     uint64_t min_head = xi_load_acquire(&chan->min_head), tail = xi_load_acquire(&chan->tail);
     if (!tail_explained(view, tail) || !xi_number_plausible(xi_load_acquire(&chan->tail_seq)) ||
-        xi_load_acquire(xi_ring_at(view, tail)) != 0)
+        xi_load_acquire(xi_ring_at(view, tail)) != 0 || xi_load_acquire(&chan->ring_next) != 0)
         return true;
     if (!xi_position_plausible(min_head) || min_head > smallest_head(view, tail)) return true;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
@@ -539,6 +540,7 @@ static void repair_producers(struct repair *r) {
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
         if (!group_settled(r->chan, g)) settle_group(r, g);
     repair_min_head(r);
+    if (xi_load_acquire(&r->chan->ring_next) != 0) xi_put64(&r->chan->ring_next, 0);
     xi_free_lock(r->world, &r->chan->lock, &r->chan->lock_sleep);
 }
 

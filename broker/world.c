@@ -506,12 +506,14 @@ static struct xi_segment *map_head(struct world *w, const struct seg *s) {
 bool world_ring_idle(struct world *w, const struct chan *ch, uint32_t number) {
     struct seg *s = seg_of(w, number), *channel = mapped(w, ch->segment, XI_SEG_CHANNEL);
     if (!s || s->kind != XI_SEG_RING || !channel) return false;
-    xi_a64 *ring = &((struct xi_chan *)channel->map.base)->ring;
+    struct xi_chan *chan = channel->map.base;
+    xi_a64 *ring = &chan->ring;
     if (XI_RING_SEGMENT(xi_load_full(ring)) == number) return false;
     struct xi_segment *head = map_head(w, s);
     if (!head) return false; /* it may go when the channel goes */
     (void)xi_exchange_full(&head->gone, 1u);
-    bool idle = XI_RING_SEGMENT(xi_load_full(ring)) != number;
+    /* In this order: who has moved names it in `ring` before it is no longer about to. */
+    bool idle = XI_RING_SEGMENT(xi_load_full(&chan->ring_next)) != number && XI_RING_SEGMENT(xi_load_full(ring)) != number;
     if (!idle) xi_store_full(&head->gone, 0u);
     munmap(head, XI_PAGE);
     return idle;

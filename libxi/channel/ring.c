@@ -9,7 +9,7 @@
  * A handle has a view of the ring for each side. Whoever takes a side's lock and
  * finds the view behind lets go of the lock, maps the new ring, takes the lock
  * again and swaps: mapping is system calls, and nobody waits for those. The ring
- * may move on meanwhile; then it is done again.
+ * may move on meanwhile; then it is done again. tests/model/moves.pml explores all of it, with deaths in between.
  */
 #include <unistd.h>
 
@@ -206,12 +206,12 @@ static bool is_gone(const struct xi_view *v) {
 
 /* Under all locks. THE MOVE, unless the ring that we would move into is gone: what of the two came first, both sides know. */
 static bool name_ring(struct xi_channel *ch, const struct xi_view *to) {
-    xi_a64 *ring = &ch->chan->ring;
-    uint64_t from = xi_load_relaxed(ring);
-    (void)xi_exchange_full(ring, to->word);
-    if (!is_gone(to)) return true;
-    (void)xi_exchange_full(ring, from);
-    return false;
+    struct xi_chan *c = ch->chan;
+    (void)xi_exchange_full(&c->ring_next, to->word);
+    bool there = !is_gone(to);
+    if (there) (void)xi_exchange_full(&c->ring, to->word); /* THE MOVE */
+    xi_store_release(&c->ring_next, 0); /* Release: whoever sees it sees the move. Pairs with world_ring_idle(). */
+    return there;
 }
 
 /* True if the move from this ring is still worth it. */

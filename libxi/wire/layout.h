@@ -582,11 +582,12 @@ static_assert(sizeof(struct xi_call_ref) == 16, "");
  * Move, under the producers' lock:
  *   1 [smallest head, tail + 8) is copied into the new ring, to the same
  *     positions. Consumers go on meanwhile: what they take is copied in vain.
- *   2 every active group's lock, in order; 3 ring (full barrier): THE MOVE
- *   4 is the new ring's `gone` set (see below), then ring = what it was
- *   5 the locks; then producers are rung
- * Killed before 3: the old ring is untouched. Killed after it: the new one is
- * whole. So repair has nothing to mend but the locks.
+ *   2 every active group's lock, in order
+ *   3 ring_next = the new one (full barrier); if that one's `gone` is set (see below), not 4
+ *   4 ring: THE MOVE
+ *   5 ring_next = 0; the locks; then producers are rung
+ * Killed before 4: the old ring is untouched. Killed after it: the new one is
+ * whole. So repair has nothing to mend but ring_next and the locks.
  *
  * Any of these locks keeps the ring where it is, for a group as long as it is
  * active; whoever takes one looks at `ring` first. A ring that is not the
@@ -597,9 +598,10 @@ static_assert(sizeof(struct xi_call_ref) == 16, "");
  * The broker makes a ring for who asks, but reserves its first page alone: who
  * asked reserves the rest before it moves. It removes a ring that `ring` does not
  * name and that nobody is about to move into. That it may have got wrong, having
- * been started anew meanwhile: so it sets `gone` (full barrier), looks at `ring`
- * once more, and takes `gone` back where it is named; and who moves looks the
- * other way round (4).
+ * been started anew meanwhile: so it sets `gone` (full barrier), looks at ring_next
+ * and then at `ring`, and takes `gone` back where either names it; and who moves
+ * looks the other way round (3). `ring` itself never names a ring that is gone:
+ * whoever named it would have to live to take that back.
  *
  * A `ring` that names no ring of the channel is garbage. Members refuse to go on.
  * Repair cannot know where the records are, and those in the channel's own ring
@@ -684,7 +686,8 @@ struct xi_chan {
     xi_a64 ring;             /* where the ring is, see "Growing" */
     xi_a32 producers;        /* handles that may send and that receive, A, the broker counts */
     xi_a32 consumers;
-    uint64_t pad4_[4];
+    xi_a64 ring_next;        /* under the producers' lock: where its holder is about to move, see "Growing"; else 0 */
+    uint64_t pad4_[3];
     /* line 5, 6 */
     struct xi_mask parked_senders;
     uint64_t pad5_[8];
