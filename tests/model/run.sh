@@ -108,7 +108,26 @@ adopt() {
     done
 }
 
-models=(park records groups adopt)
+moves() {
+    local killed=(-DVALUES=3 -DRINGS=1 -DKILLS=1) forgot=(-DVALUES=2 -DRINGS=1 -DKILLS=0 -DBROKER_KILLS=1) mutant
+    holds moves "${killed[@]}"
+    holds moves -DVALUES=2 -DRINGS=1 -DKILLS=1 -DBROKER_KILLS=1
+    holds moves -DVALUES=2 -DRINGS=1 -DKILLS=1 -DWRONG
+    holds moves -DVALUES=2 -DRINGS=1 -DKILLS=1 -DGROUPS=2 -DSHRINKERS=0
+    holds moves -DVALUES=1 -DRINGS=1 -DKILLS=1 -DSENDERS=2
+    holds moves -DVALUES=3 -DRINGS=2 -DKILLS=0 -DBROKER_KILLS=1
+    for mutant in NO_GROUPS COPY_EARLY NO_EMPTY NO_FOLLOW NEXT_KEPT HOME_DIRTY HOME_EARLY FREE_EARLY; do
+        caught moves "${killed[@]}" -D$mutant
+    done
+    for mutant in NO_GONE NO_NEXT LOOK_ONCE RING_FIRST; do
+        caught moves "${forgot[@]}" -D$mutant
+    done
+    caught moves -DVALUES=2 -DRINGS=1 -DKILLS=1 -DBROKER_KILLS=1 -DNAME_FIRST
+    caught moves -DVALUES=3 -DRINGS=2 -DKILLS=0 -DBROKER_KILLS=1 -DNAME_FIRST
+    caught moves -DVALUES=2 -DRINGS=1 -DKILLS=1 -DWRONG -DOLD_VIEW
+}
+
+models=(park records groups adopt moves)
 [ $# -eq 0 ] || models=("$@")
 for model in "${models[@]}"; do
     if [ ! -f "$model.pml" ]; then
