@@ -231,7 +231,7 @@ proctype sender(byte me) {
             view = 0
         od;
         finished[me] = 1
-    } unless { dead[me] }
+    } unless { atomic { dead[me] -> n = 0; view = 0; to = 0; at = 0; g = 0; still = 0 } }
 }
 
 /* ------------------------------------------------------------- consumers */
@@ -270,7 +270,7 @@ end_look:
             fi;
             view = 0
         od
-    } unless { dead[me] }
+    } unless { atomic { dead[me] -> view = 0; to = 0; at = 0; g = 0; number = 0; still = 0 } }
 }
 
 /* ---------------------------------------------------------------- broker */
