@@ -123,13 +123,16 @@ for step in range(2, 5):  # through memory that numpy does not know to be the ar
     def test_views_made_before(self):
         a = xidata.empty((100, 10))
         a[:] = 7
-        for view in (a[1:], a.T, a.reshape(-1), a.view("u1"), numpy.asarray(a), a.ravel(), a[..., None], a.base):
+        for make in (lambda: a[1:], lambda: a.T, lambda: a.reshape(-1), lambda: a.view("u1"), lambda: a[...], lambda: a.ravel(),
+                     lambda: a[..., None], lambda: a.base, lambda: a[3][2:], lambda: a.T.T, lambda: next(iter(a)),
+                     lambda: numpy.split(a, 2)):
+            view = make()
             for value in (a, [a], {"x": (1, a)}):
                 with self.assertRaisesRegex(BufferError, "others refer"):
                     self.channel.send(value)
             self.assertTrue(a.flags.writeable)
+            del view
         loan = a.base.base
-        del view
         with memoryview(loan):
             with self.assertRaises(BufferError):
                 self.channel.send(a)

@@ -243,7 +243,7 @@ static int encode_interface(Encoder *e, const struct array_interface *a, PyObjec
  *
  * xidata.empty() makes a plain array over all of a loan (the root), and hands
  * out a view of it. numpy makes every further array of the view refer to the
- * root, too: slices, reshapes, transposes, numpy.asarray(). So whoever could go
+ * root, too: slices, reshapes, transposes, a[...]. So whoever could go
  * on writing after a send is counted in the root's references; a view that is
  * the only one may be sent without a copy, and is made read-only by that, for
  * good, since the loan under it gives nobody write access any more.
