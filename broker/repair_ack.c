@@ -19,6 +19,8 @@
  * What the dead one held of living consumers' deliveries (its lock) is put right
  * at once, with its other locks. What it had itself needs the group's lock, which
  * a living consumer may hold: so that comes later, as the end of groups does.
+ *
+ * tests/model/acks.pml explores these steps, by the names of the functions here, beside the living.
  */
 #include "repair_internal.h"
 

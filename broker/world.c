@@ -512,7 +512,7 @@ bool world_ring_idle(struct world *w, const struct chan *ch, uint32_t number) {
     struct xi_segment *head = map_head(w, s);
     if (!head) return false; /* it may go when the channel goes */
     (void)xi_exchange_full(&head->gone, 1u);
-    /* In this order: who has moved names it in `ring` before it is no longer about to. */
+    /* In this order (tests/model/moves.pml): who has moved names it in `ring` before it is no longer about to. */
     bool idle = XI_RING_SEGMENT(xi_load_full(&chan->ring_next)) != number && XI_RING_SEGMENT(xi_load_full(ring)) != number;
     if (!idle) xi_store_full(&head->gone, 0u);
     munmap(head, XI_PAGE);

@@ -127,7 +127,23 @@ moves() {
     caught moves -DVALUES=2 -DRINGS=1 -DKILLS=1 -DWRONG -DOLD_VIEW
 }
 
-models=(park records groups adopt moves)
+acks() {
+    local one=(-DVALUES=1 -DWINDOW=1 -DKILLS=1) mutant
+    holds acks "${one[@]}"
+    holds acks "${one[@]}" -DEXTEND
+    holds acks "${one[@]}" -DBROKER_KILLS=1
+    holds acks "${one[@]}" -DTIMED=0 -DEXTEND -DBROKER_KILLS=1
+    holds acks -DVALUES=2 -DKILLS=0
+    holds acks -DVALUES=2 -DTIMED=0 -DMAX=1 -DKILLS=1
+    for mutant in SEQ_EARLY FREE_EARLY NO_OWNER KEEP_COUNT NUMBER_LATE DUE_FIRST NO_JUDGE JUDGE_LATE NO_MEND NO_ENDS SLEEP_ON; do
+        caught acks "${one[@]}" -D$mutant
+    done
+    for mutant in READY_FIRST MOVING_LAST; do
+        caught acks "${one[@]}" -DTIMED=0 -DBROKER_KILLS=1 -DEXTEND -D$mutant
+    done
+}
+
+models=(park records groups adopt moves acks)
 [ $# -eq 0 ] || models=("$@")
 for model in "${models[@]}"; do
     if [ ! -f "$model.pml" ]; then
