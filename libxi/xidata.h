@@ -143,7 +143,7 @@ enum xi_flag {
 
 enum xi_encoding { XI_ASCII = 0, XI_LATIN1 = 1, XI_UCS2 = 2, XI_UCS4 = 3, XI_UTF16 = 4, XI_UTF8 = 5 };
 
-/* Registered extension ids; 256 to 65534 are free for users; 65535 is "named": payload is (name, value). */
+/* Registered extension ids; 256 to 65534 are free for users; 65535 is "named": payload is (name, value). A class is "module:name". */
 enum xi_ext {
     XI_EXT_DATE = 1,      /* (year, month, day) */
     XI_EXT_TIME = 2,      /* (hour, minute, second, microsecond, fold, offset-seconds or none) */
@@ -155,6 +155,11 @@ enum xi_ext {
     XI_EXT_INTERP = 8,    /* int: an interpreter id */
     XI_EXT_CHANNEL = 9,   /* str: a channel name */
     XI_EXT_RANGE = 10,    /* (start, stop, step) */
+    XI_EXT_ENUM = 11,       /* (class, name of the member or none, value or none) */
+    XI_EXT_NAMEDTUPLE = 12, /* (class, {field: value}) */
+    XI_EXT_DATACLASS = 13,  /* (class, {field: value}) */
+    XI_EXT_EXCEPTION = 14,  /* (class, arguments, {attribute: value} or none, cause, context, suppress, traceback text or none) */
+    XI_EXT_USERS = 256,
     XI_EXT_NAMED = 65535
 };
 

@@ -146,7 +146,7 @@ class Hostile(TestCase):
         self.refused(counted(DICT, counted(LIST), number(1)), TypeError)
 
     def test_extensions_that_lie(self):
-        for id in range(1, 11):
+        for id in range(1, 15):
             for child in (number(5), blob(STR, ASCII, b"x"), counted(TUPLE), counted(TUPLE, *[number(-1)] * 9),
                           counted(TUPLE, *[number(99999)] * 3), counted(TUPLE, number(0), number(0)), counted(LIST, number(1))):
                 try:
@@ -156,7 +156,9 @@ class Hostile(TestCase):
         self.refused(ext(1, counted(TUPLE, number(1), number(2), number(3)) + number(4)))
         self.refused(ext(5, blob(BYTES, 0, b"x" * 15)))
         self.refused(ext(1000, number(1)), TypeError)
-        self.refused(ext(65535, number(1)), TypeError)
+        self.refused(ext(65535, number(1)))
+        self.refused(ext(65535, counted(TUPLE, blob(STR, 0, b"x"), number(1))), TypeError)
+        self.refused(ext(15, number(1)), TypeError)
 
     def test_buffers_that_lie(self):
         for place in (0, 2, 4, 1 << 32, (1 << 64) - 1):

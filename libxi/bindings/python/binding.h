@@ -15,7 +15,8 @@
  *   process.c    what the Python layers need of processes
  *   encode.c     objects to values          decode.c   values to objects
  *   text.c       str, both ways             exact.c    datetime, UUID, ... both ways
- *   array.c      numpy arrays, both ways    buffer.c   Loan, View and the memory under them
+ *   types.c      classes by name            array.c    numpy arrays, both ways
+ *   buffer.c     Loan, View and the memory under them
  *   dlpack.c     Loan and View as tensors
  *
  * Who keeps what alive. A State is the module's; every object has a pointer to
@@ -140,6 +141,8 @@ typedef struct State {
     PyTypeObject *uuid, *decimal, *fraction;
     void *datetime_api; /* PyDateTime_CAPI of this interpreter */
     PyObject *uuid_unknown; /* SafeUUID.unknown */
+    /* types.c: of xidata._types, loaded likewise */
+    PyObject *plans, *plan_of, *make, *codecs, *dumps;
     /* array.c */
     PyTypeObject *ndarray, *dtype;
     PyObject *descr_to_dtype, *dtype_to_descr, *literal_eval;
@@ -414,6 +417,7 @@ typedef struct {
     bool refuse_pickle;
     const char *why;      /* why it cannot be encoded natively, for the error */
     xi_loan loan;
+    PyObject *met;        /* by id, the objects of which it matters that there is one: types.c. NULL if none was met */
     xi_builder b;
     PyObject *path[XI_DEPTH_MAX + 2]; /* the containers around the present value */
     _Alignas(16) uint8_t first[4096];
@@ -441,6 +445,7 @@ int encoder_error(Encoder *e, int error);
 Outside *encoder_outside(Encoder *e, uint64_t size, uint32_t flags);
 int encode_str(Encoder *e, PyObject *obj);
 int encode_foreign(Encoder *e, PyObject *obj);
+int encode_planned(Encoder *e, PyObject *obj);
 int encode_array(Encoder *e, PyObject *obj);
 /* The loan in an array of xidata.empty(), all of which the bytes are: they are to be moved. NULL: to be copied. */
 Loan *array_loan(State *st, PyObject *array, const void *data, uint64_t size, bool *alone);
@@ -473,6 +478,7 @@ PyObject *decode(Decoder *d, const xi_value *v);
 int decode_child(State *st, const xi_value *v, xi_value *child);
 PyObject *decode_str(State *st, const xi_value *v);
 PyObject *decode_ext(Decoder *d, const xi_value *v);
+PyObject *decode_planned(Decoder *d, const xi_value *v);
 PyObject *decode_array(Decoder *d, const xi_value *v);
 /* Makes `borrow`; -1 with an exception. What was found out about an inline message's data does not hold any more. */
 int decoder_borrow(Decoder *d);

@@ -74,6 +74,7 @@ void encoder_init(Encoder *e, Channel *ch) {
     e->in_loan = false;
     e->refuse_pickle = ch->refuse_pickle;
     e->why = NULL;
+    e->met = NULL;
     xi_builder_init(&e->b, e->first, sizeof e->first, 0);
 }
 
@@ -119,6 +120,8 @@ static void clear_outside(Encoder *e) {
 void encoder_clear(Encoder *e) {
     if (XI_UNLIKELY(e->outside != NULL))
         clear_outside(e);
+    if (XI_UNLIKELY(e->met != NULL))
+        Py_CLEAR(e->met);
     if (XI_UNLIKELY(e->heap != NULL))
         PyMem_RawFree(e->heap);
     if (XI_UNLIKELY(e->in_loan))
@@ -572,11 +575,25 @@ static int load_pickle(State *st) {
                : 0;
 }
 
+/* True if xidata.register() told of types, which are then pickled as they would be sent. */
+static bool has_codecs(State *st) {
+    if (!st->plans)
+        return false;
+    return load_attribute(&st->codecs, "xidata._types", "CODECS") < 0 || PyDict_GET_SIZE(st->codecs) > 0;
+}
+
 /* pickle.dumps(obj, protocol=5, buffer_callback=buffers.append) */
 static PyObject *dump(State *st, PyObject *obj, PyObject *buffers) {
     if (load_pickle(st) < 0)
         return NULL;
     PyObject *append = PyObject_GetAttrString(buffers, "append");
+    if (append && XI_UNLIKELY(has_codecs(st))) {
+        PyObject *whole = load_attribute(&st->dumps, "xidata._types", "dumps") < 0
+                              ? NULL
+                              : PyObject_CallFunctionObjArgs(st->dumps, obj, append, NULL);
+        Py_DECREF(append);
+        return whole;
+    }
     PyObject *keywords = append ? Py_BuildValue("{s:i,s:O}", "protocol", 5, "buffer_callback", append) : NULL;
     PyObject *args = keywords ? PyTuple_Pack(1, obj) : NULL;
     PyObject *pickled = args ? PyObject_Call(st->pickle_dumps, args, keywords) : NULL;

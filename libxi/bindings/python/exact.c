@@ -3,7 +3,7 @@
  * Types of the standard library that travel natively, where that is exact:
  * date, time, datetime (naive, or with a fixed offset of whole seconds and no
  * name of its own), timedelta, UUID, Decimal, Fraction, range; and xidata's own
- * handles. What is not exact goes by pickle.
+ * handles. What is not exact goes by pickle, and what is no type of these as types.c knows.
  *
  * A module is imported when the first object of one of its types turns up (who
  * has such an object has imported it already) or is received.
@@ -207,7 +207,9 @@ int encode_foreign(Encoder *e, PyObject *o) {
     if (rc != ENCODE_PICKLE)
         return rc;
     int loaded = load_for(e->st, Py_TYPE(o));
-    return loaded > 0 ? encode_known(e, o) : loaded < 0 ? -1 : ENCODE_PICKLE;
+    if (loaded > 0)
+        rc = encode_known(e, o);
+    return loaded < 0 ? -1 : rc == ENCODE_PICKLE ? encode_planned(e, o) : rc;
 }
 
 /* ---------------------------------------------------------------- decode */
@@ -372,7 +374,13 @@ PyObject *decode_ext(Decoder *d, const xi_value *v) {
     case XI_EXT_INTERP: return decode_interp(d, v);
     case XI_EXT_CHANNEL: return decode_channel(d, v);
     case XI_EXT_RANGE: return decode_call(d, v, &PyRange_Type, 3);
+    case XI_EXT_ENUM:
+    case XI_EXT_NAMEDTUPLE:
+    case XI_EXT_DATACLASS:
+    case XI_EXT_EXCEPTION: return decode_planned(d, v);
     default:
+        if (v->aux >= XI_EXT_USERS)
+            return decode_planned(d, v);
         PyErr_Format(st->errors[-XI_E_TYPE], "an extension value with the id %u: nothing here knows what that is",
                      (unsigned)v->aux);
         return NULL;

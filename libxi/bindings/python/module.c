@@ -285,7 +285,7 @@ static int exec(PyObject *module) {
     DO(s_base) DO(s_dtype) DO(s_array_struct) DO(s_setflags)                                                           \
     DO(pickle_dumps) DO(pickle_loads) DO(interp_id) DO(ready_type) DO(uuid) DO(decimal) DO(fraction)                   \
     DO(uuid_unknown) DO(ndarray) DO(dtype) DO(descr_to_dtype) DO(dtype_to_descr) DO(literal_eval) DO(dtype_names)      \
-    DO(dtypes) DO(current)
+    DO(dtypes) DO(plans) DO(plan_of) DO(make) DO(codecs) DO(dumps) DO(current)
 
 static int traverse(PyObject *module, visitproc visit, void *arg) {
     State *st = state_of(module);

@@ -13,9 +13,11 @@ copied on their way in.
 
 Natively go None, bool, int, float, complex, str, bytes, bytearray, tuple, list,
 set, frozenset, dict, range, memoryview (of bytes), numpy arrays, datetime's
-types, UUID, Decimal and Fraction; everything else, subclasses included, is
-pickled (protocol 5, large buffers out of band). Sharing inside a value is not
-kept by the native forms: a list that is contained twice arrives as two lists.
+types, UUID, Decimal and Fraction, and by the name of their class enums,
+namedtuples, dataclasses and exceptions; types of your own by register().
+Everything else, subclasses included, is pickled (protocol 5, large buffers out
+of band). Sharing inside a value is not kept by the native forms: a list that is
+contained twice arrives as two lists.
 """
 
 from ._xidata import (
@@ -96,9 +98,13 @@ _LAZY = {
     "asarray": "_arrays",
     "empty": "_arrays",
     "zeros": "_arrays",
+    "RemoteException": "_types",
+    "RemoteTraceback": "_types",
     "SimpleQueue": "queues",
     "aio": None,
     "interpreters": None,
+    "register": "_types",
+    "unregister": "_types",
     "futures": None,
     "queues": None,
 }
@@ -156,6 +162,8 @@ __all__ = [
     "Quota",
     "Ready",
     "Reference",
+    "RemoteException",
+    "RemoteTraceback",
     "Request",
     "ServerDied",
     "Set",
@@ -180,7 +188,9 @@ __all__ = [
     "join",
     "leave",
     "list_interpreters",
+    "register",
     "remove",
     "run_free",
+    "unregister",
     "zeros",
 ]
