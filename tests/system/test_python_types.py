@@ -541,7 +541,7 @@ class AnyValue(World):
             one(value)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            settings(max_examples=8000 if LONG else 150, deadline=None, database=None, derandomize=not LONG,
+            settings(max_examples=8000 if LONG else 80, deadline=None, database=None, derandomize=not LONG,
                      suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink])(given(strategies())(one))()
         for lane, child in zip(lanes, self.children):
             lane.close()
