@@ -255,6 +255,14 @@ int errors_init(PyObject *module, State *st);
 PyObject *raise_error(State *st, int64_t error);
 /* As the above, where AGAIN means that a channel was full. */
 PyObject *raise_send_error(State *st, int64_t error);
+/* None if all went well; otherwise NULL, with the error raised unless a signal's handler has raised before. */
+static inline PyObject *finished(State *st, int64_t rc) {
+    if (rc >= 0)
+        Py_RETURN_NONE;
+    if (!PyErr_Occurred())
+        raise_error(st, rc);
+    return NULL;
+}
 #define XI_RAISED ((int64_t)INT32_MIN) /* in place of an enum xi_error: a Python exception is set */
 
 /* ---------------------------------------------------------- interpreters */

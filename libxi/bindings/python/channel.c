@@ -95,12 +95,9 @@ static PyObject *channel_close(PyObject *self, PyObject *Py_UNUSED(ignored)) {
         rc = xi_close(ch->h);
         Py_END_ALLOW_THREADS
     } while (rc == XI_E_INTR && interrupted(ch->interp) == 0);
-    if (rc < 0 && !PyErr_Occurred())
-        raise_error(ch->st, rc);
+    PyObject *none = finished(ch->st, rc);
     channel_exit(ch);
-    if (rc < 0)
-        return NULL;
-    Py_RETURN_NONE;
+    return none;
 }
 
 static PyObject *channel_free(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -156,12 +153,9 @@ static PyObject *channel_remove_group(PyObject *self, PyObject *arg) {
         rc = xi_group_remove(ch->h, name);
         Py_END_ALLOW_THREADS
     } while (rc == XI_E_INTR && interrupted(ch->interp) == 0);
-    if (rc < 0 && !PyErr_Occurred())
-        raise_error(ch->st, rc);
+    PyObject *none = finished(ch->st, rc);
     channel_exit(ch);
-    if (rc < 0)
-        return NULL;
-    Py_RETURN_NONE;
+    return none;
 }
 
 static PyObject *channel_group(PyObject *self, PyObject *args, PyObject *keywords) {

@@ -305,12 +305,9 @@ static PyObject *count_reference(Interp *in, PyObject *arg, int (*how)(xi_interp
         rc = how(in->me, id);
         Py_END_ALLOW_THREADS
     } while (rc == XI_E_INTR && interrupted(in) == 0);
-    if (rc < 0 && !PyErr_Occurred())
-        raise_error(in->st, rc);
+    PyObject *none = finished(in->st, rc);
     interp_exit(in);
-    if (rc < 0)
-        return NULL;
-    Py_RETURN_NONE;
+    return none;
 }
 
 static PyObject *interp_ref(PyObject *self, PyObject *id) { return count_reference((Interp *)self, id, xi_ref); }

@@ -330,10 +330,7 @@ PyObject *channel_remove(Interp *in, PyObject *arg) {
         rc = xi_remove(in->me, name);
         Py_END_ALLOW_THREADS
     } while (rc == XI_E_INTR && interrupted(in) == 0);
-    if (rc < 0 && !PyErr_Occurred())
-        raise_error(in->st, rc);
+    PyObject *none = finished(in->st, rc);
     interp_exit(in);
-    if (rc < 0)
-        return NULL;
-    Py_RETURN_NONE;
+    return none;
 }
