@@ -107,12 +107,12 @@ static int exchange(struct xi_interp *me, struct xi_request *request, struct xi_
                            "starts another", me->place.text);
         }
         if (reply->serial == request->serial) break;
+        xi_close_all(got, XI_WIRE_FDS);
         if ((rc = xi_turned_away(reply)) != 0) {
             lost(me);
             return rc;
         }
         if (reply->serial == 0) event(me, reply);
-        xi_close_all(got, XI_WIRE_FDS);
     }
     for (unsigned i = 0; i < want; i++) fds[i] = reply->status ? -1 : got[i];
     for (unsigned i = reply->status ? 0 : want; i < XI_WIRE_FDS; i++)
@@ -237,7 +237,10 @@ static int start_broker(struct xi_interp *me) {
 
 static int connect_once(struct xi_interp *me) {
     int fd, rc = xi_broker_connect(&me->place, &fd);
-    if (rc == 0) atomic_store(&me->control.fd, fd);
+    if (rc == 0) {
+        lost(me); /* one that answered nonsense is there still */
+        atomic_store(&me->control.fd, fd);
+    }
     return rc;
 }
 
