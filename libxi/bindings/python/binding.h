@@ -368,8 +368,8 @@ typedef int64_t (*Attempt)(xi_channel *h, void *job, int64_t timeout);
  * first. The channel is entered. Its result, or XI_RAISED.
  */
 int64_t transfer(Channel *ch, Attempt attempt, void *job, int64_t timeout, bool quick);
-/* Every transfer begins so: enters the channel, and calls the free callbacks that are due. */
-int channel_begin(Channel *ch);
+/* Every transfer begins so: tells audit hooks of the event, enters the channel, and calls the free callbacks that are due. */
+int channel_begin(Channel *ch, const char *event);
 /*
  * The longest that one call of the library waits. A signal that arrives between CPython's last look and the moment
  * when the thread sleeps interrupts nothing: its handler is late by this much, not for ever.

@@ -13,6 +13,7 @@
  * whether those may be sent is array.c.
  */
 #include "binding.h"
+#include "warn.h"
 
 /* ---------------------------------------------------------------- borrow */
 
@@ -222,6 +223,8 @@ static void drop_block(Loan *l) {
 static void loan_dealloc(PyObject *self) {
     Loan *l = (Loan *)self;
     PyTypeObject *type = Py_TYPE(self);
+    if (l->state == LOAN_LIVE && !l->hold.block_ && !from_parent(l)) /* arrays come and go */
+        warn_unsent_loan((size_t)l->size);
     drop_block(l);
     if (!from_parent(l)) {
         xi_hold_drop(&l->hold);
@@ -325,7 +328,7 @@ static PyObject *loan_state(PyObject *self, void *Py_UNUSED(closure)) {
 
 static PyMethodDef loan_methods[] = {
     {"release", loan_release, METH_NOARGS,
-     "release()\n--\n\nGive the memory back unsent. Raises BufferError while views of it exist. Idempotent."},
+     "release($self)\n--\n\nGive the memory back unsent. Raises BufferError while views of it exist. Idempotent."},
     {"__enter__", loan_self, METH_NOARGS, NULL},
     {"__exit__", loan_release, METH_VARARGS, NULL},
     {"__reduce_ex__", loan_reduce, METH_O, NULL},

@@ -50,7 +50,7 @@ static PyObject *request_reply(PyObject *self, PyObject *const *args, Py_ssize_t
     PyObject *value[1] = {NULL};
     int64_t timeout;
     if (parse_arguments("reply", args, nargs, kwnames, 1, names, value) < 0 || parse_timeout(value[0], &timeout) < 0 ||
-        claim_begin(c) < 0)
+        claim_begin(c, "xidata.reply") < 0)
         return NULL;
     return none_or_error(claim_end(c, reply_with(c, args[0], timeout)));
 }
@@ -78,7 +78,7 @@ static PyObject *request_repr(PyObject *self) {
 
 static PyMethodDef request_methods[] = {
     METHOD("reply", request_reply, METH_FASTCALL | METH_KEYWORDS,
-           "reply(obj, timeout=None)\n--\n\nAnswer, once. Raises Stale if the caller waits no more: it timed out, or "
+           "reply($self, obj, /, timeout=None)\n--\n\nAnswer, once. Raises Stale if the caller waits no more: it timed out, or "
            "ended."),
     METHOD("__enter__", claim_self, METH_NOARGS, NULL),
     METHOD("__exit__", request_exit, METH_VARARGS, NULL),
@@ -164,7 +164,7 @@ PyObject *channel_call(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
     PyObject *value[1] = {NULL}, *answer = NULL;
     int64_t timeout;
     if (parse_arguments("call", args, nargs, kwnames, 1, names, value) < 0 || parse_timeout(value[0], &timeout) < 0 ||
-        channel_begin(ch) < 0)
+        channel_begin(ch, "xidata.call") < 0)
         return NULL;
     xi_pending pending = XI_PENDING_INIT;
     xi_msg m;

@@ -236,7 +236,7 @@ static void channel_dealloc(PyObject *self) {
 #define METHOD(name, function, flags, doc) {name, (PyCFunction)(void (*)(void))(function), flags, doc}
 static PyMethodDef channel_methods[] = {
     METHOD("send", channel_send, METH_FASTCALL | METH_KEYWORDS,
-           "send(obj, timeout=None, *, on_free=None, ttl=None)\n--\n\n"
+           "send($self, obj, /, timeout=None, *, on_free=None, ttl=None)\n--\n\n"
            "Send one value. Waits while the channel is full: for ever, or `timeout` seconds (0: not at all).\n"
            "When it returns, the value will reach every group, even if this process is killed at once.\n\n"
            "on_free: called without arguments, once, in this process, after the last group has consumed the value;\n"
@@ -246,14 +246,14 @@ static PyMethodDef channel_methods[] = {
            "Raises Full (timeout=0, or when_full='fail'), Timeout, ChannelClosed, ChannelRemoved, NoConsumer (need_peer),\n"
            "ShmFull, Quota, and what pickling the object raises."),
     METHOD("try_send", channel_try_send, METH_O,
-           "try_send(obj)\n--\n\nSend without waiting. True, or False if the channel is full."),
+           "try_send($self, obj, /)\n--\n\nSend without waiting. True, or False if the channel is full."),
     METHOD("send_many", channel_send_many, METH_FASTCALL | METH_KEYWORDS,
-           "send_many(iterable, timeout=None)\n--\n\n"
+           "send_many($self, iterable, /, timeout=None)\n--\n\n"
            "Send every value of an iterable, many at a time; return how many were sent. With timeout=0 that is as many\n"
            "as there is room for. Any exception carries the number sent so far as `sent`.\n\n"
            "    ch.send_many(range(1000))"),
     METHOD("recv", channel_recv, METH_FASTCALL | METH_KEYWORDS,
-           "recv(timeout=None, *, zero_copy=None)\n--\n\n"
+           "recv($self, timeout=None, *, zero_copy=None)\n--\n\n"
            "Receive the next value of this handle's group. Waits for ever, or `timeout` seconds (0: not at all).\n\n"
            "Loans and numpy arrays arrive as read-only views of the sender's memory. With zero_copy so do bytes, as\n"
            "memoryviews; None means as the channel was opened.\n\n"
@@ -261,40 +261,40 @@ static PyMethodDef channel_methods[] = {
            "Raises Empty (timeout=0), Timeout, ChannelClosed (closed and drained), ChannelRemoved, NoProducer (need_peer),\n"
            "DecodeError, Corrupt."),
     METHOD("call", channel_call, METH_FASTCALL | METH_KEYWORDS,
-           "call(obj, timeout=None)\n--\n\n"
+           "call($self, obj, /, timeout=None)\n--\n\n"
            "Send a request and wait for its reply: the receiver gets a Request. Other threads may call at the same time.\n\n"
            "    answer = ch.call({'add': (1, 2)}, timeout=5)\n\n"
            "Raises ServerDied when who took it ended without a reply, NoConsumer when nobody receives, and Timeout; after a\n"
            "timeout a reply that comes late is dropped, and a server that has not taken the request never sees it."),
     METHOD("arecv", channel_arecv, METH_VARARGS | METH_KEYWORDS,
-           "arecv(timeout=None)\n--\n\n"
+           "arecv($self, timeout=None)\n--\n\n"
            "A coroutine: as recv(), for asyncio and trio, without a thread. Cancelled, it has taken nothing. `async for` over a\n"
            "channel receives until it is closed and drained.\n\n"
            "    job = await ch.arecv()\n    async for job in ch:\n        ..."),
     METHOD("asend", channel_asend, METH_VARARGS | METH_KEYWORDS,
-           "asend(obj, timeout=None, *, on_free=None, ttl=None)\n--\n\n"
+           "asend($self, obj, timeout=None, *, on_free=None, ttl=None)\n--\n\n"
            "A coroutine: as send(). Cancelled, it has not sent.\n\n    await ch.asend({'id': 7})"),
     METHOD("group", channel_group, METH_VARARGS | METH_KEYWORDS,
-           "group(name, *, from_='tail', ack=False, max_deliveries=0, window=0, ack_timeout=None, dead_letters=None,\n"
+           "group($self, name, *, from_='tail', ack=False, max_deliveries=0, window=0, ack_timeout=None, dead_letters=None,\n"
            "      zero_copy=None)\n--\n\n"
            "Another handle of this channel, that receives in the named group; the options are those of channel().\n\n"
            "    audit = ch.group('audit', from_='oldest')"),
-    METHOD("groups", channel_groups, METH_NOARGS, "groups()\n--\n\nGroupInfo of each of the channel's groups."),
+    METHOD("groups", channel_groups, METH_NOARGS, "groups($self)\n--\n\nGroupInfo of each of the channel's groups."),
     METHOD("remove_group", channel_remove_group, METH_O,
-           "remove_group(name)\n--\n\nEnd a named group. What it had yet to receive it never will; whoever receives in it "
+           "remove_group($self, name, /)\n--\n\nEnd a named group. What it had yet to receive it never will; whoever receives in it "
            "gets Left."),
     METHOD("try_recv", channel_try_recv, METH_FASTCALL,
-           "try_recv(default=<unset>, /)\n--\n\nReceive without waiting. With nothing there: `default`, or Empty."),
+           "try_recv($self, default=<unrepresentable>, /)\n--\n\nReceive without waiting. With nothing there: `default`, or Empty."),
     METHOD("recv_many", channel_recv_many, METH_FASTCALL | METH_KEYWORDS,
-           "recv_many(n, timeout=None)\n--\n\n"
+           "recv_many($self, n, /, timeout=None)\n--\n\n"
            "Wait as recv() for the first value, then take what is there: a list of 1 to n values."),
     METHOD("close", channel_close, METH_NOARGS,
-           "close()\n--\n\nClose the channel itself, for everybody: senders get ChannelClosed at once, receivers when "
+           "close($self)\n--\n\nClose the channel itself, for everybody: senders get ChannelClosed at once, receivers when "
            "they have\ndrained it. Idempotent."),
     METHOD("free", channel_free, METH_NOARGS,
-           "free()\n--\n\nGive this handle back; the channel lives on while it has handles or undelivered values. "
+           "free($self)\n--\n\nGive this handle back; the channel lives on while it has handles or undelivered values. "
            "Idempotent."),
-    METHOD("stat", channel_stat, METH_NOARGS, "stat()\n--\n\nThe channel's ChannelInfo."),
+    METHOD("stat", channel_stat, METH_NOARGS, "stat($self)\n--\n\nThe channel's ChannelInfo."),
     METHOD("__enter__", channel_self, METH_NOARGS, NULL),
     METHOD("__exit__", channel_free, METH_VARARGS, NULL),
     METHOD("__reduce__", channel_reduce, METH_NOARGS, NULL),

@@ -73,10 +73,10 @@ static int refuse(const Claim *c, int code, const char *why) {
     return -1;
 }
 
-int claim_begin(Claim *c) {
+int claim_begin(Claim *c, const char *event) {
     if (c->generation != c->st->generation)
         return refuse(c, XI_E_FORKED, "was received before fork(): it is the parent's");
-    if (channel_begin(c->ch) < 0) /* may run callbacks, which may settle it */
+    if (channel_begin(c->ch, event) < 0) /* may run callbacks, which may settle it */
         return -1;
     if (c->state == CLAIM_HELD) {
         c->state = CLAIM_BUSY;

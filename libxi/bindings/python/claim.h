@@ -26,7 +26,7 @@ typedef struct {
 /* True if memoryviews or arrays of it are alive: then the message's memory has to stay when its claim is settled. */
 static inline bool has_views(const Claim *c) { return atomic_load(&c->borrow->references) > 1; }
 /* 0: it is held, and busy from now on; the channel is entered. -1 with an exception. */
-int claim_begin(Claim *c);
+int claim_begin(Claim *c, const char *event);
 /* Ends what claim_begin() began, with the library's answer. -1 with an exception. */
 int claim_end(Claim *c, int64_t r);
 /* Gives it up: another consumer gets a delivery, a request's caller is told. */

@@ -294,7 +294,8 @@ static PyObject *decode_pickle(Decoder *d, const xi_value *v) {
                               "you. Open the channel with pickle='allow' if you trust them all");
         return NULL;
     }
-    if (enter(d, v, &c) < 0 || load_attribute(&d->st->pickle_loads, "pickle", "loads") < 0)
+    if (PySys_Audit("xidata.unpickle", "ss", d->ch->interp->ns, d->ch->name) < 0 || enter(d, v, &c) < 0 ||
+        load_attribute(&d->st->pickle_loads, "pickle", "loads") < 0)
         return NULL;
     PyObject *stream = pickle_stream(d, &c), *o = NULL;
     PyObject *buffers = stream ? pickle_buffers(d, &c) : NULL;

@@ -17,7 +17,7 @@ static int step_extend(const Claim *c, int64_t ns) { return xi_extend(&c->borrow
 /* With the GIL: it is a lock that is held for some tens of nanoseconds, and a few stores. -1 with an exception. */
 static int settle(Claim *c, Step step, int64_t argument) {
     int64_t r;
-    if (claim_begin(c) < 0)
+    if (claim_begin(c, "xidata.settle") < 0)
         return -1;
     do
         r = step(c, argument);
@@ -100,13 +100,13 @@ static PyGetSetDef delivery_getset[] = {
 };
 static PyMethodDef delivery_methods[] = {
     METHOD("ack", delivery_ack, METH_NOARGS,
-           "ack()\n--\n\nAcknowledge: the value is done with, in this group. Views of it stay valid.\n\n"
+           "ack($self)\n--\n\nAcknowledge: the value is done with, in this group. Views of it stay valid.\n\n"
            "Raises Stale if it is no longer this consumer's: it was overdue and went to another, or was settled before."),
     METHOD("nack", delivery_nack, METH_FASTCALL | METH_KEYWORDS,
-           "nack(delay=0.0)\n--\n\nGive it back: it is delivered again, to any consumer of the group, after `delay` "
+           "nack($self, delay=0.0)\n--\n\nGive it back: it is delivered again, to any consumer of the group, after `delay` "
            "seconds at the earliest."),
     METHOD("extend", delivery_extend, METH_FASTCALL | METH_KEYWORDS,
-           "extend(seconds=None)\n--\n\nMore time before it counts as overdue: so much from now on (None: the group's "
+           "extend($self, seconds=None)\n--\n\nMore time before it counts as overdue: so much from now on (None: the group's "
            "ack_timeout again)."),
     METHOD("__enter__", claim_self, METH_NOARGS, NULL),
     METHOD("__exit__", delivery_exit, METH_VARARGS, NULL),

@@ -13,6 +13,7 @@
  * anything, sending and leaving included.
  */
 #include "binding.h"
+#include "warn.h"
 
 static void link_in(Interp *in) {
     in->next = in->st->interps;
@@ -37,6 +38,9 @@ static int64_t join(Interp *in, xi_interp **out) {
     char language[32];
     PyOS_snprintf(language, sizeof language, "cpython %d.%d", PY_MAJOR_VERSION, PY_MINOR_VERSION);
     xi_join_opts opts = {in->ns[0] ? in->ns : NULL, in->name[0] ? in->name : NULL, language, in->flags, in->spin_ns};
+    const char *named = getenv("XI_NAMESPACE"), *usual = named && named[0] ? named : "default";
+    if (PySys_Audit("xidata.join", "ss", in->ns[0] ? in->ns : usual, in->name) < 0)
+        return XI_RAISED;
     for (;;) {
         int rc;
         Py_BEGIN_ALLOW_THREADS
@@ -156,6 +160,10 @@ void interp_exit(Interp *in) {
 PyObject *interp_leave(Interp *in) {
     State *st = in->st;
     Py_INCREF(in);
+    if (!in->left && PySys_Audit("xidata.leave", "sL", in->ns, (long long)in->id) < 0)
+        PyErr_WriteUnraisable((PyObject *)in); /* nobody is kept from leaving */
+    if (!in->left && in->generation == st->generation)
+        warn_backlogs(in);
     in->left = true;
     if (st->current == in) {
         st->current = NULL;
@@ -425,22 +433,22 @@ static void interp_dealloc(PyObject *self) {
 #define METHOD(name, function, flags, doc) {name, (PyCFunction)(void (*)(void))(function), flags, doc}
 static PyMethodDef interp_methods[] = {
     METHOD("leave", interp_leave_method, METH_NOARGS,
-           "leave()\n--\n\nLeave the namespace: close its channel handles and give its shared memory back. What was "
+           "leave($self)\n--\n\nLeave the namespace: close its channel handles and give its shared memory back. What was "
            "sent stays\ndeliverable. Views of received values stay valid; the memory goes with the last of them."),
     METHOD("channel", interp_channel, METH_VARARGS | METH_KEYWORDS,
-           "channel(name, **options)\n--\n\nAs xidata.channel(), of this interpreter."),
-    METHOD("remove", interp_remove, METH_O, "remove(name)\n--\n\nAs xidata.remove(), of this interpreter."),
-    METHOD("buffer", interp_buffer, METH_O, "buffer(size)\n--\n\nAs xidata.buffer(), of this interpreter."),
+           "channel($self, name, **options)\n--\n\nAs xidata.channel(), of this interpreter."),
+    METHOD("remove", interp_remove, METH_O, "remove($self, name, /)\n--\n\nAs xidata.remove(), of this interpreter."),
+    METHOD("buffer", interp_buffer, METH_O, "buffer($self, size, /)\n--\n\nAs xidata.buffer(), of this interpreter."),
     METHOD("ref", interp_ref, METH_O,
-           "ref(id)\n--\n\nHold a reference to an interpreter: one that joined with requires_ref lives while others "
+           "ref($self, id, /)\n--\n\nHold a reference to an interpreter: one that joined with requires_ref lives while others "
            "hold one."),
-    METHOD("unref", interp_unref, METH_O, "unref(id)\n--\n\nDrop a reference that ref() took."),
+    METHOD("unref", interp_unref, METH_O, "unref($self, id, /)\n--\n\nDrop a reference that ref() took."),
     METHOD("reference", interp_reference, METH_O,
-           "reference(id)\n--\n\nA Reference: a reference held until its release(), its with block or its end.\n\n"
+           "reference($self, id, /)\n--\n\nA Reference: a reference held until its release(), its with block or its end.\n\n"
            "    with me.reference(worker_id):\n        jobs.send(...)"),
-    METHOD("stats", interp_stats, METH_NOARGS, "stats()\n--\n\nThis interpreter's counters, as a dict."),
+    METHOD("stats", interp_stats, METH_NOARGS, "stats($self)\n--\n\nThis interpreter's counters, as a dict."),
     METHOD("run_free", interp_run_free, METH_NOARGS,
-           "run_free()\n--\n\nCall the on_free callbacks that are due; return how many. Every send and receive does "
+           "run_free($self)\n--\n\nCall the on_free callbacks that are due; return how many. Every send and receive does "
            "this by itself."),
     METHOD("__enter__", interp_self, METH_NOARGS, NULL),
     METHOD("__exit__", interp_leave_method, METH_VARARGS, NULL),

@@ -155,16 +155,16 @@ static PyObject *module_at_exit(PyObject *module, PyObject *Py_UNUSED(ignored)) 
 #define METHOD(name, function, flags, doc) {name, (PyCFunction)(void (*)(void))(function), flags, doc}
 static PyMethodDef methods[] = {
     METHOD("join", module_join, METH_VARARGS | METH_KEYWORDS,
-           "join(ns=None, *, name=None, requires_ref=False, spin=None)\n--\n\n"
+           "join($module, ns=None, *, name=None, requires_ref=False, spin=None)\n--\n\n"
            "Join a namespace (None: $XI_NAMESPACE, else 'default'), starting its broker if none runs. Returns an\n"
            "Interpreter, which becomes the current one if there is none. channel() joins by itself.\n\n"
            "name: for people. requires_ref: end when the last reference that others hold is dropped. spin: seconds to\n"
            "spin before sleeping (0: sleep at once; None: 50 us, adaptive).\n\n"
            "    with xidata.join('jobs', name='worker'):\n        ..."),
-    METHOD("leave", module_leave, METH_NOARGS, "leave()\n--\n\nThe current Interpreter leaves. Nothing if there is none."),
-    METHOD("current", module_current, METH_NOARGS, "current()\n--\n\nThe current Interpreter, or None."),
+    METHOD("leave", module_leave, METH_NOARGS, "leave($module)\n--\n\nThe current Interpreter leaves. Nothing if there is none."),
+    METHOD("current", module_current, METH_NOARGS, "current($module)\n--\n\nThe current Interpreter, or None."),
     METHOD("channel", module_channel, METH_VARARGS | METH_KEYWORDS,
-           "channel(name, *, mode=None, capacity=0, values=0, grow=0, ttl=None, dead=None, retain=0, when_full='block',\n"
+           "channel($module, name, *, mode=None, capacity=0, values=0, grow=0, ttl=None, dead=None, retain=0, when_full='block',\n"
            "        access=None, group=None, from_='tail', ack=False, max_deliveries=0, window=0, ack_timeout=None,\n"
            "        dead_letters=None, temporary=False, send_only=False, recv_only=False, existing=False, need_peer=False,\n"
            "        pickle=None, zero_copy=False)\n--\n\n"
@@ -186,9 +186,9 @@ static PyMethodDef methods[] = {
            "what its sender likes. zero_copy: received bytes are memoryviews of the sender's memory.\n\n"
            "    ch = xidata.channel('jobs')\n    ch.send((1, 'two', 3.0))\n    job = ch.recv()"),
     METHOD("remove", module_remove, METH_O,
-           "remove(name)\n--\n\nRemove a channel by name, with whatever is in it: who has it open gets ChannelRemoved."),
+           "remove($module, name, /)\n--\n\nRemove a channel by name, with whatever is in it: who has it open gets ChannelRemoved."),
     METHOD("buffer", module_buffer, METH_O,
-           "buffer(size)\n--\n\n"
+           "buffer($module, size, /)\n--\n\n"
            "A Loan: `size` bytes of shared memory to be filled in place and then sent, alone or inside a container,\n"
            "without a copy. Its contents are undefined at first. It arrives as a read-only memoryview.\n\n"
            "Arrays over it are made by numpy.frombuffer(), which it knows of (numpy.ndarray(..., buffer) would not say\n"
@@ -196,12 +196,12 @@ static PyMethodDef methods[] = {
            "    loan = xidata.buffer(1 << 20)\n    with memoryview(loan) as m:\n        file.readinto(m)\n"
            "    ch.send(('frame', loan))"),
     METHOD("run_free", module_run_free, METH_NOARGS,
-           "run_free()\n--\n\nCall the on_free callbacks that are due; return how many. Sending and receiving do this "
+           "run_free($module)\n--\n\nCall the on_free callbacks that are due; return how many. Sending and receiving do this "
            "by themselves."),
     METHOD("list_interpreters", module_interpreters, METH_VARARGS | METH_KEYWORDS,
-           "list_interpreters(ns=None)\n--\n\nInterpreterInfo of every interpreter of a namespace, without joining it."),
+           "list_interpreters($module, ns=None)\n--\n\nInterpreterInfo of every interpreter of a namespace, without joining it."),
     METHOD("channels", module_channels, METH_VARARGS | METH_KEYWORDS,
-           "channels(ns=None)\n--\n\nChannelInfo of every channel of a namespace, without joining it."),
+           "channels($module, ns=None)\n--\n\nChannelInfo of every channel of a namespace, without joining it."),
     METHOD("_memory", module_memory, METH_VARARGS, NULL),
     METHOD("_open_existing", module_open_existing, METH_O, NULL),
     METHOD("_alive", module_alive, METH_O, NULL),

@@ -95,7 +95,7 @@ void options_free(Options *o) {
 static PyObject *open_channel(Interp *in, const char *name, const Options *o, enum pickle_policy pickle,
                               bool zero_copy) {
     State *st = in->st;
-    Channel *ch = PyObject_GC_New(Channel, st->channel_type);
+    Channel *ch = PySys_Audit("xidata.open", "ss", in->ns, name) < 0 ? NULL : PyObject_GC_New(Channel, st->channel_type);
     if (!ch)
         return NULL;
     memset((char *)ch + sizeof(PyObject), 0, sizeof *ch - sizeof(PyObject));
@@ -323,7 +323,7 @@ PyObject *channel_remove(Interp *in, PyObject *arg) {
         PyErr_SetString(PyExc_ValueError, "a channel's name holds no null character");
         return NULL;
     }
-    if (!name || interp_enter(in) < 0)
+    if (!name || PySys_Audit("xidata.remove", "ss", in->ns, name) < 0 || interp_enter(in) < 0)
         return NULL;
     do {
         Py_BEGIN_ALLOW_THREADS

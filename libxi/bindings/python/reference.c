@@ -75,7 +75,7 @@ static PyObject *reference_repr(PyObject *self) {
 }
 
 static PyMethodDef reference_methods[] = {
-    {"release", reference_release, METH_NOARGS, "release()\n--\n\nDrop the reference. Idempotent."},
+    {"release", reference_release, METH_NOARGS, "release($self)\n--\n\nDrop the reference. Idempotent."},
     {"__enter__", reference_self, METH_NOARGS, NULL},
     {"__exit__", reference_release, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

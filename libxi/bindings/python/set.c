@@ -545,21 +545,21 @@ static void set_dealloc(PyObject *self) {
 #define METHOD(name, function, flags, doc) {name, (PyCFunction)(void (*)(void))(function), flags, doc}
 static PyMethodDef set_methods[] = {
     METHOD("add", set_add, METH_VARARGS | METH_KEYWORDS,
-           "add(channel, *, recv=None, send=False, key=None, priority=0)\n--\n\n"
+           "add($self, channel, *, recv=None, send=False, key=None, priority=0)\n--\n\n"
            "From now on wait() reports this handle when there is something to receive (recv; the default without send), or\n"
            "room for a small value (send), and how the channel ends. key: what wait() reports in place of the channel.\n"
            "priority: of several that are ready, higher ones come first."),
-    METHOD("remove", set_remove, METH_O, "remove(channel)\n--\n\nTake a handle out. KeyError if it is not in the set."),
+    METHOD("remove", set_remove, METH_O, "remove($self, channel, /)\n--\n\nTake a handle out. KeyError if it is not in the set."),
     METHOD("wait", set_wait, METH_FASTCALL | METH_KEYWORDS,
-           "wait(timeout=None)\n--\n\n"
+           "wait($self, timeout=None)\n--\n\n"
            "Wait until something is ready: a list of (key or channel, Ready); empty when the time ran out. What is ready is\n"
            "reported until it is not. Receive with timeout=0, since another may have been faster.\n\n"
            "    for channel, ready in s.wait():\n        if ready & xidata.Ready.RECV:\n            handle(channel.recv(0))"),
     METHOD("fileno", set_fileno, METH_NOARGS,
-           "fileno()\n--\n\nA descriptor that is readable when wait() may have something to report: for select, poll, "
+           "fileno($self)\n--\n\nA descriptor that is readable when wait() may have something to report: for select, poll, "
            "asyncio.\nAfter that call wait(0) until it returns an empty list."),
     METHOD("close", set_close, METH_NOARGS,
-           "close()\n--\n\nGive the set back; the channels stay as they are. Idempotent. Who waits on it gets Left."),
+           "close($self)\n--\n\nGive the set back; the channels stay as they are. Idempotent. Who waits on it gets Left."),
     METHOD("__enter__", set_self, METH_NOARGS, NULL),
     METHOD("__exit__", set_close, METH_VARARGS, NULL),
     {NULL, NULL, 0, NULL},

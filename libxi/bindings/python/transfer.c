@@ -13,6 +13,7 @@
  * channel's stash, which is delivered first.
  */
 #include "binding.h"
+#include "warn.h"
 
 #include <math.h>
 #include <time.h>
@@ -66,8 +67,11 @@ static int revive(Channel *ch) {
     return channel_enter(ch);
 }
 
+static bool sends(Attempt attempt);
+
 int64_t transfer(Channel *ch, Attempt attempt, void *job, int64_t timeout, bool quick) {
     int64_t r, left = timeout;
+    unsigned slices = 0;
     if (quick) {
         r = attempt(ch->h, job, XI_TRY);
         if (XI_UNLIKELY(r == XI_E_FORKED)) {
@@ -88,12 +92,14 @@ int64_t transfer(Channel *ch, Attempt attempt, void *job, int64_t timeout, bool 
             return r == XI_E_AGAIN && slice == XI_TRY && timeout != XI_TRY ? XI_E_TIMEOUT : r;
         if (interrupted(ch->interp) < 0)
             return XI_RAISED;
+        if (r == XI_E_TIMEOUT && ++slices == 2 && sends(attempt) && warn_slow_consumer(ch) < 0)
+            return XI_RAISED;
         left = deadline_left(&deadline);
     }
 }
 
-static inline int begin(Channel *ch) {
-    if (XI_UNLIKELY(channel_enter(ch) < 0))
+static inline int begin(Channel *ch, const char *event) {
+    if (XI_UNLIKELY(PySys_Audit(event, "ss", ch->interp->ns, ch->name) < 0) || XI_UNLIKELY(channel_enter(ch) < 0))
         return -1;
     if (XI_LIKELY(free_poll(ch->interp) == 0))
         return 0;
@@ -101,7 +107,7 @@ static inline int begin(Channel *ch) {
     return -1;
 }
 
-int channel_begin(Channel *ch) { return begin(ch); }
+int channel_begin(Channel *ch, const char *event) { return begin(ch, event); }
 
 /* --------------------------------------------------------------- sending */
 
@@ -250,7 +256,7 @@ PyObject *channel_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
             parse_timeout(value[0], &timeout) < 0 || parse_period("ttl", value[2], &ttl) < 0)
             return NULL;
     }
-    if (XI_UNLIKELY(begin(ch) < 0))
+    if (XI_UNLIKELY(begin(ch, "xidata.send") < 0))
         return NULL;
     int64_t r = send_object(ch, args[0], timeout, value[1] == Py_None ? NULL : value[1], ttl);
     if (XI_UNLIKELY(r < 0))
@@ -263,7 +269,7 @@ PyObject *channel_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
 
 PyObject *channel_try_send(PyObject *self, PyObject *obj) {
     Channel *ch = (Channel *)self;
-    if (begin(ch) < 0)
+    if (begin(ch, "xidata.send") < 0)
         return NULL;
     int64_t r = send_object(ch, obj, XI_TRY, NULL, 0);
     if (r < 0 && r != XI_E_AGAIN)
@@ -293,6 +299,10 @@ typedef struct {
 static int64_t attempt_many(xi_channel *h, void *job, int64_t timeout) {
     ManyJob *j = job;
     return xi_send_many(h, j->values, j->sizes, j->n, timeout);
+}
+
+static bool sends(Attempt attempt) {
+    return attempt == attempt_int || attempt == attempt_value || attempt == attempt_many;
 }
 
 /* XI_E_AGAIN where the time was used up by earlier values. */
@@ -413,7 +423,7 @@ PyObject *channel_send_many(PyObject *self, PyObject *const *args, Py_ssize_t na
         !(iterator = PyObject_GetIter(args[0])))
         return NULL;
     Batch *b = PyMem_Malloc(sizeof *b);
-    if (!b || begin(ch) < 0) {
+    if (!b || begin(ch, "xidata.send") < 0) {
         if (!b)
             PyErr_NoMemory();
         PyMem_Free(b);
@@ -600,7 +610,7 @@ static PyObject *receive(Channel *ch, int64_t timeout, bool zero_copy, int64_t *
 /* As receive(), entering the channel; raises, except for `quiet`, which is left in *code without an exception. */
 static PyObject *receive_or_raise(Channel *ch, int64_t timeout, bool zero_copy, int64_t quiet, int64_t *code) {
     *code = XI_RAISED;
-    if (XI_UNLIKELY(begin(ch) < 0))
+    if (XI_UNLIKELY(begin(ch, "xidata.receive") < 0))
         return NULL;
     PyObject *o = receive(ch, timeout, zero_copy, code);
     if (XI_UNLIKELY(!o && *code < 0 && *code != quiet))
@@ -756,7 +766,7 @@ PyObject *channel_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t na
             PyErr_SetString(PyExc_ValueError, "recv_many(n): n is at least 1");
         return NULL;
     }
-    if (begin(ch) < 0)
+    if (begin(ch, "xidata.receive") < 0)
         return NULL;
     PyObject *list = receive_many(ch, n < RECV_MOST ? (size_t)n : RECV_MOST, timeout);
     channel_exit(ch);

@@ -87,6 +87,22 @@ class InterpreterId(int):
         return "InterpreterId(%d)" % self
 
 
+class Warning(ResourceWarning):
+    """What xidata warns of: silent unless asked for (python -X dev, or -W default::ResourceWarning)."""
+
+
+class SlowConsumerWarning(Warning):
+    """A send has waited for room for a second."""
+
+
+class BacklogWarning(Warning):
+    """An interpreter leaves while values wait in a channel that nobody else has open."""
+
+
+class UnsentLoanWarning(Warning):
+    """A buffer() was dropped that was neither sent nor released."""
+
+
 # What lies in modules of its own, loaded when it is first asked for.
 _LAZY = {
     "BrokenInterpreterPool": "futures",
@@ -106,6 +122,8 @@ _LAZY = {
     "register": "_types",
     "unregister": "_types",
     "futures": None,
+    "namespaces": "_look",
+    "stats": "_look",
     "queues": None,
 }
 
@@ -127,6 +145,7 @@ def __dir__():
 
 __all__ = [
     "AccessDenied",
+    "BacklogWarning",
     "BrokenInterpreterPool",
     "Broker",
     "Channel",
@@ -170,12 +189,15 @@ __all__ = [
     "ShmFull",
     "ShutDown",
     "SimpleQueue",
+    "SlowConsumerWarning",
     "Stale",
     "SystemFailure",
     "Timeout",
     "TooBig",
     "TooDeep",
+    "UnsentLoanWarning",
     "View",
+    "Warning",
     "WrongType",
     "aio",
     "asarray",
@@ -188,9 +210,11 @@ __all__ = [
     "join",
     "leave",
     "list_interpreters",
+    "namespaces",
     "register",
     "remove",
     "run_free",
+    "stats",
     "unregister",
     "zeros",
 ]

@@ -137,6 +137,7 @@ def _whence(info):
 def create():
     """A new interpreter, idle. (The first one of a program takes some 20 ms, later ones two or three.)"""
     me = _me()
+    sys.audit("xidata.spawn", me.namespace)
     main = sys.modules["__main__"]
     script = getattr(main, "__file__", None)
     boot = _boot()
