@@ -10,6 +10,7 @@
 #include "interp.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -217,13 +218,20 @@ static void send_home(struct xi_interp *me) {
  * word anybody's writing. */
 #define LEAVE_PATIENCE_NS 5000000000ll
 
-/* A broker that dies over it is followed by one that takes us for somebody who has yet to say what it has open. */
+#define LEAVE_ATTEMPTS 8
+
+/*
+ * A broker that dies over it is followed by one that takes us for somebody who has yet to say what it has open, for as long as
+ * this process lives: nobody else will say it, so this does not give up soon. One death costs two attempts at most: a broker
+ * that is being killed still lets us connect.
+ */
 static int tell_leaving(struct xi_interp *me) {
     xi_a32 *state = &((struct xi_registry *)(uintptr_t)me->registry)->state;
     int rc = XI_E_BROKER;
-    for (int attempt = 0; attempt < 3 && rc == XI_E_BROKER; attempt++) {
+    for (int attempt = 0; attempt < LEAVE_ATTEMPTS && rc == XI_E_BROKER; attempt++) {
         struct xi_request req;
         struct xi_reply reply;
+        if (attempt > 1) (void)poll(NULL, 0, 1 << attempt); /* for a keeper to start the next; there is no event for that */
         xi_request_init(&req, XI_OP_LEAVE);
         rc = xi_control_ask(me, &req, &reply, NULL, 0, LEAVE_PATIENCE_NS);
         if (atomic_load(&me->ending) == XI_E_BROKER || xi_load_acquire(state) != XI_NS_RUNNING) break; /* it is gone, with all */
