@@ -126,7 +126,7 @@ static bool take_note(int socket, struct table *held, bool *ended) {
 /* All that come mean the end. A child that is dead already cannot do what they say: the next one is told again. */
 static void forward(int signal_fd, pid_t child, int *told) {
     struct signalfd_siginfo info;
-    if (read(signal_fd, &info, sizeof info) != (ssize_t)sizeof info) return;
+    if (read(signal_fd, &info, sizeof info) != (ssize_t)sizeof info) return; /* none: it does not block */
     *told = (int)info.ssi_signo;
     (void)kill(child, *told);
 }
@@ -137,8 +137,8 @@ static int watch(pid_t child, int socket, int signal_fd, struct table *held, int
     bool ended = false;
     for (;;) {
         struct pollfd p[3] = {{ended ? -1 : socket, POLLIN, 0}, {signal_fd, POLLIN, 0}, {pidfd, POLLIN, 0}};
-        if (poll(p, 3, pidfd < 0 ? 100 : -1) < 0 && errno != EINTR) break;
-        if (p[1].revents & POLLIN) forward(signal_fd, child, told);
+        if (poll(p, 3, pidfd < 0 ? 100 : -1) < 0 && errno != EINTR) loop_rest();
+        forward(signal_fd, child, told);
         while (!ended && take_note(socket, held, &ended)) continue;
         if (waitpid(child, &status, WNOHANG) == child) break;
     }

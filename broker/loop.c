@@ -40,6 +40,8 @@ int64_t loop_now(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+void loop_rest(void) { (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL); }
+
 static struct watch *watch_new(struct loop *loop, enum watch_kind kind, int fd, size_t size, loop_fn fn,
                                void *context) {
     struct watch *w = memory_or_die(NULL, 1, sizeof *w + size);

@@ -46,6 +46,8 @@ void loop_again(struct loop *loop, struct watch *watch);
 void loop_stop(struct loop *loop, struct watch *watch);
 
 int64_t loop_now(void); /* CLOCK_MONOTONIC, ns */
+/* The kernel has no memory for what it was asked: there is no event for that, so it is asked again a little later. */
+void loop_rest(void);
 void loop_timer(struct loop *loop, struct timer *timer, void (*fn)(void *context), void *context);
 
 /* Waits for something, and calls everybody concerned. */

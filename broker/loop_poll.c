@@ -80,6 +80,7 @@ static void wait_poll(struct waiter *self, int64_t deadline) {
     }
     collect(p);
     int ready = poll(p->fds, p->count, timeout);
+    if (ready < 0 && errno != EINTR) loop_rest(); /* the kernel has no memory for it */
     for (size_t i = 0; ready > 0 && i < p->count; i++) {
         if (!p->fds[i].revents) continue;
         ready--;

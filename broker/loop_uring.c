@@ -25,9 +25,8 @@ struct uring {
     unsigned armed; /* entries that have not completed */
 };
 
-/* The kernel has no memory for what it was asked: there is no event for that, so it is asked again a little later. */
 static void rest_after(int rc) {
-    if (rc < 0 && rc != -EINTR && rc != -ETIME) (void)poll(NULL, 0, 1);
+    if (rc < 0 && rc != -EINTR && rc != -ETIME) loop_rest();
 }
 
 static struct io_uring_sqe *entry(struct uring *u) {

@@ -159,6 +159,7 @@ static struct chain follow(const struct xi_chan_view *view, uint64_t from, uint6
     struct xi_record record;
     while (xi_record_read(view, chain.end, limit - 8, &record)) {
         if (chain.records > 0 && XI_REC_SEQ(record.header) != (uint16_t)(chain.last + 1)) break;
+        if (!xi_position_plausible(record.next)) break; /* from a position that somebody wrote */
         chain.last = XI_REC_SEQ(record.header);
         if (chain.records == 0) chain.first = chain.last;
         chain.end = record.next;

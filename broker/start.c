@@ -133,11 +133,12 @@ static int check_folder(const char *dir) {
     return 0;
 }
 
-/* True if the locked file is still what its name leads to: a broker that left may have removed it meanwhile. */
-static bool still_named(int fd, const char *path) {
+/* 1 if the locked file is still what its name leads to, 0 if not: a broker that left may have removed it meanwhile. */
+static int still_named(int fd, const char *path) {
     struct stat mine, named;
-    return fstat(fd, &mine) == 0 && lstat(path, &named) == 0 && mine.st_ino == named.st_ino &&
-           mine.st_dev == named.st_dev;
+    if (fstat(fd, &mine) != 0) return fail_with(errno, "cannot look at the lock file", path);
+    if (lstat(path, &named) != 0) return errno == ENOENT ? 0 : fail_with(errno, "cannot look at the lock file", path);
+    return mine.st_ino == named.st_ino && mine.st_dev == named.st_dev;
 }
 
 int start_lock(const char *ns) {
@@ -150,9 +151,10 @@ int start_lock(const char *ns) {
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0) return fail_with(errno, "cannot open the lock file", path);
         while ((rc = flock(fd, LOCK_EX | LOCK_NB)) != 0 && errno == EINTR) continue;
-        if (rc == 0 && still_named(fd, path)) return fd;
-        int err = errno;
+        int err = errno, named = rc == 0 ? still_named(fd, path) : 0;
+        if (named > 0) return fd;
         close(fd);
+        if (named < 0) return named;
         if (rc == 0) continue;
         if (err == EWOULDBLOCK) return xi_fail(XI_E_AGAIN, "another broker serves namespace \"%s\" already", ns);
         return xi_fail(XI_E_SYSTEM, "cannot lock %s: %s", path, strerror(err));
@@ -162,7 +164,7 @@ int start_lock(const char *ns) {
 bool start_is_lock(const char *ns, int fd) {
     char dir[108], path[120];
     if (xi_runtime_dir(dir, sizeof dir) != 0 || check_folder(dir) != 0 || xi_lock_path(path, sizeof path, ns) != 0) return false;
-    if (!still_named(fd, path)) return false;
+    if (still_named(fd, path) != 1) return false;
     int rc;
     while ((rc = flock(fd, LOCK_EX | LOCK_NB)) != 0 && errno == EINTR) continue;
     return rc == 0;

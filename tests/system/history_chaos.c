@@ -55,16 +55,25 @@ static uint32_t stops, broker_stops, broker_kills;
 
 /* ------------------------------------------------------------------ who holds what */
 
-static void map_channel(void) {
+/* The youngest of that name: one of the run before may be about to go, or just gone. */
+static bool open_channel(int *fd) {
     char name[XI_SHM_NAME_MAX];
-    must(xi_observe(NULL, &C.observer));
     const struct xi_registry *r = xi_observer_registry(C.observer);
+    uint64_t youngest = 0;
     uint32_t segment = 0;
     for (uint32_t i = 0; i < XI_REGISTRY_CHANNELS_FIRST; i++)
-        if (strcmp(r->channels[i].name, "history") == 0) segment = r->channels[i].segment;
+        if (strcmp(r->channels[i].name, "history") == 0 && r->channels[i].id > youngest) {
+            youngest = r->channels[i].id;
+            segment = r->channels[i].segment;
+        }
     xi_shm_segment_name(name, getuid(), test_ns(), r->seg.epoch, segment);
+    return segment && xi_segment_open(name, false, fd) == 0;
+}
+
+static void map_channel(void) {
     int fd;
-    must(xi_segment_open(name, false, &fd));
+    must(xi_observe(NULL, &C.observer));
+    await(open_channel(&fd), "the keeper's channel cannot be opened: %s", xi_error_text(XI_E_NOENT));
     C.size = sizeof *C.chan;
     C.chan = mmap(NULL, C.size, PROT_READ, MAP_SHARED, fd, 0);
     expect(C.chan != MAP_FAILED, "mmap: %s", strerror(errno));
