@@ -191,7 +191,7 @@ static void hand_over(struct xi_interp *me, xi_msg *m) {
 static int fetch(const xi_pending *p, xi_msg *reply) {
     struct xi_interp *me = p->channel_->interp;
     struct xi_call *k = &me->calls->call[p->index_];
-    for (uint64_t rounds = 0; rounds < xi_rounds_most(&me->calls->lane->receive_view); rounds++) {
+    for (uint64_t rounds = 0; rounds < xi_rounds_most(me->calls->lane); rounds++) {
         if (xi_load_full(&k->place) == XI_CALL_HERE) {
             xi_msg_release(reply);
             pthread_mutex_lock(&me->calls_mutex);

@@ -218,16 +218,21 @@ static inline int xi_lock_receive(struct xi_channel *ch, int64_t timeout) {
     return xi_fail_ended(ch);
 }
 
+/* Bytes of the ring that a channel's `ring` names. Says nothing of whether there is such a ring. */
+static inline uint64_t xi_ring_capacity(const struct xi_channel *ch, uint64_t word) {
+    return word == 0 ? ch->home.capacity : (uint64_t)1 << (XI_RING_LOG2(word) & 63);
+}
+
 /*
  * Fruitless rounds after which a call that must not wait comes back. A round without a result is one whose value expired or
  * was another's by then: so after as many as a ring can have records none of those is left that were there at the beginning.
  * Without that somebody who writes into the ring all the time could keep us for ever.
+ * Where the ring is now is read from the channel: the views are for who holds their locks.
  */
-static inline uint64_t xi_rounds_most(const struct xi_view *v) { return v->capacity / 16 + 1000; }
-
-/* Bytes of the ring that a channel's `ring` names. Says nothing of whether there is such a ring. */
-static inline uint64_t xi_ring_capacity(const struct xi_channel *ch, uint64_t word) {
-    return word == 0 ? ch->home.capacity : (uint64_t)1 << (XI_RING_LOG2(word) & 63);
+static inline uint64_t xi_rounds_most(const struct xi_channel *ch) {
+    uint64_t most = ch->grow_max > ch->home.capacity ? ch->grow_max : ch->home.capacity;
+    uint64_t now = xi_ring_capacity(ch, xi_load_relaxed(&ch->chan->ring));
+    return (now < most ? now : most) / 16 + 1000;
 }
 
 static inline bool xi_ring_may_grow(struct xi_channel *ch) {

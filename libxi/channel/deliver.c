@@ -506,7 +506,7 @@ int64_t xi_ack_receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t ti
     t.block = (struct mapped){0};
     t.moving.d = NULL;
     int rc = 0;
-    uint64_t most = xi_rounds_most(&ch->receive_view) + t.a->window;
+    uint64_t most = xi_rounds_most(ch) + t.a->window;
     for (uint64_t rounds = 0; rc == 0 && t.done == 0; rounds++) {
         rc = rounds < most ? turn(&t, timeout) : XI_E_AGAIN;
         t.done = drop_unwanted(msgs, t.done);

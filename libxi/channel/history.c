@@ -55,13 +55,13 @@ static bool step(struct xi_channel *ch, uint64_t limit, uint64_t seq) {
 
 void xi_retain_trim(struct xi_channel *ch, uint64_t limit, uint64_t seq) {
     struct xi_group *g = &ch->chan->groups[XI_GROUP_RETAIN];
-    uint64_t most = keeps(ch), steps = xi_rounds_most(&ch->send_view);
+    uint64_t most = keeps(ch), steps = xi_rounds_most(ch);
     while (steps-- && seq - xi_load_relaxed(&g->head_seq) > most && step(ch, limit, seq)) continue;
 }
 
 uint64_t xi_retain_yield(struct xi_channel *ch, uint64_t position, uint64_t limit, uint64_t seq) {
     struct xi_group *g = &ch->chan->groups[XI_GROUP_RETAIN];
-    uint64_t steps = xi_rounds_most(&ch->send_view);
+    uint64_t steps = xi_rounds_most(ch);
     while (steps-- && (int64_t)(position - xi_load_relaxed(&g->head)) > 0 && step(ch, limit, seq)) continue;
     return xi_load_relaxed(&g->head);
 }

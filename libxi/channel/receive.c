@@ -357,7 +357,7 @@ static int find(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout, 
 static int64_t receive_now(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
     struct next next;
     if (ch->ack) return xi_ack_receive(ch, msgs, n, timeout);
-    for (uint64_t rounds = 0; rounds < xi_rounds_most(&ch->receive_view); rounds++) {
+    for (uint64_t rounds = 0; rounds < xi_rounds_most(ch); rounds++) {
         int64_t done = 0;
         int rc = find(ch, msgs, n, timeout, &next, &done);
         if (rc < 0) return rc;
