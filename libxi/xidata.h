@@ -327,7 +327,8 @@ XI_API XI_NODISCARD int xi_join(const xi_join_opts *opts, xi_interp **out);
 /*
  * Leaves: values already sent stay deliverable, borrows are released, loans not sent are dropped, every channel handle
  * is closed. Threads waiting in this interpreter's calls return XI_E_LEFT first. `me` is invalid afterwards. NULL is a
- * no-op. In a forked child it frees the child's memory alone.
+ * no-op. In a forked child it frees the child's memory alone. Waits for the broker: up to 5 s for one that does not answer, a
+ * quarter of a second where none is to be had; what it was not told then, the next finds out when this process ends.
  */
 XI_API int xi_leave(xi_interp *me);
 /* The process's first joined interpreter, in O(1), or NULL (none, or this is a forked child). */
