@@ -497,6 +497,12 @@ static int64_t set_fd_arm(struct scene *s) {
 
 /* ---- calls */
 
+/* With what a thread keeps from its first sleep on: whether a call sleeps is chance. */
+static void meet_and_sleep(struct scene *s) {
+    xi_msg m = XI_MSG_INIT;
+    meet(s);
+    must_fail(XI_E_TIMEOUT, xi_recv(s->ch, &m, MS));
+}
 static int64_t call_it(struct scene *s) {
     help(s, serves);
     return xi_call(s->ch, bytes, number_of(s->number, 0), &s->msg[1], BRIEF);
@@ -738,7 +744,7 @@ const struct operation operations[] = {
     {"wait on a set", has_member, set_asleep, NULL, 0, 0},
     {"a set's descriptor", has_member, set_fd, fd_tells, 0, 0},
     {"arm a set's descriptor", has_fd, set_fd_arm, fd_tells, 0, 0},
-    {"call", meet, call_it, is_answered, 0, CODE(XI_E_INTR) | CODE(XI_E_TIMEOUT)}, /* its server waits for brokers, too */
+    {"call", meet_and_sleep, call_it, is_answered, 0, CODE(XI_E_INTR) | CODE(XI_E_TIMEOUT)}, /* its server waits for brokers, too */
     {"reply", meet_caller, reply_small, reply_came, 0, 0},
     {"reply with a block", meet_caller, reply_large, reply_came, 0, 0},
     {"refuse a call", meet_caller, refuse_it, is_refused, 0, 0},

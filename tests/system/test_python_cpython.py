@@ -70,10 +70,9 @@ class Subinterpreters(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout)
 
 
-if sys.version_info[:2] == (3, 13):
+if LONG and sys.version_info[:2] == (3, 13):
     for _name in ("test_queues", "test_lifecycle", "test_api"):
-        if LONG or _name == "test_queues":
-            setattr(Subinterpreters, _name, lambda self, name=_name: self.run_module(name))
+        setattr(Subinterpreters, _name, lambda self, name=_name: self.run_module(name))
 
 
 def load_tests(loader, standard, pattern):

@@ -156,6 +156,13 @@ def _closed(numbers):
             os.fstat(number)
         except OSError:
             closed.append(number)
+    # No hole is left: what the process opens for itself would get such a number, and lose it to the next pipe.
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in closed:
+        if number != null:
+            os.dup2(null, number, False)
+    if null not in closed:
+        os.close(null)
     return closed
 
 
