@@ -577,6 +577,32 @@ class Queues(Interpreters):
         self.assertLess(min(trips), 0.005) # that of the standard library polls every 10 ms
 
 
+    def test_removed_while_it_is_looked_at(self):
+        """Another ends a queue between our finding it and our having it open: it is not there, and nothing is raised."""
+        from xidata import _iqueues
+
+        class Slow:
+            def __init__(self, me):
+                self.namespace = me.namespace
+
+            def channel(self, name, **_):
+                raise xidata.ChannelRemoved("channel %r was removed, with what was in it" % name)
+
+        q = interpreters.create_queue()
+        id = q.id
+        known = _iqueues._known.pop(id)
+        me = _iqueues._me
+        _iqueues._me = lambda me=me(): Slow(me)
+        try:
+            self.assertEqual(interpreters.list_queues(), [])
+            with self.assertRaises(interpreters.QueueNotFoundError):
+                interpreters.Queue(id)
+        finally:
+            _iqueues._me = me
+            _iqueues._known[id] = known
+        self.assertIn(q, interpreters.list_queues())
+
+
 class Exceptions(unittest.TestCase):
     def test_bases(self):
         i = interpreters

@@ -102,7 +102,7 @@ class Queue:
         if _channel is None:
             try:
                 _channel = _me().channel(_find(id), existing=True)
-            except xidata.NotFound:
+            except (xidata.NotFound, xidata.ChannelRemoved):  # the latter: while it was being opened
                 raise QueueNotFoundError("queue %d not found" % id) from None
         self = object.__new__(cls)
         self._id = id
