@@ -296,6 +296,7 @@ class Interpreter:
             self._held.release()
             self._held = None
         self._channels = None
+        self._died = False  # we have seen it; the broker may need a moment longer
         _known[id] = self
         return self
 
@@ -350,7 +351,7 @@ class Interpreter:
             state = state.stat()
         except _GONE:
             raise self._not_found() from None
-        if not xidata._alive(self._id):
+        if self._died or not xidata._alive(self._id):
             raise self._not_found()
         if state.depth:
             raise InterpreterError("interpreter %d is already running" % self._id)
@@ -362,6 +363,7 @@ class Interpreter:
         try:
             outcome, result = requests.call((seen, op) + arguments)
         except xidata.ServerDied:
+            self._died = True
             how = _ended(self._process)
             raise InterpreterError(
                 "interpreter %d died while it was running%s" % (self._id, how and ": " + how)
