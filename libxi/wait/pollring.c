@@ -59,7 +59,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 /* Caller holds the mutex, or is alone. The ring's end interrupts nobody: its thread has ended, or is about to. */
 static void destroy(struct xi_pollring *r) {
     struct owner *o = r->owner;
-    if (o->process == getpid()) io_uring_queue_exit(&r->uring);
+    if (o->process == getpid()) xi_uring_exit(&r->uring);
     else close(r->uring.ring_fd); /* a forked child: the ring's memory is not there, its descriptor is */
     free(r);
     if (--o->rings == 0 && o->ended) free(o);

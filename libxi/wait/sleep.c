@@ -34,6 +34,10 @@ struct ring {
     bool bell_armed;
 };
 
+#if defined(__SANITIZE_THREAD__)
+char xi_uring_unmapped;
+#endif
+
 static pthread_key_t ring_key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static enum xi_backend backend;
@@ -55,7 +59,7 @@ static int ring_init(struct ring *r) {
 static void ring_free(void *p) {
     struct ring *r = p;
     if (r->pid == getpid())
-        io_uring_queue_exit(&r->uring);
+        xi_uring_exit(&r->uring);
     else
         close(r->uring.ring_fd); /* a forked child: the ring's memory is not there, its descriptor is */
     free(r);
@@ -128,7 +132,7 @@ static void *try_ring(void *ignored) {
     arm_bell(&r, &word, 1); /* the word is 0: a kernel that knows the operation answers EAGAIN at once */
     rc = io_uring_submit_and_wait(&r.uring, 1);
     if (rc >= 0) (void)reap(&r, &control, &result);
-    io_uring_queue_exit(&r.uring);
+    xi_uring_exit(&r.uring);
     if (rc >= 0 && result == -EAGAIN)
         backend = XI_BACKEND_URING;
     else

@@ -8,6 +8,26 @@
 #include <string.h>
 
 /*
+ * liburing maps and unmaps by system calls of its own, which a thread sanitizer
+ * does not see: a ring mapped where another thread's has just been unmapped looks
+ * like a race to it, so it is told what the kernel orders.
+ */
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+extern char xi_uring_unmapped; /* sleep.c */
+#define XI_URING_UNMAPS() __tsan_release(&xi_uring_unmapped)
+#define XI_URING_MAPPED() __tsan_acquire(&xi_uring_unmapped)
+#else
+#define XI_URING_UNMAPS() ((void)0)
+#define XI_URING_MAPPED() ((void)0)
+#endif
+
+static inline void xi_uring_exit(struct io_uring *ring) {
+    XI_URING_UNMAPS();
+    io_uring_queue_exit(ring);
+}
+
+/*
  * SINGLE_ISSUER | DEFER_TASKRUN, so that a ring interrupts nobody: a default or
  * COOP_TASKRUN ring makes unrelated system calls of the host program return
  * EINTR. Never shared with a forked child. 0 or -errno.
@@ -18,8 +38,9 @@ static inline int xi_uring_init(struct io_uring *ring, unsigned entries) {
               IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP;
     int rc = io_uring_queue_init_params(entries, ring, &p);
     if (rc) return rc;
+    XI_URING_MAPPED();
     if (!(p.features & IORING_FEAT_EXT_ARG)) {
-        io_uring_queue_exit(ring);
+        xi_uring_exit(ring);
         return -ENOSYS;
     }
     (void)io_uring_ring_dontfork(ring);

@@ -6,7 +6,9 @@
 #include <check.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -222,6 +224,39 @@ START_TEST(a_forked_child_sleeps_by_itself) {
 }
 END_TEST
 
+/*
+ * The memory of the first thread's ring is unmapped and mapped again for the second one's, and nothing but the kernel
+ * orders the two: for the thread sanitizer, which does not see it.
+ */
+static _Atomic pid_t first_of_two;
+
+static void *sleeps_first(void *arg) {
+    xi_store_relaxed(&first_of_two, gettid());
+    (void)xi_sleep(arg, 0, xi_now() + MS, -1);
+    return NULL;
+}
+
+static void *sleeps_after_it(void *arg) {
+    char path[64];
+    pid_t first;
+    while ((first = xi_load_relaxed(&first_of_two)) == 0) sched_yield();
+    snprintf(path, sizeof path, "/proc/self/task/%d", (int)first);
+    while (access(path, F_OK) == 0) sched_yield();
+    (void)xi_sleep(arg, 0, xi_now() + MS, -1);
+    return NULL;
+}
+
+START_TEST(a_ring_may_begin_where_another_has_ended) {
+    static _Atomic uint32_t words[2];
+    pthread_t first, second;
+    xi_store_relaxed(&first_of_two, 0);
+    ck_assert_int_eq(pthread_create(&second, NULL, sleeps_after_it, &words[1]), 0);
+    ck_assert_int_eq(pthread_create(&first, NULL, sleeps_first, &words[0]), 0);
+    pthread_detach(first);
+    pthread_join(second, NULL);
+}
+END_TEST
+
 START_TEST(doorbells_are_given_out_once_each) {
     struct xi_bells bells;
     static struct xi_bell memory[XI_BELLS_USABLE];
@@ -272,6 +307,7 @@ int main(void) {
     tcase_add_test(t, the_control_socket_ends_a_sleep);
     tcase_add_test(t, an_abandoned_sleep_does_not_swallow_the_next_wake);
     tcase_add_test(t, a_forked_child_sleeps_by_itself);
+    tcase_add_test(t, a_ring_may_begin_where_another_has_ended);
     tcase_add_test(t, doorbells_are_given_out_once_each);
     tcase_add_test(t, spinning_adapts);
     suite_add_tcase(s, t);
