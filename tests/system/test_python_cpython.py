@@ -22,7 +22,6 @@ except ImportError:
     print("skipped: this CPython was installed without its tests")
     sys.exit(77)
 
-LONG = bool(os.environ.get("XI_TEST_LONG"))
 FEEDER = "about the feeder thread: what cannot be pickled is an exception of put() here"
 LEFT_OUT = {
     "MpQueue.test_queue_feeder_donot_stop_onexc": FEEDER,
@@ -70,7 +69,7 @@ class Subinterpreters(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout)
 
 
-if LONG and sys.version_info[:2] == (3, 13):
+if sys.version_info[:2] == (3, 13):
     for _name in ("test_queues", "test_lifecycle", "test_api"):
         setattr(Subinterpreters, _name, lambda self, name=_name: self.run_module(name))
 

@@ -18,6 +18,7 @@ class NotShareableError(ValueError):
 
 
 _held = {}  # id: [object, references counted]
+_listed = []
 _kept = {}  # id: object, of those that need no references
 _configs = {}
 
@@ -82,8 +83,10 @@ def decref(id, *, restrict=False):
 
 def list_all(*, require_ready=False):
     main = _main()
-    found = [(i.id, _whence(i)) for i in xi.list_all() if i.whence == "_interpreters module" or i.id == main]
-    return sorted((_outer(id), whence) for id, whence in found)
+    # They are held until the next list: the caller counts references to these ids now, and an interpreter that was
+    # listed while the last reference to it was on its way out would be gone by then.
+    _listed[:] = [i for i in xi.list_all() if i.whence == "_interpreters module" or i.id == main]
+    return sorted((_outer(i.id), _whence(i)) for i in _listed)
 
 
 def get_current():
@@ -105,17 +108,6 @@ def is_running(id, *, restrict=False):
 
 # ---- running
 
-_PLACE = """
-import os as _os
-for _number, _flags in {ends!r}:
-    _fd = _os.open("/proc/{pid}/fd/%d" % _number, _flags)
-    if _fd != _number:
-        _os.dup2(_fd, _number, False)
-        _os.close(_fd)
-del _os, _number, _flags, _fd
-"""
-
-
 def _place_pipes(interp, code):
     """Pipes of this process that the code names by number get the same numbers there."""
     ends = []
@@ -128,42 +120,35 @@ def _place_pipes(interp, code):
         except OSError:
             pass # not a descriptor
     if ends:
-        interp.exec(_PLACE.format(ends=ends, pid=os.getpid()))
-    return [number for number, _ in ends]
+        interp.call(_place, os.getpid(), ends)
+    return bool(ends)
+
+
+def _place(pid, ends):
+    import sitecustomize
+
+    sitecustomize.place(pid, ends)
+
+
+def _closed():
+    import sitecustomize
+
+    return sitecustomize.closed_since()
 
 
 def exec(id, code, shared=None, *, restrict=False):
     interp = _object(id, restrict)
     if shared:
         set___main___attrs(id, shared)
-    placed = _place_pipes(interp, code) if isinstance(code, str) else ()
+    placed = _place_pipes(interp, code) if isinstance(code, str) else False
     try:
         interp.exec(code)
     except xi.ExecutionFailed as failed:
         return failed.excinfo
     finally:
         # One table of descriptors is what the tests know: what the code has closed there is closed here as well.
-        for number in interp.call(_closed, placed) if placed else ():
+        for number in interp.call(_closed) if placed else ():
             os.close(number)
-
-
-def _closed(numbers):
-    import os
-
-    closed = []
-    for number in numbers:
-        try:
-            os.fstat(number)
-        except OSError:
-            closed.append(number)
-    # No hole is left: what the process opens for itself would get such a number, and lose it to the next pipe.
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in closed:
-        if number != null:
-            os.dup2(null, number, False)
-    if null not in closed:
-        os.close(null)
-    return closed
 
 
 def run_string(id, script, shared=None, *, restrict=False):

@@ -24,28 +24,74 @@ class Finder:
         return importlib.util.spec_from_file_location(name, file, loader=importlib.machinery.SourceFileLoader(name, file))
 
 
-def keep_low_numbers():
+placed, closed = set(), []
+
+
+def place(pid, ends):
+    """Pipes of process `pid` get the same numbers here. `ends`: (number, flags of open())."""
+    for number, flags in ends:
+        fd = os.open("/proc/%d/fd/%d" % (pid, number), flags)
+        if fd != number:
+            os.dup2(fd, number, False)
+            os.close(fd)
+        placed.add(number)
+
+
+def closed_since():
+    """Numbers of placed pipes that a command has closed since this was asked."""
+    numbers = closed[:]
+    closed.clear()
+    return numbers
+
+
+def take_numbers(numbers):
+    """Those that nothing has are /dev/null's, and returned."""
     null = os.open(os.devnull, os.O_RDWR)
-    for number in range(3, LOWEST_OWN):
+    taken = []
+    for number in numbers:
         try:
-            os.fstat(number)
+            if number != null:
+                os.fstat(number)
+                continue
         except OSError:
             os.dup2(null, number, False)
+        taken.append(number)
+    if null not in taken:
+        os.close(null)
+    return taken
+
+
+def above(fd):
+    import fcntl
+
+    number = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, LOWEST_OWN)
+    os.close(fd)
+    return number
+
+
+def keep_low_numbers(worker):
+    import socket
+
+    settle_in, flush = worker.settle_in, worker.Worker.flush
+
+    def settle_in_above(child):
+        ready = above(settle_in(child))
+        child.connection = socket.socket(fileno=above(child.connection.detach()))
+        take_numbers(range(3, LOWEST_OWN))
+        return ready
+
+    def flush_and_take():
+        # When a command has ended, at once: what the process opens next, be it the ring of its first sleep, would get
+        # the number of a pipe that the command has closed, and lose it to the next pipe that is placed.
+        flush()
+        closed.extend(take_numbers(placed))
+        placed.difference_update(closed)
+
+    worker.settle_in, worker.Worker.flush = settle_in_above, staticmethod(flush_and_take)
 
 
 sys.meta_path.insert(0, Finder)
 if any("_forkserver as f" in argument for argument in sys.orig_argv):
     from xidata import _worker
 
-    settle_in = _worker.settle_in
-
-    def settle_in_above(child):
-        import fcntl
-
-        low = settle_in(child)
-        ready = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, LOWEST_OWN)
-        os.close(low) # it is not to be the number of something else later
-        keep_low_numbers()
-        return ready
-
-    _worker.settle_in = settle_in_above
+    keep_low_numbers(_worker)
