@@ -2,6 +2,8 @@
 /* Watches and timers; how to wait is in loop_uring.c and loop_poll.c. */
 #include "loop.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -51,7 +53,13 @@ static struct watch *watch_new(struct loop *loop, enum watch_kind kind, int fd, 
 }
 
 struct watch *loop_accept(struct loop *loop, int fd, loop_fn fn, void *context) {
+    (void)fcntl(fd, F_SETFL, O_NONBLOCK);
     return watch_new(loop, WATCH_ACCEPT, fd, 0, fn, context);
+}
+
+int accept_waiting(const struct watch *watch) {
+    int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC);
+    return fd < 0 ? -errno : fd;
 }
 
 struct watch *loop_receive(struct loop *loop, int fd, size_t largest, loop_fn fn, void *context) {

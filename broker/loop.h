@@ -37,7 +37,7 @@ struct loop *loop_new(enum loop_choice choice, const char **why);
 void loop_free(struct loop *loop);
 const char *loop_name(const struct loop *loop);
 
-/* Each begins waiting at once. The descriptor stays the caller's. */
+/* Each begins waiting at once. The descriptor stays the caller's; one that accepts does not block from then on. */
 struct watch *loop_accept(struct loop *loop, int fd, loop_fn fn, void *context);
 struct watch *loop_receive(struct loop *loop, int fd, size_t largest, loop_fn fn, void *context);
 struct watch *loop_poll(struct loop *loop, int fd, short events, loop_fn fn, void *context);

@@ -38,6 +38,8 @@ struct waiter {
 /* NULL with the reason in *why. */
 struct waiter *waiter_uring_new(const char **why);
 struct waiter *waiter_poll_new(void);
+/* A descriptor or negative errno. Watched on after EAGAIN (who had connected has gone, or another took it) and EINTR. */
+int accept_waiting(const struct watch *watch);
 /* Disarms and calls, or frees it if it was stopped meanwhile. */
 void watch_done(struct watch *watch, int result);
 

@@ -4,7 +4,6 @@
  * are ready, then does for each what the ring would have done.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 
@@ -21,7 +20,6 @@ struct poller {
 
 static void arm(struct waiter *self, struct watch *w) {
     struct poller *p = (struct poller *)self;
-    if (w->kind == WATCH_ACCEPT) (void)fcntl(w->fd, F_SETFL, O_NONBLOCK); /* who connected may have gone meanwhile */
     w->next = p->all;
     p->all = w;
 }
@@ -52,12 +50,9 @@ static void collect(struct poller *p) {
 }
 
 static int perform(struct watch *w, short revents) {
-    ssize_t n;
     if (w->kind == WATCH_POLL) return revents;
-    if (w->kind == WATCH_ACCEPT)
-        n = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC);
-    else
-        n = recvmsg(w->fd, &w->msg, MSG_DONTWAIT);
+    if (w->kind == WATCH_ACCEPT) return accept_waiting(w);
+    ssize_t n = recvmsg(w->fd, &w->msg, MSG_DONTWAIT);
     return n < 0 ? -errno : (int)n;
 }
 

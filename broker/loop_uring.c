@@ -4,6 +4,12 @@
  * carries none. A stopped watch stays until its entry has completed, because
  * the kernel may write into its buffer until then.
  *
+ * A connection is not accepted by the ring but looked for by a poll, and taken
+ * then: the kernel's wait to accept is an exclusive one, so it wakes one waiter
+ * alone, and that may be the ring of a broker which was killed a moment ago. Its
+ * process has gone, its requests go a little later; and the socket is the same
+ * where a keeper or a service manager has it.
+ *
  * DEFER_TASKRUN and SINGLE_ISSUER (Linux 6.1) let completions be made only when
  * this thread asks for them; an older kernel gets a ring without flags.
  */
@@ -40,7 +46,7 @@ static void arm(struct waiter *self, struct watch *w) {
     struct io_uring_sqe *sqe = entry(u);
     u->armed++;
     switch (w->kind) {
-    case WATCH_ACCEPT: io_uring_prep_accept(sqe, w->fd, NULL, NULL, SOCK_CLOEXEC); break;
+    case WATCH_ACCEPT: io_uring_prep_poll_add(sqe, w->fd, POLLIN); break;
     case WATCH_RECEIVE: io_uring_prep_recvmsg(sqe, w->fd, &w->msg, 0); break;
     case WATCH_POLL: io_uring_prep_poll_add(sqe, w->fd, (unsigned)w->events); break;
     }
@@ -72,6 +78,13 @@ static void wait_uring(struct waiter *self, int64_t deadline) {
         io_uring_cqe_seen(&u->ring, cqe);
         if (!w) continue;
         u->armed--;
+        if (w->kind == WATCH_ACCEPT && result >= 0 && !w->stopped) {
+            result = accept_waiting(w);
+            if (result == -EAGAIN || result == -EINTR) {
+                arm(self, w);
+                continue;
+            }
+        }
         watch_done(w, result);
     }
 }
@@ -97,8 +110,7 @@ static int make_ring(struct io_uring *ring) {
 
 static bool knows_all(struct io_uring *ring) {
     struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
-    bool all = probe && io_uring_opcode_supported(probe, IORING_OP_ACCEPT) &&
-               io_uring_opcode_supported(probe, IORING_OP_RECVMSG) &&
+    bool all = probe && io_uring_opcode_supported(probe, IORING_OP_RECVMSG) &&
                io_uring_opcode_supported(probe, IORING_OP_POLL_ADD) &&
                io_uring_opcode_supported(probe, IORING_OP_ASYNC_CANCEL) && (ring->features & IORING_FEAT_NODROP);
     if (probe) io_uring_free_probe(probe);
