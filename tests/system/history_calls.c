@@ -6,8 +6,10 @@
  *   replied       the reply to this very request, from a server that had begun
  *                 to reply before the call ended
  *   died          somebody may have taken the request: it was received, or a
- *                 receive was under way when its actor was killed. And nobody
- *                 replied: a reply that succeeded is the outcome
+ *                 receive was under way when its actor was killed, and that was
+ *                 dead only after the request was sent (which it is before the
+ *                 call, as recorded, begins). And nobody replied: a reply that
+ *                 succeeded is the outcome
  *   no consumer   nobody replied; nor was there a consumer all the time that
  *                 lived on
  *   otherwise     the caller gave up
@@ -28,7 +30,7 @@ struct served {
 struct serving {
     struct served *of; /* by value */
     uint32_t count;
-    int64_t last_kill; /* of an actor that was about to receive */
+    int64_t last_kill; /* when the last one was dead that was about to receive */
 };
 
 static int by_value(const void *a, const void *b) {
@@ -43,8 +45,8 @@ static void collect_served(const struct check *c, struct serving *s) {
     s->last_kill = INT64_MIN;
     for_each_event(c->h, a, e) {
         if (e->kind == H_SERVE) s->of[s->count++] = (struct served){e->value, e, a};
-        if (e->kind == H_RECEIVE && e->end == H_OPEN && c->h->actor[a].kill_begin > s->last_kill)
-            s->last_kill = c->h->actor[a].kill_begin;
+        if (e->kind == H_RECEIVE && e->end == H_OPEN && c->h->actor[a].kill_end > s->last_kill)
+            s->last_kill = c->h->actor[a].kill_end;
     }
     qsort(s->of, s->count, sizeof *s->of, by_value);
 }
@@ -61,9 +63,9 @@ static uint32_t first_of(const struct serving *s, uint64_t value) {
     return low;
 }
 
-static bool was_taken(const struct check *c, uint64_t value) {
+static bool may_have_been_taken(const struct check *c, const struct serving *s, uint64_t value) {
     uint32_t i = h_find(c, value);
-    return i != NONE && c->values[i].taken;
+    return i != NONE && (c->values[i].taken || s->last_kill > c->values[i].begin);
 }
 
 /* An actor that had joined before, and received after. */
@@ -94,7 +96,7 @@ static void check_call(struct check *c, const struct serving *s, uint32_t actor,
         h_say(c, H_CALLS, "actor %u's call (%s) got a reply that nobody had made", actor, span);
     if ((e->result == XI_E_DIED || e->result == XI_E_NO_CONSUMER) && replied)
         h_say(c, H_CALLS, "actor %u's call (%s) was told that nobody replies, but somebody did", actor, span);
-    if (e->result == XI_E_DIED && !was_taken(c, e->value) && s->last_kill < e->begin)
+    if (e->result == XI_E_DIED && !may_have_been_taken(c, s, e->value))
         h_say(c, H_CALLS, "actor %u's call (%s) was told that who had taken it died, but nobody had", actor, span);
     if (e->result == XI_E_NO_CONSUMER && consumer_all_the_time(c, e))
         h_say(c, H_CALLS, "actor %u's call (%s) was told that there is no consumer, but there was one all the time", actor,
