@@ -8,6 +8,7 @@
  *                the record of next_seq ends, by that one's entry.
  *   again        the state decides; `count` may be one ahead of it, which whoever
  *                reads it sees. Its taker is dead: it goes back.
+ *   counting     of a value that goes to nobody: DONE decides, as below.
  *   acknowledging  DONE decides. Blocks of all that is DONE are released (again),
  *                the head moves past those in a row, by the entry behind them.
  *   giving back  the state decides, and the taker is dead in any case.
@@ -144,6 +145,15 @@ static void mend_entries(const struct table *t, const struct flying *f) {
     }
 }
 
+/* A value that went to nobody is counted if it is DONE; were it not, it would be offered again. */
+static void mend_count(const struct table *t, const struct flying *f) {
+    uint64_t counting = xi_load_acquire(&t->group->counting), number = counting >> 2;
+    if (counting == 0) return;
+    if (number - f->head_seq - 1 < f->next_seq - f->head_seq && status_of(t, number) == XI_DELIVERY_DONE)
+        xi_put64(xi_gone_counter(t->group, counting & 3), xi_load_acquire(&t->group->count_to));
+    xi_put64(&t->group->counting, 0);
+}
+
 /* Where head and next are, by the entries. False: the table cannot be. */
 static bool find_ends(const struct table *t, const struct flying *f, uint64_t *head, uint64_t *next) {
     struct xi_record first, last;
@@ -170,6 +180,7 @@ bool xi_repair_flying(const struct xi_chan_view *view, uint32_t g, const struct 
     if (f.head != head) xi_put64(&t.group->head, head);
     free_strays(&t, &f);
     mend_entries(&t, &f);
+    mend_count(&t, &f);
     settle(&t);
     xi_put64(&t.group->next_due, 0);
     return true;
@@ -182,6 +193,7 @@ void xi_reset_flying(const struct xi_chan_view *view, uint32_t g, const struct x
     xi_put64(&group->next_seq, xi_load_acquire(&group->head_seq));
     xi_put64(&group->next, xi_load_acquire(&group->head));
     xi_put64(&group->next_due, UINT64_MAX);
+    xi_put64(&group->counting, 0);
     if (!table_of(view, g, world, &t)) return;
     for (uint64_t i = 0; i < t.window; i++)
         if (xi_load_acquire(&t.acks->entries[i].state) != 0) xi_put64(&t.acks->entries[i].state, 0);
@@ -218,10 +230,15 @@ static void end_move(const struct table *t, const struct flying *f, uint64_t num
     struct xi_delivery *d = entry_of(t, number);
     struct xi_record record;
     bool expired = XI_DELIVERY_REASON(xi_load_acquire(&d->state)) == XI_BACK_EXPIRED;
-    xi_a64 *counter = expired ? &t->group->expired : &t->group->dead;
+    enum xi_gone why = expired ? XI_GONE_EXPIRED : XI_GONE_DEAD;
+    xi_a64 *counter = xi_gone_counter(t->group, why);
+    uint64_t count = xi_load_acquire(counter) + 1;
+    xi_put64(&t->group->count_to, count);
+    xi_put64(&t->group->counting, XI_COUNTING(number, why));
     set_status(t, number, XI_DELIVERY_DONE);
     if (record_of(t, f, number, &record)) release_block(t, &record);
-    xi_put64(counter, xi_load_relaxed(counter) + 1);
+    xi_put64(counter, count);
+    xi_put64(&t->group->counting, 0);
 }
 
 static void give_back(const struct table *t, const struct xi_dead *dead, uint64_t number) {

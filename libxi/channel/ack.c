@@ -31,6 +31,7 @@ int xi_flying_reset(struct xi_channel *ch) {
     xi_store_full(&g->next, xi_load_relaxed(&g->head) & ~(uint64_t)7);
     xi_store_relaxed(&g->head, xi_load_relaxed(&g->head) & ~(uint64_t)7);
     xi_store_full(&g->next_due, UINT64_MAX);
+    xi_store_relaxed(&g->counting, 0);
     xi_bump(&g->corrupt, 1);
     return xi_fail(XI_E_CORRUPT, "the account of what group %u of channel \"%s\" was given cannot be: some member overwrote it. "
                    "What was not acknowledged is delivered again", ch->group_index, ch->name);
@@ -108,6 +109,18 @@ bool xi_delivery_done(struct xi_channel *ch, struct xi_delivery *d, const struct
     uint64_t name = (uint64_t)block->entry->number << 32 | block->granule;
     if (!alone && somebody_lingers(ch->ack, name, block->generation)) return false; /* the last of them releases it */
     return release(ch, block);
+}
+
+bool xi_delivery_gone(struct xi_channel *ch, uint64_t number, const struct xi_held_block *block, bool alone, enum xi_gone why) {
+    struct xi_group *g = ch->group;
+    xi_a64 *counter = xi_gone_counter(g, why);
+    uint64_t count = xi_load_relaxed(counter) + 1;
+    xi_store_relaxed(&g->count_to, count);
+    xi_store_release(&g->counting, XI_COUNTING(number, why));
+    bool told = xi_delivery_done(ch, xi_delivery_of(ch->ack, number), block, alone);
+    xi_store_release(counter, count);
+    xi_store_release(&g->counting, 0);
+    return told;
 }
 
 /* Under the lock. The delivery that the message has, or NULL: it is another's by now, or done. */

@@ -54,6 +54,8 @@ struct xi_held_block {
     uint64_t generation;
 };
 bool xi_delivery_done(struct xi_channel *ch, struct xi_delivery *d, const struct xi_held_block *block, bool alone);
+/* The same of a value that went to nobody, which is counted: once, whoever dies meanwhile. */
+bool xi_delivery_gone(struct xi_channel *ch, uint64_t number, const struct xi_held_block *block, bool alone, enum xi_gone why);
 /*
  * Under the lock: who had this delivery (the value's `count`-th) of a block, through this handle, and lingered,
  * reads it no more. True if the block's owner is to be told.

@@ -114,20 +114,20 @@ static bool remember_reader(struct taking *t, const struct offer *o) {
 }
 
 /* A value that is nobody's: acknowledged by whoever finds it, who never had it. */
-static void drop(struct taking *t, const struct offer *o, xi_a64 *counter) {
+static void drop(struct taking *t, const struct offer *o, enum xi_gone why) {
     refuse_request(t, o);
     struct xi_held_block b = held_block(t, o);
     bool held = is_block(o) && b.entry;
     if (!o->state) {
         xi_store_relaxed(&o->d->position, o->position);
         xi_store_relaxed(&o->d->count, 0);
+        xi_store_relaxed(&o->d->due, 0);
         /* Once it has been delivered it may be done: its block is not released before. */
         xi_store_release(&o->d->state, XI_DELIVERY(XI_DELIVERY_READY, 0, 0, 0, 0));
         step_over(t, o);
         commit(t);
     }
-    if (xi_delivery_done(t->ch, o->d, held ? &b : NULL, !o->state)) owes(t, &b);
-    xi_bump(counter, 1);
+    if (xi_delivery_gone(t->ch, o->number, held ? &b : NULL, !o->state, why)) owes(t, &b);
 }
 
 /* The message's part in a block: its mapping. */
@@ -218,14 +218,13 @@ static int deliver(struct taking *t, const struct offer *o, xi_msg *m, enum outc
 /* What becomes of a value that is due: 0 and *what, or an error, with nothing changed. */
 static int offer_value(struct taking *t, const struct offer *o, enum outcome *what) {
     struct xi_channel *ch = t->ch;
-    struct xi_group *g = ch->group;
     if (is_block(o) && !block_ready(t, o)) {
         *what = LATER;
         return 0;
     }
     *what = GONE;
     if (is_block(o) && !t->block.entry) {
-        drop(t, o, &g->corrupt);
+        drop(t, o, XI_GONE_CORRUPT);
         t->block = (struct mapped){0};
         xi_add_relaxed(&ch->interp->own->counters.corrupt, 1);
         return t->done ? 0
@@ -241,7 +240,7 @@ static int offer_value(struct taking *t, const struct offer *o, enum outcome *wh
     *what = STAYS;
     if (!remember_reader(t, o)) return 0;
     *what = GONE;
-    drop(t, o, late ? &g->expired : &g->dead);
+    drop(t, o, late ? XI_GONE_EXPIRED : XI_GONE_DEAD);
     return 0;
 }
 
@@ -301,14 +300,13 @@ static int skip_new(struct taking *t, const struct offer *o) {
         return xi_fail(XI_E_CORRUPT, "channel \"%s\" holds a record at %llu that cannot be (header %016llx); it is skipped when "
                        "everything before it is acknowledged", ch->name, (unsigned long long)t->f.next,
                        (unsigned long long)o->header);
-    xi_bump(&ch->group->corrupt, 1);
     xi_add_relaxed(&ch->interp->own->counters.corrupt, 1);
     if (whole) {
         struct offer skipped = *o;
         skipped.header = XI_REC(length, XI_REC_INLINE, 0, 0);
-        xi_a64 none = 0;
-        drop(t, &skipped, &none);
+        drop(t, &skipped, XI_GONE_CORRUPT);
     } else {
+        xi_bump(&ch->group->corrupt, 1);
         t->f = (struct xi_flying){tail, xi_load_relaxed(&ch->chan->tail_seq), tail, xi_load_relaxed(&ch->chan->tail_seq)};
         commit(t);
         xi_store_relaxed(&ch->group->head_seq, t->f.head_seq);
@@ -411,8 +409,8 @@ static int end_move(struct taking *t, int sent) {
         xi_store_relaxed(&m->d->due, when);
         soon = xi_due_by(ch, when);
     } else {
-        if (xi_delivery_done(ch, m->d, m->block.entry ? &m->block : NULL, m->deliveries == 0)) owes(t, &m->block);
-        xi_bump(m->where == XI_LETTERS_EXPIRED ? &g->expired : &g->dead, 1);
+        enum xi_gone why = m->where == XI_LETTERS_EXPIRED ? XI_GONE_EXPIRED : XI_GONE_DEAD;
+        if (xi_delivery_gone(ch, m->number, m->block.entry ? &m->block : NULL, m->deliveries == 0, why)) owes(t, &m->block);
         moved = xi_flying_settle(ch);
     }
     xi_unlock(g);

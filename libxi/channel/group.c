@@ -21,7 +21,7 @@ static struct xi_group *find(const struct xi_channel *ch, const char name[32], u
 
 /* What the slot's earlier groups counted is not this one's. */
 static void forget_counts(struct xi_group *g) {
-    xi_a64 *const counts[] = {&g->corrupt, &g->redelivered, &g->dropped, &g->expired, &g->dead, &g->acked};
+    xi_a64 *const counts[] = {&g->corrupt, &g->redelivered, &g->dropped, &g->expired, &g->dead, &g->acked, &g->counting};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) xi_store_relaxed(counts[i], 0);
 }
 

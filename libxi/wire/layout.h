@@ -448,8 +448,16 @@ struct xi_group {
     xi_a64 dead;      /* values that went to the dead letters, or vanished there being none */
     xi_a64 acked;
     xi_a64 redelivered;
-    uint64_t reserved_[3];
+    xi_a64 counting;  /* of a group that acknowledges: number << 2 | enum xi_gone of the value that is being counted, or 0 */
+    xi_a64 count_to;  /* what its counter is going to be */
+    uint64_t reserved_[1];
 };
+/* Why a value went to nobody, and which counter has it. */
+enum xi_gone { XI_GONE_EXPIRED = 1, XI_GONE_DEAD = 2, XI_GONE_CORRUPT = 3 };
+#define XI_COUNTING(number, why) ((uint64_t)(number) << 2 | (uint64_t)(why))
+static inline xi_a64 *xi_gone_counter(struct xi_group *g, uint32_t why) {
+    return why == XI_GONE_EXPIRED ? &g->expired : why == XI_GONE_DEAD ? &g->dead : &g->corrupt;
+}
 #define XI_GROUP_F_ACK 1u
 #define XI_GROUP_F_TAKEN 4u /* of a queue's default group, which is there before its first consumer: somebody has joined */
 #define XI_GROUP_F_RETAIN 2u /* nobody's: keeps the last values for groups that join later; moved by producers */
@@ -479,8 +487,10 @@ static_assert(offsetof(struct xi_group, dropped) == 192, "");
  *                their states = FREE. head is the position of head_seq + 1, or
  *                next if that is not delivered.
  *   give back    due, then state = READY, then next_due
- *   expired, refused, or delivered too often with nowhere to go: [linger;] as
- *                acknowledge
+ *   expired, refused, or delivered too often with nowhere to go: [linger;]
+ *                count_to, counting; as acknowledge; the counter, counting = 0.
+ *                Repair of the lock stores count_to where the value is DONE: so
+ *                it is counted once
  *
  * Two processes may read one block: whose delivery was overdue, or who freed the
  * handle, may hold the message still while another has the value. Before such a
@@ -497,7 +507,8 @@ static_assert(offsetof(struct xi_group, dropped) == 192, "");
  *   2 copied, without a lock
  *   3 under the other channel's producers' lock, and when there is room: due =
  *     the number that it gets there, then it is sent as any value
- *   4 under the group's lock: as acknowledge; or given back when there was no room
+ *   4 under the group's lock: counted and acknowledged as above; or given back
+ *     when there was no room
  * Repair of a dead mover, before any lock of its is freed: due is not
  * UINT64_MAX, and it does not hold that lock or the number was reached: it was
  * sent, due = 0. Else due = UINT64_MAX. Both are final. Then as 4.

@@ -483,7 +483,6 @@ int main(void) {
     expect(build && dir, "run it by ctest");
     snprintf(path, sizeof path, "%s/tests/xi-broker-stepped", build);
     setenv("XI_BROKER", path, 1);
-    setenv("XI_WAIT", "futex", 0);
     must_sys(chmod(dir, 0700));
     T = shared_memory(sizeof *T);
     if (one) {

@@ -180,6 +180,8 @@ static void drain(int i) {
     if (rc == XI_E_CLOSED) say(".");
     else if (rc == XI_E_REMOVED) say("!");
     else if (rc != XI_E_AGAIN) wrong("reader %d: %s: %s", i, xi_error_name(rc), xi_error_text(rc));
+    uint64_t gone = ch->ack ? xi_load_full(&ch->group->dead) + xi_load_full(&ch->group->expired) : 0;
+    if (gone) say("~%lu", gone); /* counted, each once */
     if (i == 0 && held_count) settle(&held[0]);
 }
 

@@ -62,6 +62,7 @@ static void look_at_channel(const struct chan *ch) {
         if (!active) continue;
         holds(!L->dead || group->owner != L->dead, "group %u is the dead one's", g);
         look_at_group(&view, g, tail, c->tail_seq);
+        holds(group->counting == 0, "group %u is still counting %lu", g, (unsigned long)group->counting);
         if (group->head < smallest) smallest = group->head;
     }
     holds(c->min_head <= smallest, "min_head is past a group's head");

@@ -368,10 +368,10 @@ static const struct verdict *ask(struct play *p, const struct picture *picture, 
 /* The outcome with what the living sent at the end of every reader's part. */
 static void expected(const char *outcome, bool sent, char out[LINE]) {
     size_t n = 0;
-    bool told = false; /* what a call came to is no reader's */
+    bool told = false; /* what a call came to is no reader's; nor is a count */
     for (const char *c = outcome;; c++) {
-        if (sent && !told && strchr("|=.", *c)) n += (size_t)snprintf(out + n, LINE - n, " 500");
-        told |= *c == '=';
+        if (sent && !told && strchr("|=.~", *c)) n += (size_t)snprintf(out + n, LINE - n, " 500");
+        told = (told && *c != '|') || *c == '=' || *c == '~';
         out[n++] = *c;
         if (!*c) return;
     }
@@ -383,7 +383,7 @@ static int by_text(const void *a, const void *b) { return strcmp(*(const char *c
 static void sort_words(char line[LINE]) {
     char text[LINE], *words[64], out[LINE] = "";
     snprintf(text, sizeof text, "%s", line);
-    char *end = text + strcspn(text, "|=.");
+    char *end = text + strcspn(text, "|=.~");
     char rest[LINE];
     snprintf(rest, sizeof rest, "%s", end);
     *end = 0;

@@ -361,6 +361,21 @@ static void letters(struct part_in *t, int n) {
 }
 static void letters_small(struct part_in *t) { letters(t, 1); }
 static void letters_large(struct part_in *t) { letters(t, 21); }
+/* The same with nowhere to go. */
+static const xi_group_opts once_in_vain = {.flags = XI_GROUP_ACK, .window = 16, .max_deliveries = 1};
+static const xi_open_opts work_in_vain = {.mode = XI_QUEUE, .group_opts = &once_in_vain};
+static void spent(struct part_in *t) {
+    reader(t, 0, "c", &work_in_vain);
+    have_arena(t);
+    give(t, 0, 21);
+    give(t, 0, 22);
+    take(t, 0, 0);
+    must(xi_nack(&t->msg[0], 0));
+}
+static void d_works_in_vain(struct part_in *d) {
+    open_as(d, 0, "c", &work_in_vain);
+    have_arena(d);
+}
 static void d_works_once(struct part_in *d) {
     open_as(d, 0, "c", &work_once);
     have_arena(d);
@@ -652,8 +667,9 @@ const struct scene scenes[] = {
     {"receive and end a group", SCENE_BROKER, cast_open, d_listens_to_acknowledge, cast_mixed, take_two_and_close,
      .outcome = {" 1 22 3| 1 22 3"}},
     {"extend", SCENE_ALL_KILLS, ack_small, d_has_delivery, NULL, extend, .outcome = {" 1*2 2 3"}},
-    {"move a dead letter", SCENE_LONG | SCENE_BROKER | SCENE_NOT_SEND | SCENE_AGAIN, letters_small, d_works_once, NULL, receive, .outcome = {"| 5 1"}},
-    {"move a dead block", SCENE_BROKER | SCENE_NOT_SEND | SCENE_AGAIN, letters_large, d_works_once, NULL, receive, .outcome = {"| 5 21"}},
+    {"move a dead letter", SCENE_LONG | SCENE_BROKER | SCENE_NOT_SEND | SCENE_AGAIN, letters_small, d_works_once, NULL, receive, .outcome = {"~2| 5 1"}},
+    {"move a dead block", SCENE_BROKER | SCENE_NOT_SEND | SCENE_AGAIN, letters_large, d_works_once, NULL, receive, .outcome = {"~2| 5 21"}},
+    {"receive past a spent block", SCENE_BROKER, spent, d_works_in_vain, NULL, receive, .outcome = {" 22~1", "~2"}},
 
     {"take a request", 0, t_calls, d_queue, NULL, receive, .outcome = {" 1=101", "=DIED"}, .orders = 3},
     {"reply", SCENE_BROKER, t_calls, d_serves, NULL, reply, .outcome = {"=DIED", "=55"}},
