@@ -27,6 +27,7 @@
 
 #define SHORT_LIFE_NS ((int64_t)1000000000) /* ended by itself sooner than this, three times in a row: it is not to be helped */
 #define SHORT_LIVES 3
+#define PATIENCE_NS ((int64_t)500000000) /* with a keeper that takes nothing */
 
 struct note {
     uint32_t number;
@@ -71,10 +72,16 @@ static void tell(const struct note *note, int fd) {
         c->cmsg_len = CMSG_LEN(sizeof fd);
         memcpy(CMSG_DATA(c), &fd, sizeof fd);
     }
-    ssize_t n;
-    do n = sendmsg(keep.socket, &msg, MSG_NOSIGNAL); /* waits for SNDTIMEO at most */
-    while (n < 0 && errno == EINTR);
-    if (n != (ssize_t)sizeof *note) lose_keeper();
+    /* It waits for SNDTIMEO at most; without memory it does not wait, so it is asked again for as long as that. */
+    int64_t until = loop_now() + PATIENCE_NS;
+    while (sendmsg(keep.socket, &msg, MSG_NOSIGNAL) != (ssize_t)sizeof *note) {
+        if (errno == EINTR) continue;
+        if ((errno != EAGAIN && errno != ENOMEM && errno != ENOBUFS) || loop_now() >= until) {
+            lose_keeper();
+            return;
+        }
+        loop_rest();
+    }
 }
 
 void keep_hold(uint32_t number, int fd) {
@@ -159,7 +166,7 @@ static pid_t start_child(int (*serve)(void *context), void *context, const struc
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return -1;
     pid_t child = fork();
     if (child == 0) {
-        struct timeval patience = {.tv_usec = 500000};
+        struct timeval patience = {.tv_usec = PATIENCE_NS / 1000};
         close(ends[0]);
         keep.socket = ends[1];
         (void)setsockopt(keep.socket, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
@@ -188,7 +195,9 @@ static int keep_on(int (*serve)(void *context), void (*started)(void *context), 
         close(socket);
         if (WIFEXITED(status) && WEXITSTATUS(status) != WANT_EXIT) return WEXITSTATUS(status);
         bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, wants = WIFEXITED(status);
-        rest = !wants ? 0 : rest < 500 ? rest * 2 + 10 : 1000; /* until there is more; what is kept is not given up for that */
+        /* Until there is more; what is kept is not given up for that. Longer from time to time where lives are short. */
+        rest = !wants || loop_now() - begun > 10000000ll * rest ? 0 : rest < 500 ? rest * 2 : 1000;
+        if (wants && rest < 10) rest = 10;
         struct pollfd p = {signal_fd, POLLIN, 0};
         if (rest) (void)poll(&p, 1, rest);
         lives = !killed && !wants && loop_now() - begun < SHORT_LIFE_NS ? lives + 1 : 0;

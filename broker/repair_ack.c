@@ -15,7 +15,8 @@
  *   moving       judged by `due` and the other channel's lock and number, while
  *                that lock is still the dead one's: so before any is freed.
  *   lingering    a word names the dead one: dropped as by the living, the bit
- *                first.
+ *                first. One that names a delivery which is out still was written
+ *                too soon: dropped.
  *
  * What the dead one held of living consumers' deliveries (its lock) is put right
  * at once, with its other locks. What it had itself needs the group's lock, which
@@ -145,6 +146,20 @@ static void mend_entries(const struct table *t, const struct flying *f) {
     }
 }
 
+/*
+ * A word for who has a delivery still, which is told by the delivery's state: whoever was about to give the value to another wrote it, and
+ * died before that. It would outlive the delivery, and keep its block.
+ */
+static void mend_words(const struct table *t, const struct flying *f) {
+    struct xi_linger *words = lingering_of(t);
+    if (!(xi_load_acquire(&t->view->chan->active) >> t->g & 1)) return; /* at a group's end there are words for all that is out */
+    for (uint64_t i = 0; i < t->window; i++) {
+        uint64_t holder = xi_load_acquire(&words[i].holder), number = xi_load_acquire(&words[i].number);
+        if (holder != 0 && number - f->head_seq - 1 < f->next_seq - f->head_seq && xi_load_acquire(&entry_of(t, number)->state) == holder)
+            xi_put64(&words[i].holder, 0);
+    }
+}
+
 /* A value that went to nobody is counted if it is DONE; were it not, it would be offered again. */
 static void mend_count(const struct table *t, const struct flying *f) {
     uint64_t counting = xi_load_acquire(&t->group->counting), number = counting >> 2;
@@ -181,6 +196,7 @@ bool xi_repair_flying(const struct xi_chan_view *view, uint32_t g, const struct 
     free_strays(&t, &f);
     mend_entries(&t, &f);
     mend_count(&t, &f);
+    mend_words(&t, &f);
     settle(&t);
     xi_put64(&t.group->next_due, 0);
     return true;

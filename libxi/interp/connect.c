@@ -74,7 +74,9 @@ int xi_broker_observe(int socket, uint32_t segment, int *fd) {
     xi_request_init(&q, XI_OP_OBSERVE);
     q.serial = 1;
     q.a = segment;
-    (void)send(socket, &q, sizeof q, MSG_NOSIGNAL); /* if it fails, the answer says why, or there is none */
+    ssize_t sent;
+    do sent = send(socket, &q, sizeof q, MSG_NOSIGNAL); /* if it fails, the answer says why, or there is none */
+    while (sent < 0 && errno == EINTR);
     int64_t until = xi_now() + 1000000000, left;
     struct pollfd p = {.fd = socket, .events = POLLIN};
     while ((left = until - xi_now()) > 0 && rc == 0) {

@@ -515,7 +515,7 @@ static_assert(offsetof(struct xi_group, dropped) == 192, "");
  *
  * Repair of a dead holder of the group's lock: next and head as above, states
  * beyond next_seq and up to head_seq = FREE, blocks of what is DONE released
- * (again), next_due = 0. Repair of a dead taker, under the group's lock:
+ * (again), words for what is out still = 0, next_due = 0. Repair of a dead taker, under the group's lock:
  * OUT -> READY, MOVING as above, its lingering words dropped, next_due = 0.
  *
  * The group's table is made before it joins and named in acks_seg before

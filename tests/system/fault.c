@@ -44,7 +44,7 @@ const char *const fault_call_names[CALLS] = {
     [CALL_SOCKOPT] = "getsockopt", [CALL_POLL] = "poll",           [CALL_EVENTFD] = "eventfd",
     [CALL_SIGNALFD] = "signalfd",  [CALL_PIDFD] = "pidfd_open",    [CALL_FUTEX_WAIT] = "futex",
     [CALL_MEMBARRIER] = "membarrier", [CALL_URING_SETUP] = "io_uring_setup", [CALL_URING_ENTER] = "io_uring_enter",
-    [CALL_URING_REGISTER] = "io_uring_register", [CALL_TAKE] = "accept in the ring"};
+    [CALL_URING_REGISTER] = "io_uring_register"};
 
 struct fault_page *fault_page;
 static enum fault_role here = FAULT_LIBRARY;
@@ -318,29 +318,6 @@ DOUBLE(int, io_uring_register_eventfd, (struct io_uring * r, int fd), (r, fd), C
 DOUBLE(int, io_uring_unregister_eventfd, (struct io_uring * r), (r), CALL_URING_REGISTER, return -e)
 DOUBLE(struct io_uring_probe *, io_uring_get_probe_ring, (struct io_uring * r), (r), CALL_URING_REGISTER, AS_ERRNO(NULL))
 
-/* Connections that the broker's ring took: the descriptor is closed, as if there had been none left for it. */
-static void spoil_accepts(struct io_uring *r, const void *at) {
-    unsigned mask = *r->cq.kring_mask, tail = io_uring_smp_load_acquire(r->cq.ktail);
-    for (unsigned i = *r->cq.khead; i != tail; i++) {
-        struct io_uring_cqe *cqe = &r->cq.cqes[i & mask];
-        struct stat st;
-        if (cqe->res < 3 || !cqe->user_data || cqe->res > 4096 || __real_fstat(cqe->res, &st) != 0 || !S_ISSOCK(st.st_mode)) continue;
-        if (__real_fcntl(cqe->res, F_GETFD) != FD_CLOEXEC) continue;
-        int e = hit(CALL_TAKE, at);
-        if (!e) continue;
-        close(cqe->res);
-        cqe->res = -e;
-    }
-}
-int __real_io_uring_submit_and_wait_timeout(struct io_uring *r, struct io_uring_cqe **cqe, unsigned n,
-                                            struct __kernel_timespec *t, sigset_t *mask);
-int __wrap_io_uring_submit_and_wait_timeout(struct io_uring *r, struct io_uring_cqe **cqe, unsigned n,
-                                            struct __kernel_timespec *t, sigset_t *mask);
-int __wrap_io_uring_submit_and_wait_timeout(struct io_uring *r, struct io_uring_cqe **cqe, unsigned n,
-                                            struct __kernel_timespec *t, sigset_t *mask) {
-    int e = HIT(CALL_URING_ENTER);
-    if (e) return -e;
-    int rc = __real_io_uring_submit_and_wait_timeout(r, cqe, n, t, mask);
-    if (here == FAULT_BROKER && fault_page) spoil_accepts(r, __builtin_return_address(0));
-    return rc;
-}
+DOUBLE(int, io_uring_submit_and_wait_timeout,
+       (struct io_uring * r, struct io_uring_cqe **cqe, unsigned n, struct __kernel_timespec *t, sigset_t *mask),
+       (r, cqe, n, t, mask), CALL_URING_ENTER, return -e)

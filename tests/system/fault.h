@@ -57,7 +57,6 @@ enum fault_call {
     CALL_URING_SETUP,
     CALL_URING_ENTER,
     CALL_URING_REGISTER,
-    CALL_TAKE, /* what a broker's ring did: connections taken */
     CALLS
 };
 extern const char *const fault_call_names[CALLS];

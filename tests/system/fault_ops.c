@@ -25,9 +25,14 @@ void scene_begin(struct scene *s, const char *ns, int64_t number) {
     for (int i = 0; i < SCENE_MSGS; i++) s->msg[i] = (xi_msg)XI_MSG_INIT;
 }
 
+static void helped(struct scene *s) {
+    if (s->helped) pthread_join(s->helper, NULL);
+    s->helped = false;
+}
+
 void scene_end(struct scene *s) {
     atomic_store(&s->over, true);
-    if (s->helped) pthread_join(s->helper, NULL);
+    helped(s);
     xi_call_cancel(&s->pending);
     for (int i = 0; i < SCENE_MSGS; i++) xi_msg_release(&s->msg[i]);
     for (size_t i = 0; i < s->kept_count; i++) xi_msg_release(&s->kept[i]);
@@ -287,6 +292,9 @@ static void meet_full(struct scene *s) {
     s->ch = open_with(s->me, "f.full", &o);
     s->other = open_with(s->peer, "f.full", NULL);
     must(xi_send_int(s->ch, 0, XI_TRY));
+    help(s, receives_then); /* who wakes has found the bell: that is the helper's, and not counted */
+    must(xi_send_int(s->ch, 0, BRIEF));
+    helped(s);
 }
 static int64_t send_asleep(struct scene *s) {
     help(s, receives_then);
@@ -334,6 +342,13 @@ static int64_t recv_many(struct scene *s) {
 }
 static void got_many(struct scene *s) {
     for (int i = 0; i < 5; i++) expect(message_int(&s->msg[i]) == s->number + i, "value %d is another", i);
+}
+/* Has been woken by the helper, as above. */
+static void meet_waker(struct scene *s) {
+    meet(s);
+    help(s, sends_then);
+    must(xi_recv(s->ch, &s->msg[0], BRIEF));
+    helped(s);
 }
 static int64_t recv_asleep(struct scene *s) {
     help(s, sends_then);
@@ -462,6 +477,15 @@ static void set_tells(struct scene *s) {
 static void has_member(struct scene *s) {
     has_set(s);
     must(xi_set_add(s->set, s->ch, XI_READY_RECV, 7, 0));
+}
+static void has_woken_member(struct scene *s) {
+    xi_event e;
+    has_member(s);
+    help(s, sends_then);
+    expect(xi_set_wait(s->set, &e, 1, BRIEF) == 1, "the set does not tell");
+    helped(s);
+    must(xi_recv(s->ch, &s->msg[0], XI_TRY));
+    expect(xi_set_wait(s->set, &e, 1, XI_TRY) <= 0, "the set tells of nothing");
 }
 static int64_t set_asleep(struct scene *s) {
     xi_event e;
@@ -727,7 +751,7 @@ const struct operation operations[] = {
     {"receive 1 KB", sent_middle, recv_one, got_one, 0, 0},
     {"receive a block", sent_large, recv_one, got_one, 0, 0},
     {"receive many", sent_many, recv_many, got_many, 0, 0},
-    {"receive, asleep", meet, recv_asleep, got_one, 0, 0},
+    {"receive, asleep", meet_waker, recv_asleep, got_one, 0, 0},
     {"receive in vain", meet, recv_in_vain, NULL, 0, 0},
     {"receive, grown", grown_by_other, recv_one, got_forty, 0, 0},
     {"receive, borrows used up", borrows_all, recv_one, got_one, OP_SLOW, 0},
@@ -741,7 +765,7 @@ const struct operation operations[] = {
     {"receive, the first expired", expired, recv_one, got_one, 0, 0},
     {"make a set", meet, set_new, set_works, 0, 0},
     {"add to a set", has_set, set_add, set_tells, 0, 0},
-    {"wait on a set", has_member, set_asleep, NULL, 0, 0},
+    {"wait on a set", has_woken_member, set_asleep, NULL, 0, 0},
     {"a set's descriptor", has_member, set_fd, fd_tells, 0, 0},
     {"arm a set's descriptor", has_fd, set_fd_arm, fd_tells, 0, 0},
     {"call", meet_and_sleep, call_it, is_answered, 0, CODE(XI_E_INTR) | CODE(XI_E_TIMEOUT)}, /* its server waits for brokers, too */

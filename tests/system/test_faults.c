@@ -78,7 +78,7 @@ static const struct kind kinds[] = {
     {CALL_RECVMSG, ECONNRESET, LATER, BROKER, BROKER},
     {CALL_SOCKOPT, EMFILE, 0, MEM, MEM | BROKER},
     {CALL_POLL, EINTR, ONCE_ONLY | HANDLED, 0, 0},
-    {CALL_POLL, ENOMEM, WAITING, MEM | BROKER, BROKER},
+    {CALL_POLL, ENOMEM, WAITING | STOPS, MEM | BROKER, BROKER},
     {CALL_EVENTFD, EMFILE, WAITING, MEM, 0},
     {CALL_SIGNALFD, EMFILE, 0, 0, MEM | BROKER},
     {CALL_PIDFD, EMFILE, 0, MEM, MEM | BROKER},
@@ -92,7 +92,6 @@ static const struct kind kinds[] = {
     {CALL_URING_ENTER, EBUSY, LATER | STOPS, CODE(XI_E_INTR), 0},
     {CALL_URING_ENTER, ENOMEM, LATER | STOPS, CODE(XI_E_INTR), 0},
     {CALL_URING_REGISTER, ENOMEM, HANDLED, 0, 0},
-    {CALL_TAKE, EMFILE, ONCE_ONLY, 0, BROKER}, /* as if the broker had died right after it took the connection */
 };
 #define KINDS (sizeof kinds / sizeof kinds[0])
 
