@@ -308,6 +308,7 @@ void interp_repaired(struct state *st, uint32_t slot) {
     rings_give_up(st, in->id);
     channel_remove_lane(st, in->id);
     drop_handles(st, in);
+    if (in->opened_unknown) parts_ask_all(st); /* of whatever else it had open */
     struct conn *conn = in->conn ? conn_of(st, in->conn) : NULL;
     if (conn) conn->slot = 0;
     uint64_t waiting = in->leave_conn;
