@@ -6,9 +6,9 @@
  *   replied       the reply to this very request, from a server that had begun
  *                 to reply before the call ended
  *   died          somebody may have taken the request: it was received, or a
- *                 receive was under way when its actor was killed, and that was
- *                 dead only after the request was sent (which it is before the
- *                 call, as recorded, begins). And nobody replied: a reply that
+ *                 receive was under way when its actor was killed, between the
+ *                 send of the request (which is before the call, as recorded,
+ *                 begins) and the end of the call. And nobody replied: a reply that
  *                 succeeded is the outcome
  *   no consumer   nobody replied; nor was there a consumer all the time that
  *                 lived on
@@ -30,7 +30,8 @@ struct served {
 struct serving {
     struct served *of; /* by value */
     uint32_t count;
-    int64_t last_kill; /* when the last one was dead that was about to receive */
+    const struct h_actor **killed; /* while they received */
+    uint32_t killed_count;
 };
 
 static int by_value(const void *a, const void *b) {
@@ -42,11 +43,10 @@ static void collect_served(const struct check *c, struct serving *s) {
     size_t n = 0;
     for_each_event(c->h, a, e) n += e->kind == H_SERVE;
     s->of = h_array(n, sizeof *s->of);
-    s->last_kill = INT64_MIN;
+    s->killed = h_array(c->h->actors, sizeof *s->killed);
     for_each_event(c->h, a, e) {
         if (e->kind == H_SERVE) s->of[s->count++] = (struct served){e->value, e, a};
-        if (e->kind == H_RECEIVE && e->end == H_OPEN && c->h->actor[a].kill_end > s->last_kill)
-            s->last_kill = c->h->actor[a].kill_end;
+        if (e->kind == H_RECEIVE && e->end == H_OPEN && c->h->actor[a].kill_end) s->killed[s->killed_count++] = &c->h->actor[a];
     }
     qsort(s->of, s->count, sizeof *s->of, by_value);
 }
@@ -63,9 +63,13 @@ static uint32_t first_of(const struct serving *s, uint64_t value) {
     return low;
 }
 
-static bool may_have_been_taken(const struct check *c, const struct serving *s, uint64_t value) {
-    uint32_t i = h_find(c, value);
-    return i != NONE && (c->values[i].taken || s->last_kill > c->values[i].begin);
+/* A kill begins before the death, which is somewhere before its end. */
+static bool may_have_been_taken(const struct check *c, const struct serving *s, const struct h_event *call) {
+    uint32_t i = h_find(c, call->value);
+    bool taken = i != NONE && c->values[i].taken;
+    for (uint32_t k = 0; i != NONE && k < s->killed_count && !taken; k++)
+        taken = s->killed[k]->kill_end > c->values[i].begin && s->killed[k]->kill_begin < call->end;
+    return taken;
 }
 
 /* An actor that had joined before, and received after. */
@@ -96,7 +100,7 @@ static void check_call(struct check *c, const struct serving *s, uint32_t actor,
         h_say(c, H_CALLS, "actor %u's call (%s) got a reply that nobody had made", actor, span);
     if ((e->result == XI_E_DIED || e->result == XI_E_NO_CONSUMER) && replied)
         h_say(c, H_CALLS, "actor %u's call (%s) was told that nobody replies, but somebody did", actor, span);
-    if (e->result == XI_E_DIED && !may_have_been_taken(c, s, e->value))
+    if (e->result == XI_E_DIED && !may_have_been_taken(c, s, e))
         h_say(c, H_CALLS, "actor %u's call (%s) was told that who had taken it died, but nobody had", actor, span);
     if (e->result == XI_E_NO_CONSUMER && consumer_all_the_time(c, e))
         h_say(c, H_CALLS, "actor %u's call (%s) was told that there is no consumer, but there was one all the time", actor,
@@ -117,5 +121,6 @@ void h_check_calls(struct check *c) {
             h_say(c, H_CALLS, "actor %u (%s) was told that nobody waits for its reply, but the caller got one", a,
                   h_span_text(c, e->begin, e->end));
     }
+    free(s.killed);
     free(s.of);
 }

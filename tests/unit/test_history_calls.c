@@ -48,16 +48,16 @@ START_TEST(test_died) {
         judge(how >= 2 ? BIT(H_CALLS) : 0);
     }
     /* Killed while it received, it may have taken the request; before the caller began to wait, too; but not if it was
-     * dead before the request was sent. */
-    static const int64_t kills[] = {30, 14, 9, 8};
-    for (int i = 0; i < 4; i++) {
+     * dead before the request was sent, or lived when the caller was told. */
+    static const int64_t kills[] = {30, 14, 9, 8, 37};
+    for (int i = 0; i < 5; i++) {
         begin_history();
         sent(P, 1, 10, 20);
         about(H_RECEIVE, C, group, 0, 0, 5, H_OPEN, 0);
         killed(C, kills[i]);
         if (kills[i] == 9) h->actor[C].kill_end = 11; /* that is when it was dead */
         called(P, P1, 0, 20, 36, XI_E_DIED);
-        judge(kills[i] == 8 ? BIT(H_CALLS) : 0);
+        judge(kills[i] == 8 || kills[i] == 37 ? BIT(H_CALLS) : 0);
     }
 }
 END_TEST
