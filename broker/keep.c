@@ -17,6 +17,7 @@
 #include "error.h"
 #include "log.h"
 #include "loop.h"
+#include "pass.h"
 #include "store.h"
 #include "table.h"
 #include "want.h"
@@ -56,26 +57,10 @@ static void lose_keeper(void) {
 }
 
 static void tell(const struct note *note, int fd) {
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct iovec iov = {(void *)(uintptr_t)note, sizeof *note};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
     if (keep.socket < 0) return;
-    if (fd >= 0) {
-        msg.msg_control = &control;
-        msg.msg_controllen = sizeof control;
-        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof fd);
-        memcpy(CMSG_DATA(c), &fd, sizeof fd);
-    }
     /* It waits for SNDTIMEO at most; without memory it does not wait, so it is asked again for as long as that. */
     int64_t until = loop_now() + PATIENCE_NS;
-    while (sendmsg(keep.socket, &msg, MSG_NOSIGNAL) != (ssize_t)sizeof *note) {
-        if (errno == EINTR) continue;
+    while (pass(keep.socket, NULL, 0, note, sizeof *note, &fd, fd >= 0, 0) != (ssize_t)sizeof *note) {
         if ((errno != EAGAIN && errno != ENOMEM && errno != ENOBUFS) || loop_now() >= until) {
             lose_keeper();
             return;

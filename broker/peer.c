@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "pass.h"
 #include "proc.h"
 #include "table.h"
 #include "xidata.h"
@@ -127,24 +128,7 @@ void peer_free(struct peer *p) {
 
 /* 1: sent; 0: not now; negative: never. */
 static int try_send(int fd, const struct xi_reply *reply, const int *fds, unsigned fd_count) {
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(XI_WIRE_FDS * sizeof(int))];
-    } control = {0};
-    struct iovec iov = {(void *)(uintptr_t)reply, sizeof *reply};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-    if (fd_count) {
-        msg.msg_control = &control;
-        msg.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-        memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
-    }
-    ssize_t n;
-    do n = sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
+    ssize_t n = pass(fd, NULL, 0, reply, sizeof *reply, fds, fd_count, MSG_DONTWAIT);
     if (n == (ssize_t)sizeof *reply) return 1;
     return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS) ? 0 : -1;
 }

@@ -24,6 +24,7 @@
 
 #include "error.h"
 #include "log.h"
+#include "pass.h"
 #include "table.h"
 #include "wire/layout.h"
 
@@ -108,25 +109,8 @@ void store_begin(const char *ns, bool managed) {
 /* ---- telling */
 
 static bool send_note(const char *text, int fd, int flags) {
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
-    struct msghdr msg = {.msg_name = &store.address, .msg_namelen = store.length, .msg_iov = &iov, .msg_iovlen = 1};
-    if (fd >= 0) {
-        msg.msg_control = &control;
-        msg.msg_controllen = sizeof control;
-        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof fd);
-        memcpy(CMSG_DATA(c), &fd, sizeof fd);
-    }
-    ssize_t n;
-    do n = sendmsg(store.socket, &msg, MSG_NOSIGNAL | flags); /* waits for SNDTIMEO at most */
-    while (n < 0 && errno == EINTR);
-    return n == (ssize_t)iov.iov_len;
+    size_t size = strlen(text); /* it waits for SNDTIMEO at most */
+    return pass(store.socket, &store.address, store.length, text, size, &fd, fd >= 0, flags) == (ssize_t)size;
 }
 
 void store_say(const char *state) {

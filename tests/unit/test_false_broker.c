@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "fixture.h"
+#include "pass.h"
 #include "wire/names.h"
 #include "wire/protocol.h"
 
@@ -44,23 +45,8 @@ static enum nonsense how;
 /* With three descriptors of /dev/null, where that is asked for. */
 static void answer(int fd, const struct xi_reply *r, size_t n, bool with) {
     int null[3];
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof null)];
-    } control = {0};
-    struct iovec iov = {(void *)(uintptr_t)r, n};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
-    if (with) {
-        m.msg_control = &control;
-        m.msg_controllen = sizeof control;
-        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof null);
-        for (int i = 0; i < 3; i++) null[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
-        memcpy(CMSG_DATA(c), null, sizeof null);
-    }
-    (void)sendmsg(fd, &m, MSG_NOSIGNAL); /* the other side may have had enough */
+    for (int i = 0; with && i < 3; i++) null[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
+    (void)pass(fd, NULL, 0, r, n, null, with ? 3 : 0, 0); /* the other side may have had enough */
     for (int i = 0; with && i < 3; i++) close(null[i]);
 }
 
