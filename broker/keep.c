@@ -50,8 +50,8 @@ const struct kept *keep_found(uint32_t *count) {
 }
 
 static void lose_keeper(void) {
-    log_line("the process that keeps this namespace over its broker's death is gone or stopped: when this broker is killed now, "
-             "the namespace ends");
+    log_line("the process that keeps this namespace over its broker's death is gone or stopped (%s): when this broker is killed "
+             "now, the namespace ends", strerror(errno));
     close(keep.socket);
     keep.socket = -1;
 }
@@ -103,9 +103,11 @@ static bool take_note(int socket, struct table *held, bool *ended) {
     struct note note;
     struct iovec iov = {&note, sizeof note};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    ssize_t n = recvmsg(socket, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n < 0 && errno == EINTR) return true;
-    *ended = n == 0 || (n < 0 && errno != EAGAIN);
+    int64_t until = loop_now() + PATIENCE_NS;
+    ssize_t n;
+    while ((n = recvmsg(socket, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)) < 0 && errno != EAGAIN && loop_now() < until)
+        if (errno != EINTR) loop_rest(); /* no memory for it just now. Were the line broken, it would end with the next look */
+    *ended = n == 0;
     if (n != (ssize_t)sizeof note) return false;
     struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
     int fd = -1;
