@@ -19,7 +19,8 @@ import subprocess
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g0", "-fPIC", "-w", "-fno-strict-aliasing"]
+FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g0", "-fPIC", "-w", "-fno-strict-aliasing",
+         '-Dvisibility(ignored)=visibility("default")']  # what the library hides by name, too
 # Quick ones, that together look at everything in libxi below the values; and those of the broker's repair. What is behind
 # an @ is how they wait.
 TESTS = ("arena", "channel", "lock", "ends", "retain", "retain_grow", "grow", "call", "set", "ttl", "ack", "ack_ends", "wait", "wakes", "wakes_by",
