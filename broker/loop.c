@@ -42,6 +42,7 @@ int64_t loop_now(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/* A time, because nothing tells when the kernel has memory again. */
 void loop_rest(void) { (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL); }
 
 static struct watch *watch_new(struct loop *loop, enum watch_kind kind, int fd, size_t size, loop_fn fn,

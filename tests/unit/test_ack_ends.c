@@ -64,6 +64,7 @@ START_TEST(delivered_too_often_it_is_a_dead_letter) {
     ck_assert_int_eq(letter_number(&v), 1);
     fails(XI_E_AGAIN, xi_recv(letters, &(xi_msg)XI_MSG_INIT, XI_TRY));
     ck_assert_uint_eq(xi_load_relaxed(&in->group->dead), 1);
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->counting), 0); /* that is done with */
     ck_assert_uint_eq(in_flight(in), 1);
     ck_assert_uint_eq(blocks_out(me), sizes[_i] == BLOCK); /* the first one's block is back */
     ok(xi_ack(&m));
@@ -101,6 +102,7 @@ START_TEST(without_dead_letters_it_vanishes) {
     expect_value(in, &m, 3, 1, XI_TRY);
     ok(xi_ack(&m));
     ck_assert_uint_eq(xi_load_relaxed(&in->group->dead), 2);
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->counting), 0); /* that is done with */
     ck_assert_uint_eq(in_flight(in), 0);
     ck_assert_uint_eq(blocks_out(me), 0);
     ok(xi_channel_free(in));
