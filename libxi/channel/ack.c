@@ -370,7 +370,7 @@ void xi_ack_close(struct xi_channel *ch) {
     while (rc == XI_E_INTR);
     if (rc) return; /* held by one that is stopped: given back when this interpreter leaves */
     bool any = give_all_back(ch);
-    xi_unlock(ch->group);
+    xi_unlock_receive(ch);
     if (any) xi_pass_on(ch, XI_SIDE_GROUP(ch->group_index));
 }
 

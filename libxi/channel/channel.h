@@ -6,6 +6,7 @@
 #ifndef XI_CHANNEL_CHANNEL_H
 #define XI_CHANNEL_CHANNEL_H
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
@@ -39,6 +40,9 @@ struct xi_channel {
     struct xi_view home;
     struct xi_view send_view;    /* under the producers' lock */
     struct xi_view receive_view; /* under the group's lock */
+    /* Of a channel that may grow, locks of this process's own beside those: whoever writes into those must not make one of
+     * our threads unmap, or half exchange, the view that another uses. */
+    _Atomic bool send_view_used, receive_view_used;
     uint32_t inline_max;
     uint32_t fast_max;    /* values up to this size may be sent the fast way; 0 where every send must go the general way */
     uint32_t lock_word;   /* what this interpreter writes into locks */
@@ -197,25 +201,55 @@ void xi_ring_tell(struct xi_channel *ch);
 /* Lets go of what the views have mapped; nobody uses the handle any more. */
 void xi_views_drop(struct xi_channel *ch);
 
+/* Under a side's lock: no other thread uses that side's view. Waits for none, unless somebody overwrote the lock. */
+static inline void xi_view_take(const struct xi_channel *ch, _Atomic bool *used) {
+    if (__builtin_expect(ch->grow_max == 0, 1)) return;
+    while (atomic_exchange_explicit(used, true, memory_order_acquire)) sched_yield();
+}
+static inline void xi_view_give(const struct xi_channel *ch, _Atomic bool *used) {
+    if (__builtin_expect(ch->grow_max != 0, 0)) atomic_store_explicit(used, false, memory_order_release); /* pairs with take */
+}
+
 /* The producers' lock, with send_view at the ring that the channel has. Errors: as xi_lock(), and NOMEM, CORRUPT. */
 static inline int xi_lock_send(struct xi_channel *ch, int64_t timeout) {
     int rc = xi_lock(ch, ch->chan, timeout);
+    if (__builtin_expect(rc != 0, 0)) return rc;
+    xi_view_take(ch, &ch->send_view_used);
     /* Relaxed: whoever moved the ring held this lock. */
-    if (__builtin_expect(rc == 0 && xi_load_relaxed(&ch->chan->ring) != ch->send_view.word, 0))
-        rc = xi_follow_ring(ch, false, timeout);
+    if (__builtin_expect(xi_load_relaxed(&ch->chan->ring) != ch->send_view.word, 0)) rc = xi_follow_ring(ch, false, timeout);
     return rc;
 }
+/* If it is free, and wherever the view is. */
+static inline bool xi_try_lock_send(struct xi_channel *ch) {
+    if (!xi_try_lock(ch, ch->chan)) return false;
+    xi_view_take(ch, &ch->send_view_used);
+    return true;
+}
+static inline void xi_unlock_send(struct xi_channel *ch) {
+    xi_view_give(ch, &ch->send_view_used);
+    xi_unlock(ch->chan);
+}
 
+static inline void xi_unlock_receive(struct xi_channel *ch) {
+    xi_view_give(ch, &ch->receive_view_used);
+    xi_unlock(ch->group);
+}
 /* The lock of the handle's group, with receive_view likewise. Also LEFT and REMOVED: the group has ended, and its lock
  * guards nothing of ours. */
 static inline int xi_lock_receive(struct xi_channel *ch, int64_t timeout) {
     int rc = xi_lock(ch, ch->group, timeout);
     if (__builtin_expect(rc != 0, 0)) return rc;
+    xi_view_take(ch, &ch->receive_view_used);
     if (__builtin_expect((xi_load_relaxed(&ch->chan->ring) | ch->receive_view.word) != 0, 0))
         return xi_follow_ring(ch, true, timeout);
     if (xi_group_lives(ch)) return 0;
-    xi_unlock(ch->group);
+    xi_unlock_receive(ch);
     return xi_fail_ended(ch);
+}
+static inline bool xi_try_lock_receive(struct xi_channel *ch) {
+    if (!xi_try_lock(ch, ch->group)) return false;
+    xi_view_take(ch, &ch->receive_view_used);
+    return true;
 }
 
 /* Bytes of the ring that a channel's `ring` names. Says nothing of whether there is such a ring. */

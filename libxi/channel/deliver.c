@@ -467,7 +467,7 @@ static int turn(struct taking *t, int64_t timeout) {
     if (rc) return rc;
     rc = choose(t);
     bool moved = xi_flying_settle(ch);
-    xi_unlock(ch->group);
+    xi_unlock_receive(ch);
     tell(t, moved);
     if (rc || t->done) return rc;
     if (t->moving.d) return move_elsewhere(t);

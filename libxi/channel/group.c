@@ -170,7 +170,7 @@ static int join(struct xi_channel *ch, struct joining *j) {
         int rc = xi_lock_send(ch, XI_LOCK_ABANDON_NS);
         if (rc) return rc;
         rc = try_join(ch, j, &index, &segment);
-        xi_unlock(ch->chan);
+        xi_unlock_send(ch);
         if (rc) return rc;
         put_table(j);
         j->slot = index;
@@ -282,14 +282,13 @@ static int lock_group(struct xi_channel *ch, struct xi_group *g) {
 }
 
 void xi_group_end(struct xi_channel *ch) {
-    struct xi_chan *c = ch->chan;
     struct xi_group *g = ch->group;
     if (lock_producers(ch)) return; /* held by one that is stopped: the broker ends it when this interpreter leaves */
     if (lock_group(ch, g) == 0) {
         if (xi_group_lives(ch)) end(ch, ch->group_index, ch->ack); /* else the channel was removed, and it with it */
         xi_unlock(g);
     }
-    xi_unlock(c);
+    xi_unlock_send(ch);
     xi_wake_producers(ch);
 }
 
@@ -322,7 +321,7 @@ int xi_group_remove(xi_channel *ch, const char *text) {
         rc = i < JOIN_TRIES ? lock_producers(ch) : xi_fail(XI_E_AGAIN, "group \"%s\" changes all the time; try again", name);
         if (rc) break;
         rc = end_named(ch, name, &j);
-        xi_unlock(ch->chan);
+        xi_unlock_send(ch);
         if (rc != 1) break;
         put_table(&j);
         if (j.segment) (void)xi_ack_open(ch, j.slot, j.segment, -1, &j.ack); /* it can be done without: see lets_go() */

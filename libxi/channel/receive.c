@@ -185,7 +185,7 @@ static int receive_alone(struct xi_channel *ch, xi_msg *m, struct next *n, int64
         /* Otherwise it is not the record that was prepared any more. */
         bool same = now.head == n->head && now.header == n->header && (!p.borrow || memcmp(&now.d, &p.d, sizeof p.d) == 0);
         if (same) rc = take_alone(ch, m, &now, &p, &late);
-        xi_unlock(ch->group);
+        xi_unlock_receive(ch);
     }
     unprepare(ch, &p);
     if (rc == 1 || rc == XI_E_CORRUPT) xi_wake_producers(ch);
@@ -272,7 +272,7 @@ static int64_t receive_inline(struct xi_channel *ch, xi_msg *msgs, size_t n, int
         xi_bump(late ? &g->expired : &ch->received, done);
     }
     bool elsewhere = v->word != 0;
-    xi_unlock(g);
+    xi_unlock_receive(ch);
     if (done || rc == XI_E_CORRUPT) xi_wake_producers(ch);
     if (__builtin_expect(elsewhere && done, 0)) xi_ring_passed(ch, (uint32_t)done);
     if (__builtin_expect(late && done, 0)) {
@@ -305,11 +305,11 @@ XI_INLINE bool receive_one(struct xi_channel *ch, xi_msg *m) {
     struct xi_group *g = ch->group;
     /* Before the lock, so that a poll of an empty channel writes nothing. */
     uint64_t h = xi_load_acquire(xi_header_at(&ch->home, xi_load_relaxed(&g->head)));
-    if (h == 0 || XI_REC_KIND_AND_FLAGS(h) != XI_REC_INLINE || ch->ack || !xi_try_lock(ch, g)) return false;
+    if (h == 0 || XI_REC_KIND_AND_FLAGS(h) != XI_REC_INLINE || ch->ack || !xi_try_lock_receive(ch)) return false;
     bool home = xi_load_relaxed(&ch->chan->ring) == 0, taken;
     if (__builtin_expect(home, 1)) taken = take_usual(ch, &ch->home, m);
     else taken = take_far(ch, m);
-    xi_unlock(g);
+    xi_unlock_receive(ch);
     if (taken) xi_wake_producers(ch);
     if (__builtin_expect(taken && !home, 0)) xi_ring_passed(ch, 1);
     return taken;
@@ -334,7 +334,7 @@ static int read_far(struct xi_channel *ch, struct next *n, int64_t timeout) {
     read_next(ch, n);
     if (n->header) rc = 1;
     else if (some) rc = skip_corrupt(ch, n->head, 0);
-    xi_unlock(ch->group);
+    xi_unlock_receive(ch);
     if (rc == XI_E_CORRUPT) xi_wake_producers(ch);
     return rc;
 }

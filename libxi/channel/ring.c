@@ -37,7 +37,7 @@ void xi_views_drop(struct xi_channel *ch) {
 static int view_map(struct xi_channel *ch, uint64_t word, int fd, struct xi_view *out) {
     struct xi_map_entry *e;
     uint64_t capacity = xi_ring_capacity(ch, word);
-    if (word != XI_RING(XI_RING_SEGMENT(word), XI_RING_LOG2(word)) || capacity > XI_GROW_MAX) return no_such_ring(ch, word);
+    if (!ch->grow_max || word != XI_RING(XI_RING_SEGMENT(word), XI_RING_LOG2(word)) || capacity > XI_GROW_MAX) return no_such_ring(ch, word);
     int rc = xi_maps_ring(ch->interp, XI_RING_SEGMENT(word), ch->id, fd, &e);
     if (rc) return rc;
     if (e->map.size != XI_PAGE + capacity) {
@@ -55,6 +55,7 @@ static int view_map(struct xi_channel *ch, uint64_t word, int fd, struct xi_view
 struct side {
     xi_a32 *lock, *lock_sleep;
     struct xi_view *view;
+    _Atomic bool *used;
     bool receiving;
 };
 
@@ -87,14 +88,15 @@ static int view_swap(struct xi_channel *ch, struct side *s, struct xi_view *spar
 
 int xi_follow_ring(struct xi_channel *ch, bool receiving, int64_t timeout) {
     struct xi_chan *c = ch->chan;
-    struct side s = receiving ? (struct side){&ch->group->lock, &ch->group->lock_sleep, &ch->receive_view, true}
-                              : (struct side){&c->lock, &c->lock_sleep, &ch->send_view, false};
+    struct side s = receiving ? (struct side){&ch->group->lock, &ch->group->lock_sleep, &ch->receive_view, &ch->receive_view_used, true}
+                              : (struct side){&c->lock, &c->lock_sleep, &ch->send_view, &ch->send_view_used, false};
     struct xi_view spare = {0};
     int64_t deadline = timeout == XI_TRY ? XI_TRY : xi_deadline(timeout);
     for (int i = 0; i < FOLLOW_TRIES; i++) {
         bool kept = keeps_ring(ch, &s);
         if (kept && view_swap(ch, &s, &spare)) return 0;
         uint64_t at = s.view->word;
+        xi_view_give(ch, s.used);
         xi_unlock_words(s.lock, s.lock_sleep);
         view_drop(&spare);
         if (!kept) return xi_fail_ended(ch);
@@ -104,7 +106,9 @@ int xi_follow_ring(struct xi_channel *ch, bool receiving, int64_t timeout) {
             view_drop(&spare);
             return rc;
         }
+        xi_view_take(ch, s.used);
     }
+    xi_view_give(ch, s.used);
     xi_unlock_words(s.lock, s.lock_sleep);
     view_drop(&spare);
     return xi_fail(XI_E_CORRUPT, "the ring of channel \"%s\" moves all the time: some member overwrites it", ch->name);
@@ -246,7 +250,7 @@ static int move(struct xi_channel *ch, uint64_t from, struct xi_view *to, const 
         *to = old;
         xi_bump(want ? &c->grown : &c->shrunk, 1);
     }
-    xi_unlock(c);
+    xi_unlock_send(ch);
     return moved ? 1 : rc;
 }
 

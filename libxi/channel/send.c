@@ -42,7 +42,7 @@ static int64_t append(struct xi_channel *ch, const struct xi_record *r, size_t n
     }
     int64_t done = xi_log_append(ch, r, n, s, want);
     bool far = ch->send_view.word != 0;
-    xi_unlock(ch->chan);
+    xi_unlock_send(ch);
     if (done > 0) xi_wake_consumers(ch, (uint64_t)done);
     if (__builtin_expect(far && done > 0, 0)) (void)xi_ring_look(ch);
     return done;
@@ -62,7 +62,7 @@ static int64_t append_dropping(struct xi_channel *ch, const struct xi_record *r,
         done = xi_log_append(ch, r, n, s, want);
         if (done == 0) rc = xi_drop_oldest(ch, want, &d);
         if (done == 0 && rc == 1) done = xi_log_append(ch, r, n, s, want);
-        xi_unlock(ch->chan);
+        xi_unlock_send(ch);
         if (done == 0 && rc == XI_E_AGAIN && (rc = xi_drops_settle(ch, &d, true)) == 0) rc = 1;
     }
     (void)xi_drops_settle(ch, &d, false);
@@ -211,11 +211,10 @@ static int send_plainly(struct xi_channel *ch, const void *value, size_t size, c
 
 /* The usual case: the lock is free, there is room. How many values were sent, from the first on; 0: nothing was done. */
 XI_INLINE size_t send_run(struct xi_channel *ch, const void *const *values, const size_t *sizes, size_t n) {
-    struct xi_chan *c = ch->chan;
     xi_free_poll(ch->interp);
-    if (!xi_try_lock(ch, c)) return 0;
+    if (!xi_try_lock_send(ch)) return 0;
     size_t sent = xi_log_append_run(ch, values, sizes, n < RUN ? n : RUN);
-    xi_unlock(c);
+    xi_unlock_send(ch);
     if (sent) xi_wake_consumers(ch, sent);
     return sent;
 }
