@@ -470,6 +470,16 @@ RuntimeError: uh-oh!""")
               (python * 1e3, warm * 1e3, cold * 1e3))
         self.assertLess(warm, 1.3 * python)
 
+    def test_starts_with_little(self):
+        """What an interpreter loads at its start, every program waits for: nothing but the package's own and what is of C."""
+        plain = set(subprocess.run([sys.executable, "-c", "import sys; print(*sys.modules)"], check=True, text=True,
+                                   stdout=subprocess.PIPE).stdout.split())
+        code = ("from xidata import interpreters as i\na = i.create()\na.exec('import sys; print(*sys.modules, flush=True)')")
+        there = set(subprocess.run([sys.executable, "-c", code], check=True, text=True, stdout=subprocess.PIPE).stdout.split())
+        self.assertIn("xidata._worker", there)
+        own = {"xidata", "xidata._xidata", "xidata._forkserver", "xidata._worker"}
+        self.assertLessEqual(there - plain, own | {"_queue", "_socket", "atexit", "select"})
+
     def test_preload(self):
         code = ("from xidata import interpreters as i\ni.preload('json', 'no_such_module')\na = i.create()\n"
                 "a.exec('import sys; assert \"json\" in sys.modules')\n"

@@ -3,6 +3,8 @@
  * The exception classes. Each enum xi_error has one; all derive from
  * xidata.Error, and where Python has a class that says the same (queue.Empty,
  * TimeoutError, OSError, ...) from that too, so that existing handlers work.
+ * (Full is in xidata/_full.py: what queue loads is not to be waited for at the
+ * start of every interpreter. queue.Empty is _queue's, which loads nothing.)
  * Messages are the library's sentences.
  */
 #include "binding.h"
@@ -13,7 +15,7 @@ static const struct {
     int code;
     const char *name, *also_module, *also, *doc;
 } classes[] = {
-    {XI_E_AGAIN, "Empty", "queue", "Empty", "Nothing to receive right now (timeout=0). Also a queue.Empty."},
+    {XI_E_AGAIN, "Empty", "_queue", "Empty", "Nothing to receive right now (timeout=0). Also a queue.Empty."},
     {XI_E_TIMEOUT, "Timeout", "builtins", "TimeoutError", "The timeout ran out. Also a TimeoutError."},
     {XI_E_CLOSED, "ChannelClosed", NULL, NULL,
      "The channel is closed: senders learn it at once, receivers when they have drained it."},
@@ -55,6 +57,10 @@ static PyObject *make_class(PyObject *module, State *st, const char *name, const
     PyOS_snprintf(qualified, sizeof qualified, "xidata.%s", name);
     if (also) {
         PyObject *m = PyImport_ImportModule(also_module);
+        if (!m && also_module[0] == '_' && PyErr_ExceptionMatches(PyExc_ImportError)) { /* built without: queue's own */
+            PyErr_Clear();
+            m = PyImport_ImportModule(also_module + 1);
+        }
         PyObject *second = m ? PyObject_GetAttrString(m, also) : NULL;
         bases = second ? PyTuple_Pack(2, st->error, second) : NULL;
         Py_XDECREF(m);
@@ -90,10 +96,6 @@ int errors_init(PyObject *module, State *st) {
         if (!made || set_code(made, classes[i].code) < 0)
             return -1;
     }
-    st->full = make_class(module, st, "Full", "queue", "Full", "No room to send right now (timeout=0). Also a "
-                                                               "queue.Full.");
-    if (!st->full || set_code(st->full, XI_E_AGAIN) < 0)
-        return -1;
     st->decode_error = make_class(module, st, "DecodeError", NULL, NULL,
                                   "A value was received but could not be turned into an object; it is lost. "
                                   "__cause__ says why.");
@@ -128,5 +130,9 @@ PyObject *raise_error(State *st, int64_t error) {
 }
 
 PyObject *raise_send_error(State *st, int64_t error) {
-    return error == XI_E_AGAIN ? raise_text(st->full, XI_E_AGAIN, xi_error_text(XI_E_AGAIN)) : raise_error(st, error);
+    if (error != XI_E_AGAIN)
+        return raise_error(st, error);
+    char sentence[512];
+    PyOS_snprintf(sentence, sizeof sentence, "%s", xi_error_text(XI_E_AGAIN)); /* loading runs code that may fail otherwise */
+    return load_attribute(&st->full, "xidata", "Full") < 0 ? NULL : raise_text(st->full, XI_E_AGAIN, sentence);
 }

@@ -35,7 +35,6 @@ from ._xidata import (
     Ending,
     Error,
     Forked,
-    Full,
     GroupInfo,
     Interpreter,
     InterpreterInfo,
@@ -107,6 +106,7 @@ class UnsentLoanWarning(Warning):
 _LAZY = {
     "BrokenInterpreterPool": "futures",
     "InterpreterPoolExecutor": "futures",
+    "Full": "_full",
     "JoinableQueue": "queues",
     "Queue": "queues",
     "Ready": "_ready",

@@ -25,6 +25,8 @@ import time
 import _signal as signal
 import _socket as socket
 
+from . import _worker  # what every child runs
+
 FDS = 4
 GRACE = 1.0  # seconds that an interpreter whose references are gone may take to finish, if its creator was killed
 CERTAIN = 10.0  # seconds within which the broker has noticed a death
@@ -78,6 +80,7 @@ class Server:
     def __init__(self, fd, program):
         self.pid = os.getpid()
         self.program = program  # a pidfd
+        self.namespace = None  # that of the family, once it has a member
         self.poll = select.poll()
         self.connections = {}
         self.children = {}  # pid: the pid of its creator
@@ -120,6 +123,7 @@ class Server:
             return None
         message, fds = received
         if message["op"] == "create":
+            self.namespace = message["namespace"]
             return self.create(message, fds)
         pid = message["pid"]
         if pid in self.children and pid not in self.statuses:
@@ -217,12 +221,10 @@ class Child:
         self.message, self.fds, self.connection, self.server = message, fds, connection, server
 
     def run(self):
-        from . import _worker
-
         return _worker.run(self)
 
 
-def main(fd, program_pid, namespace, preload):
+def main(fd, program_pid, preload):
     try:
         program = os.pidfd_open(program_pid)
     except ProcessLookupError:
@@ -235,7 +237,6 @@ def main(fd, program_pid, namespace, preload):
         except ImportError:
             pass  # as multiprocessing's: it is to save time, and who needs it is told when importing it
     server = Server(fd, program)
-    server.namespace = namespace
     child = server.run()
     del server
     return child.run()
@@ -287,15 +288,15 @@ def interpreter_flags():
     return options
 
 
-CODE = "import sys; sys.path[:0] = [%r]; from xidata import _forkserver as f; sys.exit(f.main(%d, %d, %r, %r))"
+CODE = "import sys; sys.path[:0] = [%r]; from xidata import _forkserver as f; sys.exit(f.main(%d, %d, %r))"
 
 
-def start(namespace, preload):
-    """Starts the server of this program."""
+def start(preload):
+    """Starts the server of this program, and does not wait for it."""
     mine, its = socketpair()
     try:
         home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        code = CODE % (home, its.fileno(), os.getpid(), namespace, list(preload))
+        code = CODE % (home, its.fileno(), os.getpid(), list(preload))
         os.posix_spawn(sys.executable, [sys.executable] + interpreter_flags() + ["-c", code], os.environ,
                        file_actions=[(os.POSIX_SPAWN_DUP2, its.fileno(), its.fileno())],
                        setpgroup=0)  # Ctrl-C is for the program

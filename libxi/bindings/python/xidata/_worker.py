@@ -13,7 +13,6 @@ import builtins
 import marshal
 import os
 import sys
-import types
 
 REFUSED, DONE, FAILED, ENDS, UNSHAREABLE = range(5)
 FAKE_MAIN = "__xi_main__"  # the creator's script, loaded as a module
@@ -23,7 +22,7 @@ def channel_name(id):
     return "interpreter.%d" % id
 
 
-class Main(types.ModuleType):
+class Main(type(sys)):
     """
     The module __main__ of an interpreter. Pickles made by the program name what its script defined in its __main__;
     what is not here is looked for there, by running the script once as a module of another name.
@@ -49,7 +48,7 @@ def script_module():
         return None
     with open(path, "rb") as script:
         code = compile(script.read(), path, "exec")
-    module = sys.modules[FAKE_MAIN] = types.ModuleType(FAKE_MAIN)
+    module = sys.modules[FAKE_MAIN] = type(sys)(FAKE_MAIN)
     module.__file__, module.__package__ = path, package
     exec(code, module.__dict__)
     return module
@@ -149,7 +148,7 @@ class Worker:
 
     def do_call(self, target, is_code, args, kwargs):
         if is_code:
-            function = types.FunctionType(marshal.loads(target), self.main.__dict__)
+            function = type(say)(marshal.loads(target), self.main.__dict__)
         else:
             import pickle
 
@@ -188,8 +187,9 @@ def settle_in(child):
     for number, fd in enumerate(standard):
         os.dup2(fd, number)
         os.close(fd)
-    os.environ.clear()
-    os.environ.update(message["environ"])
+    if message["environ"] != dict(os.environ):
+        os.environ.clear()
+        os.environ.update(message["environ"])
     try:
         os.chdir(message["cwd"])
     except OSError:
@@ -203,17 +203,15 @@ def settle_in(child):
 
 
 def say(fd, what):
-    import pickle
-
+    """To the creator: the id of the new interpreter, or why there is none."""
     with open(fd, "wb") as pipe:
-        pipe.write(pickle.dumps(what))
+        pipe.write(marshal.dumps(what))
 
 
 def run(child):
     """The whole life of an interpreter; what it returns is the exit status."""
     global boot
     import xidata
-    from . import _forkserver
 
     xidata._die_with_parent(child.server)
     ready = settle_in(child)

@@ -17,6 +17,7 @@ An interpreter ends when it is closed, when the last reference to it is gone in 
 that it descends from ends, however that happens.
 """
 
+import marshal
 import os
 import sys
 import types
@@ -86,6 +87,21 @@ def _me():
     return xidata.current() or xidata.join()
 
 
+def _join():
+    """Joins, which may take the start of a broker; the process that forks interpreters comes up meanwhile."""
+    global _client
+    try:
+        _server()
+    except OSError as error:
+        raise InterpreterError("the process that forks interpreters cannot be started: %s" % error) from None
+    try:
+        return xidata.join()
+    except BaseException:
+        _client.connection.close()
+        _client = None
+        raise
+
+
 def _boot():
     """What made this process an interpreter, or None in a program."""
     worker = sys.modules["xidata._worker"]
@@ -94,7 +110,10 @@ def _boot():
 
 
 def _server(start=True):
-    """The connection to the process that forks for this family; None if there is none and none is to be started."""
+    """
+    The connection to the process that forks for this family; None if there is none and none is to be started. That
+    process takes its time to start, and what it is asked meanwhile it does then.
+    """
     global _client
     if _client is None or _client.pid != os.getpid():
         boot = _boot()
@@ -103,7 +122,7 @@ def _server(start=True):
         elif start:
             if _client is not None:
                 _client.connection.close()  # the parent's: this is a forked child
-            _client = _forkserver.start(_me().namespace, _preloaded)
+            _client = _forkserver.start(_preloaded)
         else:
             return None
     return _client
@@ -135,9 +154,10 @@ def _whence(info):
 
 
 def create():
-    """A new interpreter, idle. (The first one of a program takes some 20 ms, later ones two or three.)"""
-    me = _me()
-    sys.audit("xidata.spawn", me.namespace)
+    """A new interpreter, idle. (The first one of a program takes about as long as `python -I -c pass`, later ones two or three ms.)"""
+    me = xidata.current()
+    sys.audit("xidata.spawn", me.namespace if me else os.environ.get("XI_NAMESPACE") or "default")
+    me = me or _join()
     main = sys.modules["__main__"]
     script = getattr(main, "__file__", None)
     boot = _boot()
@@ -162,9 +182,7 @@ def create():
         finally:
             os.close(ready)
         said = answer.read()
-    import pickle
-
-    id = pickle.loads(said) if said else "it died at once"
+    id = marshal.loads(said) if said else "it died at once"
     if not isinstance(id, int):
         raise InterpreterError("a new interpreter could not begin: %s" % id)
     return Interpreter(id)
@@ -238,13 +256,7 @@ def _code_of(function):
         return None
     if _uses_globals(function.__code__, function.__globals__):
         return None
-    return _marshalled(function.__code__)
-
-
-def _marshalled(code):
-    import marshal
-
-    return marshal.dumps(code)
+    return marshal.dumps(function.__code__)
 
 
 _GLOBAL_NAMES = {verb + "_" + kind for verb in ("LOAD", "STORE", "DELETE") for kind in ("GLOBAL", "NAME")}
@@ -439,9 +451,9 @@ class Interpreter:
             wanted = code.__code__
             if code.__closure__ or wanted.co_argcount or wanted.co_kwonlyargcount or wanted.co_posonlyargcount:
                 raise ValueError("a function to be executed has no arguments and no closure")
-            code = _marshalled(wanted)
+            code = marshal.dumps(wanted)
         elif type(code) is types.CodeType:
-            code = _marshalled(code)
+            code = marshal.dumps(code)
         elif not isinstance(code, str):
             raise TypeError("exec() takes str, a function or code, not %s" % type(code).__name__)
         try:
