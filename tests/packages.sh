@@ -10,7 +10,8 @@ XI_PACKAGES_BUILD="gcc libc6-dev cmake ninja-build pkg-config liburing-dev pytho
 # Peers of the benchmark. redis-tools holds the server's binary, too, without the service that redis-server would start.
 XI_PACKAGES_BENCH="g++ libboost-dev libzmq3-dev libnng-dev mpich libmpich-dev openmpi-bin libopenmpi-dev libhiredis-dev \
 redis-tools libnats-dev nats-server libiceoryx-binding-c-dev iceoryx python3-numpy python3-zmq strace"
-XI_PACKAGES_TEST="clang libclang-rt-dev check libsubunit-dev python3-numpy python3-hypothesis python3-pip mypy python3-typeshed valgrind strace"
+XI_PACKAGES_TEST="clang libclang-rt-dev check libsubunit-dev python3-numpy python3-hypothesis python3-pip python3-trio python3-uvloop \
+mypy python3-typeshed valgrind strace"
 
 # need_packages NAME...: returns when all are installed; otherwise says what to do and exits.
 need_packages() {

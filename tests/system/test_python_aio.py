@@ -5,13 +5,14 @@ import asyncio
 import gc
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
 import time
 import unittest
 
-from pyhelp import SOON, TestCase, main, name, xidata
+from pyhelp import HERE, SOON, TestCase, main, name, xidata
 
 try:
     import trio
@@ -33,7 +34,7 @@ class Asyncio(TestCase):
 
         async def go():
             receiver = asyncio.ensure_future(ch.arecv())
-            await asyncio.sleep(0)
+            await asyncio.sleep(0) # a turn of the loop, no wait: the tasks begin to wait
             self.assertFalse(receiver.done())
             await ch.asend({"a": 1})
             self.assertEqual(await receiver, {"a": 1})
@@ -110,7 +111,7 @@ class Asyncio(TestCase):
                 got.append((n, await ch.arecv()))
 
             tasks = [asyncio.ensure_future(one(n)) for n in range(50)]
-            await asyncio.sleep(0)
+            await asyncio.sleep(0) # a turn of the loop, no wait: the tasks begin to wait
             ch.send_many(range(50))
             await asyncio.gather(*tasks)
             self.assertEqual(got, [(n, n) for n in range(50)])
@@ -143,7 +144,7 @@ class Asyncio(TestCase):
                 got.append(await channel.arecv())
 
             tasks = [asyncio.ensure_future(receive(channels[n % 100])) for n in range(10000)]
-            await asyncio.sleep(0)
+            await asyncio.sleep(0) # a turn of the loop, no wait: the tasks begin to wait
             doomed = dice.sample(tasks, 5000)
             sent = []
             while doomed or len(sent) < 5000:
@@ -155,13 +156,13 @@ class Asyncio(TestCase):
                         # No channel gets more than it has receivers that stay.
                         sent.append((len(sent) % 100, len(sent)))
                         channels[sent[-1][0]].send(sent[-1])
-                await asyncio.sleep(0)
+                await asyncio.sleep(0) # a turn of the loop between two strokes: what was woken or cancelled goes on
             # Whoever was cancelled has taken nothing: what is not received yet is in the channels, and nowhere else.
             while any(not t.done() for t in tasks) and len(got) < len(sent):
                 waiting = sum(c.stat().depth for c in channels)
                 if not waiting:
                     break
-                await asyncio.sleep(0.001) # lets the loop run; the length does not matter
+                await asyncio.sleep(0.001) # what is waited for is seen in the channels alone, which say nothing of it
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -188,7 +189,7 @@ class Asyncio(TestCase):
         async def go():
             for _ in range(50):
                 first, second = asyncio.ensure_future(ch.arecv()), asyncio.ensure_future(ch.arecv())
-                await asyncio.sleep(0)
+                await asyncio.sleep(0) # a turn of the loop, no wait: the tasks begin to wait
                 ch.send("value")
                 from xidata import aio
 
@@ -230,7 +231,7 @@ class Asyncio(TestCase):
 
             async def go():
                 task = asyncio.ensure_future(ch.arecv())
-                await asyncio.sleep(0)
+                await asyncio.sleep(0) # a turn of the loop, no wait: the tasks begin to wait
                 ch.send(1)
                 await task
 
@@ -239,21 +240,87 @@ class Asyncio(TestCase):
         gc.collect()
         self.assertLess(len(os.listdir("/proc/self/fd")) - before, 10)
 
-    @unittest.skipUnless(uvloop, "no uvloop")
-    def test_uvloop(self):
-        ch = xidata.channel(name())
 
+@unittest.skipUnless(uvloop, "no uvloop")
+class Uvloop(Asyncio):
+    """All of that once more."""
+
+    def setUp(self):
+        super().setUp()
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
+    def tearDown(self):
+        asyncio.set_event_loop_policy(None)
+        super().tearDown()
+
+    def test_it_is_uvloop(self):
         async def go():
-            receivers = [asyncio.ensure_future(ch.arecv()) for _ in range(100)]
-            await asyncio.sleep(0)
-            ch.send_many(range(100))
-            self.assertEqual(await asyncio.gather(*receivers), list(range(100)))
+            self.assertIsInstance(asyncio.get_running_loop(), uvloop.Loop)
 
-        loop = uvloop.new_event_loop()
+        run(go())
+
+
+def recipe():
+    """`receive(channel, ready)` as docs/guide.md has it, for loops of which xidata knows nothing."""
+    with open(os.path.join(os.path.dirname(os.path.dirname(HERE)), "docs", "guide.md"), encoding="utf-8") as f:
+        code = re.search(r"^```python\n(async def receive\(channel, ready\):\n.*?)^```", f.read(), re.M | re.S)[1]
+    return code
+
+
+class Recipe(TestCase):
+    """The descriptor of a set by hand."""
+
+    def values(self, receive):
+        """What receive(channel, its set) gets of values that come one by one, each when the one before was answered."""
+        there, back = xidata.channel(name()), xidata.channel(name())
+        child = self.child("import sys, xidata\nback = xidata.channel(sys.argv[2])\n"
+                           "for v in xidata.channel(sys.argv[1]): back.send(v)", there.name, back.name)
+        ready = xidata.Set()
+        ready.add(back)
+        for n in range(200):
+            there.send(n)
+            self.assertEqual(receive(back, ready), n)
+        there.send_many(range(1000))
+        self.assertEqual([receive(back, ready) for _ in range(1000)], list(range(1000)))
+        there.close()
+        self.finished(child)
+
+    @unittest.skipUnless(trio, "no trio")
+    def test_trio(self):
+        names = {"trio": trio, "xidata": xidata}
+        exec(recipe(), names)
+
+        async def soon(*arguments):
+            with trio.fail_after(SOON):
+                return await names["receive"](*arguments)
+
+        self.values(lambda *arguments: trio.run(soon, *arguments))
+
+    def by_reader(self, new_loop):
+        loop = new_loop()
+
+        async def receive(channel, ready):
+            while True:
+                try:
+                    return channel.recv(timeout=0)
+                except xidata.Empty:
+                    if not ready.wait(timeout=0):
+                        woken = loop.create_future()
+                        loop.add_reader(ready.fileno(), lambda: woken.done() or woken.set_result(None))
+                        await asyncio.wait_for(woken, SOON)
+                        loop.remove_reader(ready.fileno())
+
         try:
-            loop.run_until_complete(asyncio.wait_for(go(), SOON))
+            self.values(lambda *arguments: loop.run_until_complete(receive(*arguments)))
         finally:
             loop.close()
+
+    def test_asyncio(self):
+        self.by_reader(asyncio.new_event_loop)
+
+    @unittest.skipUnless(uvloop, "no uvloop")
+    def test_uvloop(self):
+        self.by_reader(uvloop.new_event_loop)
 
 
 @unittest.skipUnless(trio, "no trio")
@@ -269,10 +336,10 @@ class Trio(TestCase):
                 async with trio.open_nursery() as nursery:
                     for _ in range(200):
                         nursery.start_soon(receive)
-                    await trio.sleep(0)
+                    await trio.sleep(0) # a turn of the loop, no wait
                     ch.send_many(range(100))
                     while len(got) < 100:
-                        await trio.sleep(0)
+                        await trio.sleep(0) # a turn of the loop, no wait
                     nursery.cancel_scope.cancel()
                 ch.send("after")
                 assert await ch.arecv() == "after"
@@ -283,6 +350,21 @@ class Trio(TestCase):
 
         trio.run(go)
         self.assertEqual(sorted(got[:-1]) + got[-1:], list(range(100)) + ["timeout"])
+
+    def test_one_after_the_other(self):
+        """The last who waits goes, and another comes before the loop has turned."""
+        there, back = xidata.channel(name()), xidata.channel(name())
+        child = self.child("import sys, xidata\nback = xidata.channel(sys.argv[2])\n"
+                           "for v in xidata.channel(sys.argv[1]): back.send(v)", there.name, back.name)
+
+        async def go():
+            for n in range(300):
+                await there.asend(n)
+                assert await back.arecv(SOON) == n
+
+        trio.run(go)
+        there.close()
+        self.finished(child)
 
     def test_from_a_thread(self):
         ch = xidata.channel(name(), capacity=4096)
@@ -298,4 +380,7 @@ class Trio(TestCase):
 
 
 if __name__ == "__main__":
+    for kind, package in ((trio, "trio"), (uvloop, "uvloop")):
+        if not kind:
+            print("skipped in part: no %s (Debian: python3-%s)" % (package, package))
     main(each_version=False)

@@ -67,26 +67,37 @@ class _Asyncio:
 
 
 class _Trio:
-    """A run of trio: a system task waits for the descriptors."""
+    """
+    A run of trio: a system task waits for each descriptor that is watched. Trio lets one task wait for a descriptor, and a
+    task that was told to stop is there until its next turn: so who is asked to watch again meanwhile goes on.
+    """
 
     def __init__(self, trio):
         self.trio = trio
-        self.scopes = {}
+        self.calls = {}  # fd: what is to be called
+        self.scopes = {}  # fd: what its task waits in, None before it has begun
 
     def watch(self, fd, call):
-        self.trio.lowlevel.spawn_system_task(self.wait, fd, call)
+        self.calls[fd] = call
+        if fd not in self.scopes:
+            self.scopes[fd] = None
+            self.trio.lowlevel.spawn_system_task(self.wait, fd)
 
-    async def wait(self, fd, call):
-        with self.trio.CancelScope() as scope:
-            self.scopes[fd] = scope
-            while True:
-                await self.trio.lowlevel.wait_readable(fd)
-                call()
+    async def wait(self, fd):
+        try:
+            while fd in self.calls:
+                with self.trio.CancelScope() as self.scopes[fd]:
+                    while fd in self.calls:
+                        await self.trio.lowlevel.wait_readable(fd)
+                        if fd in self.calls:
+                            self.calls[fd]()
+        finally:
+            del self.scopes[fd]
 
     def unwatch(self, fd):
-        scope = self.scopes.pop(fd, None)
-        if scope is not None:
-            scope.cancel()
+        del self.calls[fd]
+        if self.scopes[fd] is not None:
+            self.scopes[fd].cancel()
 
     def soon(self, call):
         self.trio.lowlevel.current_trio_token().run_sync_soon(call)
