@@ -7,7 +7,6 @@ XI_TEST_LONG=1: 1,000 arrays of 16 MiB, and 10,000 that pass by one that holds t
 """
 
 import ctypes
-import doctest
 import glob
 import os
 import pickle
@@ -361,13 +360,6 @@ for step in range(2, 5):  # through memory that numpy does not know to be the ar
         self.assertEqual(where(numpy.frombuffer(view, "u1")) % 64, 0)
         column = numpy.frombuffer(view, "<i8", offset=8 + len(metadata))
         self.assertEqual((where(column) % 64, column.sum()), (0, 499500))
-
-    def test_docstrings(self):
-        import xidata._arrays as module
-
-        failed, tried = doctest.testmod(module)
-        self.assertEqual(failed, 0)
-        self.assertGreater(tried, 10)
 
 
 PRODUCE = """

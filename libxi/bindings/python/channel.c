@@ -242,55 +242,102 @@ static PyMethodDef channel_methods[] = {
            "on_free: called without arguments, once, in this process, after the last group has consumed the value;\n"
            "during a later call of this library, or in run_free(). ttl: seconds after which nobody receives it any more\n"
            "(None: the channel's own; math.inf: none).\n\n"
-           "    ch.send({'id': 7, 'payload': b'...'})\n    ch.send(array, timeout=0.5)\n\n"
+           "    >>> ch = xidata.channel('jobs', values=1)\n"
+           "    >>> ch.send({'id': 7, 'payload': b'...'})\n"
+           "    >>> ch.send('more', timeout=0)\n"
+           "    Traceback (most recent call last):\n"
+           "        ...\n"
+           "    xidata.Full: channel \"jobs\" is full: it holds as many values as it may\n\n"
            "Raises Full (timeout=0, or when_full='fail'), Timeout, ChannelClosed, ChannelRemoved, NoConsumer (need_peer),\n"
            "ShmFull, Quota, and what pickling the object raises."),
     METHOD("try_send", channel_try_send, METH_O,
-           "try_send($self, obj, /)\n--\n\nSend without waiting. True, or False if the channel is full."),
+           "try_send($self, obj, /)\n--\n\nSend without waiting. True, or False if the channel is full.\n\n"
+           "    >>> ch = xidata.channel('jobs', values=1)\n"
+           "    >>> ch.try_send(1), ch.try_send(2)\n"
+           "    (True, False)"),
     METHOD("send_many", channel_send_many, METH_FASTCALL | METH_KEYWORDS,
            "send_many($self, iterable, /, timeout=None)\n--\n\n"
            "Send every value of an iterable, many at a time; return how many were sent. With timeout=0 that is as many\n"
            "as there is room for. Any exception carries the number sent so far as `sent`.\n\n"
-           "    ch.send_many(range(1000))"),
+           "    >>> ch = xidata.channel('numbers')\n"
+           "    >>> ch.send_many(range(1000))\n"
+           "    1000"),
     METHOD("recv", channel_recv, METH_FASTCALL | METH_KEYWORDS,
            "recv($self, timeout=None, *, zero_copy=None)\n--\n\n"
            "Receive the next value of this handle's group. Waits for ever, or `timeout` seconds (0: not at all).\n\n"
            "Loans and numpy arrays arrive as read-only views of the sender's memory. With zero_copy so do bytes, as\n"
            "memoryviews; None means as the channel was opened.\n\n"
            "In a group that acknowledges (ack=True) it returns a Delivery, for a call() a Request; `value` is the value.\n\n"
+           "    >>> ch = xidata.channel('jobs')\n    >>> ch.send('first')\n    >>> ch.recv(timeout=5)\n    'first'\n\n"
            "Raises Empty (timeout=0), Timeout, ChannelClosed (closed and drained), ChannelRemoved, NoProducer (need_peer),\n"
            "DecodeError, Corrupt."),
     METHOD("call", channel_call, METH_FASTCALL | METH_KEYWORDS,
            "call($self, obj, /, timeout=None)\n--\n\n"
            "Send a request and wait for its reply: the receiver gets a Request. Other threads may call at the same time.\n\n"
-           "    answer = ch.call({'add': (1, 2)}, timeout=5)\n\n"
+           "    >>> sums = xidata.channel('sums')\n"
+           "    >>> def serve():\n"
+           "    ...     request = sums.recv()\n"
+           "    ...     request.reply(sum(request.value))\n"
+           "    >>> server = threading.Thread(target=serve)\n"
+           "    >>> server.start()\n"
+           "    >>> sums.call((1, 2), timeout=5)\n"
+           "    3\n"
+           "    >>> server.join()\n\n"
            "Raises ServerDied when who took it ended without a reply, NoConsumer when nobody receives, and Timeout; after a\n"
            "timeout a reply that comes late is dropped, and a server that has not taken the request never sees it."),
     METHOD("arecv", channel_arecv, METH_VARARGS | METH_KEYWORDS,
            "arecv($self, timeout=None)\n--\n\n"
            "A coroutine: as recv(), for asyncio and trio, without a thread. Cancelled, it has taken nothing. `async for` over a\n"
            "channel receives until it is closed and drained.\n\n"
-           "    job = await ch.arecv()\n    async for job in ch:\n        ..."),
+           "    >>> async def receive(ch):\n"
+           "    ...     first = await ch.arecv()\n"
+           "    ...     return [first] + [job async for job in ch]\n"
+           "    >>> ch = xidata.channel('jobs')\n"
+           "    >>> ch.send_many(range(3))\n"
+           "    3\n"
+           "    >>> ch.close()\n"
+           "    >>> asyncio.run(receive(ch))\n"
+           "    [0, 1, 2]"),
     METHOD("asend", channel_asend, METH_VARARGS | METH_KEYWORDS,
            "asend($self, obj, timeout=None, *, on_free=None, ttl=None)\n--\n\n"
-           "A coroutine: as send(). Cancelled, it has not sent.\n\n    await ch.asend({'id': 7})"),
+           "A coroutine: as send(). Cancelled, it has not sent.\n\n"
+           "    >>> ch = xidata.channel('jobs')\n"
+           "    >>> asyncio.run(ch.asend({'id': 7}))\n"
+           "    >>> ch.recv()\n"
+           "    {'id': 7}"),
     METHOD("group", channel_group, METH_VARARGS | METH_KEYWORDS,
            "group($self, name, *, from_='tail', ack=False, max_deliveries=0, window=0, ack_timeout=None, dead_letters=None,\n"
            "      zero_copy=None)\n--\n\n"
            "Another handle of this channel, that receives in the named group; the options are those of channel().\n\n"
-           "    audit = ch.group('audit', from_='oldest')"),
+           "    >>> ch = xidata.channel('orders')\n"
+           "    >>> audit = ch.group('audit')\n"
+           "    >>> ch.send('tea')\n"
+           "    >>> ch.recv(), audit.recv()\n"
+           "    ('tea', 'tea')"),
     METHOD("groups", channel_groups, METH_NOARGS, "groups($self)\n--\n\nGroupInfo of each of the channel's groups."),
     METHOD("remove_group", channel_remove_group, METH_O,
            "remove_group($self, name, /)\n--\n\nEnd a named group. What it had yet to receive it never will; whoever receives in it "
            "gets Left."),
     METHOD("try_recv", channel_try_recv, METH_FASTCALL,
-           "try_recv($self, default=<unrepresentable>, /)\n--\n\nReceive without waiting. With nothing there: `default`, or Empty."),
+           "try_recv($self, default=<unrepresentable>, /)\n--\n\nReceive without waiting. With nothing there: `default`, or Empty.\n\n"
+           "    >>> xidata.channel('jobs').try_recv('nothing')\n"
+           "    'nothing'"),
     METHOD("recv_many", channel_recv_many, METH_FASTCALL | METH_KEYWORDS,
            "recv_many($self, n, /, timeout=None)\n--\n\n"
-           "Wait as recv() for the first value, then take what is there: a list of 1 to n values."),
+           "Wait as recv() for the first value, then take what is there: a list of 1 to n values.\n\n"
+           "    >>> ch = xidata.channel('numbers')\n"
+           "    >>> ch.send_many(range(3))\n"
+           "    3\n"
+           "    >>> ch.recv_many(100)\n"
+           "    [0, 1, 2]"),
     METHOD("close", channel_close, METH_NOARGS,
            "close($self)\n--\n\nClose the channel itself, for everybody: senders get ChannelClosed at once, receivers when "
-           "they have\ndrained it. Idempotent."),
+           "they have\ndrained it. Idempotent.\n\n"
+           "    >>> ch = xidata.channel('jobs')\n"
+           "    >>> ch.send('last')\n"
+           "    >>> ch.close()\n"
+           "    >>> list(ch)\n"
+           "    ['last']"),
     METHOD("free", channel_free, METH_NOARGS,
            "free($self)\n--\n\nGive this handle back; the channel lives on while it has handles or undelivered values. "
            "Idempotent."),

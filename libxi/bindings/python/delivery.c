@@ -118,7 +118,10 @@ static PyMemberDef delivery_members[] = {
 };
 static PyType_Slot delivery_slots[] = {
     {Py_tp_doc, "A value received in a group that acknowledges. A context manager: acknowledges at the end, or gives it\n"
-                "back when an exception leaves the block. Dropped without an ack(), it goes to another consumer."},
+                "back when an exception leaves the block. Dropped without an ack(), it goes to another consumer.\n\n"
+                "    >>> ch = xidata.channel('jobs', ack=True)\n    >>> ch.send('job')\n"
+                "    >>> with ch.recv() as delivery:\n    ...     delivery.value, delivery.count\n    ('job', 1)\n"
+                "    >>> delivery.settled\n    True"},
     {Py_tp_dealloc, claim_dealloc},
     {Py_tp_traverse, claim_traverse},
     {Py_tp_clear, claim_clear},

@@ -445,7 +445,11 @@ static PyMethodDef interp_methods[] = {
     METHOD("unref", interp_unref, METH_O, "unref($self, id, /)\n--\n\nDrop a reference that ref() took."),
     METHOD("reference", interp_reference, METH_O,
            "reference($self, id, /)\n--\n\nA Reference: a reference held until its release(), its with block or its end.\n\n"
-           "    with me.reference(worker_id):\n        jobs.send(...)"),
+           "    >>> worker = xidata.join(name='worker', requires_ref=True)\n"
+           "    >>> with xidata.join() as me, me.reference(worker.id) as held:\n"
+           "    ...     worker.ending\n"
+           "    False\n"
+           "    >>> worker.leave()"),
     METHOD("stats", interp_stats, METH_NOARGS, "stats($self)\n--\n\nThis interpreter's counters, as a dict."),
     METHOD("run_free", interp_run_free, METH_NOARGS,
            "run_free($self)\n--\n\nCall the on_free callbacks that are due; return how many. Every send and receive does "

@@ -160,9 +160,15 @@ static PyMethodDef methods[] = {
            "Interpreter, which becomes the current one if there is none. channel() joins by itself.\n\n"
            "name: for people. requires_ref: end when the last reference that others hold is dropped. spin: seconds to\n"
            "spin before sleeping (0: sleep at once; None: 50 us, adaptive).\n\n"
-           "    with xidata.join('jobs', name='worker'):\n        ..."),
-    METHOD("leave", module_leave, METH_NOARGS, "leave($module)\n--\n\nThe current Interpreter leaves. Nothing if there is none."),
-    METHOD("current", module_current, METH_NOARGS, "current($module)\n--\n\nThe current Interpreter, or None."),
+           "    >>> with xidata.join(name='worker') as me:\n"
+           "    ...     me.left\n"
+           "    False\n"
+           "    >>> me.left\n"
+           "    True"),
+    METHOD("leave", module_leave, METH_NOARGS, "leave($module)\n--\n\nThe current Interpreter leaves. Nothing if there is none.\n\n"
+           "    >>> xidata.leave()\n    >>> xidata.current() is None\n    True"),
+    METHOD("current", module_current, METH_NOARGS, "current($module)\n--\n\nThe current Interpreter, or None.\n\n"
+           "    >>> me = xidata.join()\n    >>> xidata.current() is not None\n    True"),
     METHOD("channel", module_channel, METH_VARARGS | METH_KEYWORDS,
            "channel($module, name, *, mode=None, capacity=0, values=0, grow=0, ttl=None, dead=None, retain=0, when_full='block',\n"
            "        access=None, group=None, from_='tail', ack=False, max_deliveries=0, window=0, ack_timeout=None,\n"
@@ -184,24 +190,45 @@ static PyMethodDef methods[] = {
            "or NoConsumer rather than wait for somebody to come. pickle: 'refuse' to neither send nor load pickles, 'allow'\n"
            "to do so in any case; None refuses them where other users may open the channel, since loading a pickle runs\n"
            "what its sender likes. zero_copy: received bytes are memoryviews of the sender's memory.\n\n"
-           "    ch = xidata.channel('jobs')\n    ch.send((1, 'two', 3.0))\n    job = ch.recv()"),
+           "    >>> ch = xidata.channel('jobs')\n"
+           "    >>> ch.send((1, 'two', 3.0))\n"
+           "    >>> ch.recv()\n"
+           "    (1, 'two', 3.0)"),
     METHOD("remove", module_remove, METH_O,
-           "remove($module, name, /)\n--\n\nRemove a channel by name, with whatever is in it: who has it open gets ChannelRemoved."),
+           "remove($module, name, /)\n--\n\nRemove a channel by name, with whatever is in it: who has it open gets ChannelRemoved.\n\n"
+           "    >>> ch = xidata.channel('jobs')\n    >>> xidata.remove('jobs')\n    >>> ch.recv()\n"
+           "    Traceback (most recent call last):\n        ...\n"
+           "    xidata.ChannelRemoved: channel \"jobs\" was removed, with what was in it"),
     METHOD("buffer", module_buffer, METH_O,
            "buffer($module, size, /)\n--\n\n"
            "A Loan: `size` bytes of shared memory to be filled in place and then sent, alone or inside a container,\n"
            "without a copy. Its contents are undefined at first. It arrives as a read-only memoryview.\n\n"
            "Arrays over it are made by numpy.frombuffer(), which it knows of (numpy.ndarray(..., buffer) would not say\n"
            "so), or with xidata.empty().\n\n"
-           "    loan = xidata.buffer(1 << 20)\n    with memoryview(loan) as m:\n        file.readinto(m)\n"
-           "    ch.send(('frame', loan))"),
+           "    >>> frames = xidata.channel('frames')\n"
+           "    >>> loan = xidata.buffer(1 << 20)\n"
+           "    >>> with memoryview(loan) as m:\n"
+           "    ...     m[:5] = b'pixel'\n"
+           "    >>> frames.send(('frame', loan))\n"
+           "    >>> loan.sent\n"
+           "    True\n"
+           "    >>> bytes(frames.recv()[1][:5])\n"
+           "    b'pixel'"),
     METHOD("run_free", module_run_free, METH_NOARGS,
            "run_free($module)\n--\n\nCall the on_free callbacks that are due; return how many. Sending and receiving do this "
-           "by themselves."),
+           "by themselves.\n\n"
+           "    >>> ch, done = xidata.channel('jobs'), []\n"
+           "    >>> ch.send('job', on_free=lambda: done.append('job'))\n"
+           "    >>> ch.recv()\n    'job'\n"
+           "    >>> count = xidata.run_free()\n    >>> done\n    ['job']"),
     METHOD("list_interpreters", module_interpreters, METH_VARARGS | METH_KEYWORDS,
-           "list_interpreters($module, ns=None)\n--\n\nInterpreterInfo of every interpreter of a namespace, without joining it."),
+           "list_interpreters($module, ns=None)\n--\n\nInterpreterInfo of every interpreter of a namespace, without joining it.\n\n"
+           "    >>> with xidata.join(name='worker') as me:\n"
+           "    ...     [i.pid == os.getpid() for i in xidata.list_interpreters() if i.id == me.id]\n    [True]"),
     METHOD("channels", module_channels, METH_VARARGS | METH_KEYWORDS,
-           "channels($module, ns=None)\n--\n\nChannelInfo of every channel of a namespace, without joining it."),
+           "channels($module, ns=None)\n--\n\nChannelInfo of every channel of a namespace, without joining it.\n\n"
+           "    >>> ch = xidata.channel('jobs')\n    >>> ch.send(1)\n"
+           "    >>> [(c.name, c.depth) for c in xidata.channels() if c.name == 'jobs']\n    [('jobs', 1)]"),
     METHOD("_memory", module_memory, METH_VARARGS, NULL),
     METHOD("_open_existing", module_open_existing, METH_O, NULL),
     METHOD("_alive", module_alive, METH_O, NULL),

@@ -554,7 +554,14 @@ static PyMethodDef set_methods[] = {
            "wait($self, timeout=None)\n--\n\n"
            "Wait until something is ready: a list of (key or channel, Ready); empty when the time ran out. What is ready is\n"
            "reported until it is not. Receive with timeout=0, since another may have been faster.\n\n"
-           "    for channel, ready in s.wait():\n        if ready & xidata.Ready.RECV:\n            handle(channel.recv(0))"),
+           "    >>> ch = xidata.channel('jobs')\n"
+           "    >>> with xidata.Set() as s:\n"
+           "    ...     s.add(ch)\n"
+           "    ...     ch.send('job')\n"
+           "    ...     for channel, ready in s.wait():\n"
+           "    ...         if ready & xidata.Ready.RECV:\n"
+           "    ...             print(channel.recv(0))\n"
+           "    job"),
     METHOD("fileno", set_fileno, METH_NOARGS,
            "fileno($self)\n--\n\nA descriptor that is readable when wait() may have something to report: for select, poll, "
            "asyncio.\nAfter that call wait(0) until it returns an empty list."),

@@ -3,7 +3,7 @@ import enum
 import queue
 from types import TracebackType
 from _typeshed import structseq
-from typing import Any, AsyncIterator, Callable, Coroutine, Dict, Iterable, Iterator, List, Literal, Optional, Tuple, Type, TypeVar, Union, final, overload
+from typing import Any, AsyncIterator, Callable, Coroutine, Dict, Iterable, Iterator, List, Literal, Optional, Protocol, Tuple, Type, TypeVar, Union, final, overload
 
 from . import aio as aio, interpreters as interpreters
 from .futures import BrokenInterpreterPool as BrokenInterpreterPool, InterpreterPoolExecutor as InterpreterPoolExecutor
@@ -328,18 +328,9 @@ class Set(_Context):
     def __contains__(self, channel: object, /) -> bool: ...
     def __enter__(self) -> Set: ...
 
-@final
-class Interpreter(_Context):
-    @property
-    def id(self) -> int: ...
-    @property
-    def namespace(self) -> str: ...
-    @property
-    def left(self) -> bool: ...
-    @property
-    def ending(self) -> bool: ...
-    def leave(self) -> None: ...
-    def channel(
+# What channel() is, the function and the method of an Interpreter.
+class _Open(Protocol):
+    def __call__(
         self,
         name: str,
         *,
@@ -367,6 +358,20 @@ class Interpreter(_Context):
         pickle: Optional[Literal["allow", "refuse"]] = None,
         zero_copy: bool = False,
     ) -> Channel: ...
+
+@final
+class Interpreter(_Context):
+    @property
+    def id(self) -> int: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def left(self) -> bool: ...
+    @property
+    def ending(self) -> bool: ...
+    def leave(self) -> None: ...
+    @property
+    def channel(self) -> _Open: ...
     def remove(self, name: str, /) -> None: ...
     def buffer(self, size: int, /) -> Loan: ...
     def ref(self, id: _Id, /) -> None: ...
@@ -381,33 +386,7 @@ def join(
 ) -> Interpreter: ...
 def leave() -> None: ...
 def current() -> Optional[Interpreter]: ...
-def channel(
-    name: str,
-    *,
-    mode: Optional[Literal["queue", "broadcast"]] = None,
-    capacity: int = 0,
-    values: int = 0,
-    grow: int = 0,
-    ttl: Optional[float] = None,
-    dead: Optional[str] = None,
-    retain: int = 0,
-    when_full: Literal["block", "fail", "drop"] = "block",
-    access: Optional[str] = None,
-    group: Optional[str] = None,
-    from_: Union[Literal["tail", "oldest"], int, None] = "tail",
-    ack: bool = False,
-    max_deliveries: int = 0,
-    window: int = 0,
-    ack_timeout: Optional[float] = None,
-    dead_letters: Optional[str] = None,
-    temporary: bool = False,
-    send_only: bool = False,
-    recv_only: bool = False,
-    existing: bool = False,
-    need_peer: bool = False,
-    pickle: Optional[Literal["allow", "refuse"]] = None,
-    zero_copy: bool = False,
-) -> Channel: ...
+channel: _Open
 @overload
 def register(type_: Type[_T]) -> Type[_T]: ...
 @overload

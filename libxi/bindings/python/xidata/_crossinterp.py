@@ -128,7 +128,8 @@ def is_shareable(obj, /):
     True if the object goes to another interpreter as what it is: None, bool, int, float, str, bytes, memoryview, tuples
     of these, and queues. (An int of more than 64 bits is one here.)
 
-        >>> is_shareable((1, ("two", None))), is_shareable([1])
+        >>> from xidata import interpreters
+        >>> interpreters.is_shareable((1, ("two", None))), interpreters.is_shareable([1])
         (True, False)
     """
     kind = type(obj)

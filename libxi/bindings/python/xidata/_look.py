@@ -38,8 +38,9 @@ def namespaces():
     """
     The names of this user's namespaces, sorted.
 
-        for ns in xidata.namespaces():
-            print(ns, len(xidata.list_interpreters(ns)))
+        >>> me = xidata.join()
+        >>> [len(xidata.list_interpreters(ns)) > 0 for ns in xidata.namespaces() if ns == me.namespace]
+        [True]
     """
     found = [_REGISTRY.match(name) for name in _listed("/dev/shm")]
     names = {m[2] for m in found if m and int(m[1]) == os.getuid()}
@@ -62,7 +63,9 @@ def stats():
     The counters of the current interpreter, its id and its namespace, as a dict; an empty one if this process has not
     joined. Nothing is asked of anybody: it may be called as often as one likes.
 
-        xidata.stats().get("parks", 0)
+        >>> me = xidata.join()
+        >>> sorted(set(xidata.stats()) & {"id", "namespace", "parks"})
+        ['id', 'namespace', 'parks']
     """
     me = xidata.current()
     return dict(me.stats(), id=me.id, namespace=me.namespace) if me else {}

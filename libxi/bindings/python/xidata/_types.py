@@ -430,12 +430,23 @@ def register(type_, to_xi=None, from_xi=None, *, name=None):
     told: that of the class; an int of 256 to 65534 is an extension id). from_xi gets that and returns the object. Any
     channel will do: no pickle is made of it. Objects of exactly this class; register a class again to change it.
 
-        register(Version, lambda v: [v.major, v.minor], lambda pair: Version(*pair), name="example.version")
+        >>> class Version:
+        ...     def __init__(self, major, minor):
+        ...         self.major, self.minor = major, minor
+        >>> to_xi, from_xi = lambda v: [v.major, v.minor], lambda pair: Version(*pair)
+        >>> Version = xidata.register(Version, to_xi, from_xi, name="example.version")
+        >>> ch = xidata.channel("versions")
+        >>> ch.send(Version(3, 14))
+        >>> ch.recv().minor
+        14
+        >>> xidata.unregister(Version)
 
     Without: an enum, namedtuple, dataclass or exception may be made again here on channels that do not load pickles too,
     where only what the receiver has named is.
 
-        register(Point)
+        >>> xidata.register(ZeroDivisionError)
+        <class 'ZeroDivisionError'>
+        >>> xidata.unregister(ZeroDivisionError)
     """
     if not isinstance(type_, type):
         raise WrongType("register() takes a class, not %r" % (type_,))
@@ -483,7 +494,10 @@ def unregister(type_):
     """
     Take back what register() was told about a class; LookupError if that was nothing.
 
-        unregister(Version)
+        >>> xidata.unregister(int)
+        Traceback (most recent call last):
+            ...
+        xidata.NotFound: <class 'int'> is not registered
     """
     if not _forget(type_):
         raise NotFound("%r is not registered" % (type_,))

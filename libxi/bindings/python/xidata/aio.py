@@ -2,9 +2,18 @@
 """
 Channels in asyncio and trio, without threads.
 
-    job = await ch.arecv()              # these are aio.arecv(ch), ...
-    await ch.asend(result)
-    async for job in ch: ...
+    >>> async def relay(ch, other):
+    ...     job = await ch.arecv()      # these are aio.arecv(ch), ...
+    ...     await other.asend(job)
+    ...     async for job in ch:
+    ...         await other.asend(job)
+    >>> ch, other = xidata.channel("jobs"), xidata.channel("others")
+    >>> ch.send_many(range(4))
+    4
+    >>> ch.close()
+    >>> asyncio.run(relay(ch, other))
+    >>> other.recv_many(10)
+    [0, 1, 2, 3]
 
 Each event loop has one Set of the channels that somebody waits to receive from, and one of those that somebody waits
 to send to; it watches their descriptors. A waiter is woken when its channel is ready, and only then, in its own turn,
@@ -270,7 +279,10 @@ async def arecv(channel, timeout=None):
     """
     As Channel.recv(). Cancelled, it has taken nothing; when it returns, the value is the caller's.
 
-        job = await ch.arecv(timeout=5)
+        >>> ch = xidata.channel("jobs")
+        >>> ch.send("job")
+        >>> asyncio.run(xidata.aio.arecv(ch, timeout=5))
+        'job'
     """
     return await _wait(channel, False, channel.try_recv, timeout)
 
@@ -279,7 +291,10 @@ async def asend(channel, obj, timeout=None, *, on_free=None, ttl=None):
     """
     As Channel.send(). Cancelled, it has not sent.
 
-        await ch.asend(("done", 7))
+        >>> ch = xidata.channel("jobs")
+        >>> asyncio.run(xidata.aio.asend(ch, ("done", 7)))
+        >>> ch.recv()
+        ('done', 7)
     """
     more = {}
     if on_free is not None:
