@@ -480,6 +480,19 @@ RuntimeError: uh-oh!""")
         own = {"xidata", "xidata._xidata", "xidata._forkserver", "xidata._worker"}
         self.assertLessEqual(there - plain, own | {"_queue", "_socket", "atexit", "select"})
 
+    def test_the_first_by_several_threads(self):
+        """They join once, and start one process that forks."""
+        code = ("import os, threading, xidata\nfrom xidata import interpreters as i\ngate, made = threading.Barrier(8), []\n"
+                "def first():\n    gate.wait()\n    made.append(i.create())\n"
+                "threads = [threading.Thread(target=first) for _ in range(8)]\n"
+                "for t in threads: t.start()\nfor t in threads: t.join()\n"
+                "mine = [j for j in xidata.list_interpreters() if j.pid == os.getpid()]\n"
+                "parents = {o.call(os.getppid) for o in made}\n"
+                "print(len(made), len(mine), len(parents))")
+        for _ in range(5):
+            child = self.child(code, stdout=subprocess.PIPE)
+            self.assertEqual(child.communicate(timeout=SOON)[0], b"8 1 1\n")
+
     def test_preload(self):
         code = ("from xidata import interpreters as i\ni.preload('json', 'no_such_module')\na = i.create()\n"
                 "a.exec('import sys; assert \"json\" in sys.modules')\n"

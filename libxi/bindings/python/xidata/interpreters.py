@@ -17,6 +17,7 @@ An interpreter ends when it is closed, when the last reference to it is gone in 
 that it descends from ends, however that happens.
 """
 
+import _thread
 import marshal
 import os
 import sys
@@ -83,6 +84,15 @@ _preloaded = []
 _client = None
 
 
+def _begin_anew():
+    global _starting
+    _starting = _thread.RLock()  # threads that create their first at once start one server, and join once
+
+
+_begin_anew()
+os.register_at_fork(after_in_child=_begin_anew)  # another thread may have held it
+
+
 def _me():
     return xidata.current() or xidata.join()
 
@@ -90,16 +100,20 @@ def _me():
 def _join():
     """Joins, which may take the start of a broker; the process that forks interpreters comes up meanwhile."""
     global _client
-    try:
-        _server()
-    except OSError as error:
-        raise InterpreterError("the process that forks interpreters cannot be started: %s" % error) from None
-    try:
-        return xidata.join()
-    except BaseException:
-        _client.connection.close()
-        _client = None
-        raise
+    with _starting:
+        me = xidata.current()
+        if me:
+            return me
+        try:
+            _server()
+        except OSError as error:
+            raise InterpreterError("the process that forks interpreters cannot be started: %s" % error) from None
+        try:
+            return xidata.join()
+        except BaseException:
+            _client.connection.close()
+            _client = None
+            raise
 
 
 def _boot():
@@ -115,17 +129,18 @@ def _server(start=True):
     process takes its time to start, and what it is asked meanwhile it does then.
     """
     global _client
-    if _client is None or _client.pid != os.getpid():
-        boot = _boot()
-        if boot:
-            _client = _forkserver.Client(boot["client"][0])
-        elif start:
-            if _client is not None:
-                _client.connection.close()  # the parent's: this is a forked child
-            _client = _forkserver.start(_preloaded)
-        else:
-            return None
-    return _client
+    with _starting:
+        if _client is None or _client.pid != os.getpid():
+            boot = _boot()
+            if boot:
+                _client = _forkserver.Client(boot["client"][0])
+            elif start:
+                if _client is not None:
+                    _client.connection.close()  # the parent's: this is a forked child
+                _client = _forkserver.start(_preloaded)
+            else:
+                return None
+        return _client
 
 
 def preload(*names):
