@@ -381,10 +381,12 @@ int xi_receive_try(struct xi_channel *ch, xi_msg *m) {
 static int nothing_now(struct xi_channel *ch) {
     uint32_t holder = xi_load_relaxed(&ch->group->lock);
     struct next next;
-    if (holder && look(ch, &next))
+    if (!look(ch, &next)) return xi_fail(XI_E_AGAIN, "channel \"%s\" has nothing to receive", ch->name);
+    if (holder)
         return xi_fail(XI_E_AGAIN, "the interpreter in slot %u is receiving from channel \"%s\", and nobody else can meanwhile: is it "
                        "stopped?", XI_LOCK_SLOT(holder), ch->name);
-    return xi_fail(XI_E_AGAIN, "channel \"%s\" has nothing to receive", ch->name);
+    return xi_fail(XI_E_AGAIN, "channel \"%s\" has something to receive by now: it came, or others were receiving, just when this looked; "
+                   "try again", ch->name);
 }
 
 static int64_t receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
