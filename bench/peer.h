@@ -104,7 +104,8 @@ bool peer_asleep(const struct bench_pair *p);
 /* A round trip with both sides awake: polling is what it takes. */
 bool peer_spins(const struct bench_pair *p);
 size_t peer_size(const struct bench_pair *p);          /* of this run's messages */
-const char *peer_folder(const struct bench_pair *p);   /* of this run alone, for sockets and the like; removed afterwards */
+const char *peer_folder(const struct bench_pair *p);   /* of this run alone, for sockets and the like; removed afterwards,
+                                                          with all in /tmp and /dev/shm that has its last name in its own */
 uint64_t peer_serial(const struct bench_pair *p);      /* tells this run from every other of the process */
 void peer_keep(struct bench_pair *p, void *state);     /* state that open() made... */
 void *peer_state(const struct bench_pair *p);          /* ...and everything else uses */

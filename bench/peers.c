@@ -10,6 +10,7 @@
  */
 #include "bench/peers.h"
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <ftw.h>
@@ -37,7 +38,7 @@ static const struct {
     {"redis", "peer_redis.so", "was not built: needs hiredis (Debian: libhiredis-dev redis-tools)"},
     {"nats", "peer_nats.so", "was not built: needs the NATS client (Debian: libnats-dev nats-server)"},
     {"iceoryx", "peer_iceoryx.so", "was not built: needs iceoryx (Debian: libiceoryx-binding-c-dev iceoryx)"},
-    {"iceoryx2", "peer_iceoryx2.so", "is no package of Debian's, and there is no adapter yet for a build of it"},
+    {"iceoryx2", "peer_iceoryx2.so", "was not built: set XI_BENCH_ICEORYX2 to where a build of iceoryx2 with its C binding is, and configure anew"},
     {"aeron", "peer_aeron.so", "was not built: set XI_BENCH_AERON to where a build of Aeron with its C client is, and configure anew"},
 };
 enum { MODULES = sizeof modules / sizeof *modules };
@@ -201,9 +202,30 @@ static int remove_one(const char *path, const struct stat *s, int type, struct F
     return remove(path);
 }
 
-void peers_folder_remove(const char *path) {
-    if (path[0] && nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) < 0 && errno != ENOENT)
+static void remove_tree(const char *path) {
+    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) < 0 && errno != ENOENT)
         fprintf(stderr, "xi-bench: cannot remove %s: %s\n", path, strerror(errno));
+}
+
+/* What a side that was killed left behind in `folder` by a name of this run: segments, sockets, locks. */
+static void sweep(const char *folder, const char *tag) {
+    char path[PATH_MAX];
+    DIR *d = opendir(folder);
+    if (!d) return; /* no such place here: nothing lies there */
+    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+        if (!strstr(e->d_name, tag)) continue;
+        snprintf(path, sizeof path, "%.64s/%s", folder, e->d_name);
+        remove_tree(path);
+    }
+    closedir(d);
+}
+
+void peers_folder_remove(const char *path) {
+    if (!path[0]) return;
+    const char *tag = strrchr(path, '/') + 1; /* unlike any other's: adapters name by it what lies elsewhere */
+    remove_tree(path);
+    sweep("/dev/shm", tag);
+    sweep("/tmp", tag);
 }
 
 int peers_server_start(const struct peer_info *info, const char *folder) {

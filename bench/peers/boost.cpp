@@ -28,13 +28,13 @@ int failed(bench_pair *p, const char *what, const std::exception &e) { return be
 int open_(bench_pair *p) {
     auto *q = new queues;
     peer_keep(p, q);
-    const char *own = std::strrchr(peer_folder(p), '.') + 1;
+    const char *own = std::strrchr(peer_folder(p), '/') + 1;
     try {
         for (int s = 0; s < 2; s++) {
             /* Large messages go one way, from side 0; what comes back are the answers to them. */
             const bool large = peer_size(p) >= 16384;
             const std::size_t size = large && s == 1 ? 64 : peer_size(p), deep = large ? 4 : 1024;
-            std::snprintf(q->name[s], sizeof q->name[s], "xi-bench-%.16s-%d", own, s);
+            std::snprintf(q->name[s], sizeof q->name[s], "%.48s-%d", own, s);
             q->queue[s] = std::make_unique<ipc::message_queue>(ipc::open_or_create, q->name[s], deep, size);
         }
     } catch (const std::exception &e) {

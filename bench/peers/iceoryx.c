@@ -71,7 +71,7 @@ static int open_(struct bench_pair *p) {
     peer_keep(p, n);
     const char *out = peer_side(p) == 0 ? "there" : "back", *in = peer_side(p) == 0 ? "back" : "there";
     iox_set_loglevel(Iceoryx_LogLevel_Off);
-    snprintf(name, sizeof name, "xi-bench-%d", (int)getpid());
+    snprintf(name, sizeof name, "%.48s-%d", strrchr(peer_folder(p), '/') + 1, peer_side(p));
     iox_runtime_init(name); /* waits for RouDi */
     iox_pub_options_t pub;
     iox_sub_options_t sub;

@@ -39,14 +39,14 @@ static int probe(char *why, size_t capacity) {
 }
 
 static int open_(struct bench_pair *p) {
-    const char *own = strrchr(peer_folder(p), '.') + 1; /* what is different in every run */
+    const char *own = strrchr(peer_folder(p), '/') + 1; /* what is different in every run */
     struct mq_attr as = {.mq_maxmsg = setting("msg_max", 10), .mq_msgsize = (long)peer_size(p)};
     struct queues *q = calloc(1, sizeof *q);
     if (!q) return bench_fail(p, "out of memory");
     peer_keep(p, q);
     if (as.mq_maxmsg > 1024) as.mq_maxmsg = 1024;
     for (int s = 0; s < 2; s++) {
-        snprintf(q->name[s], sizeof q->name[s], "/xi-bench-%.16s-%d", own, s);
+        snprintf(q->name[s], sizeof q->name[s], "/%.48s-%d", own, s);
         int way = s == peer_side(p) ? O_WRONLY : O_RDONLY;
         q->queue[s] = mq_open(q->name[s], O_CREAT | O_CLOEXEC | way | (peer_spins(p) ? O_NONBLOCK : 0), 0600, &as);
         if (q->queue[s] == (mqd_t)-1) return bench_fail(p, "mq_open: %s", strerror(errno));

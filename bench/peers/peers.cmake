@@ -75,7 +75,26 @@ if(ICEORYX_INCLUDE AND ICEORYX_LIBRARY)
 endif()
 xi_peer(iceoryx iceoryx.c "${iceoryx}" libiceoryx-binding-c-dev INCLUDES ${ICEORYX_INCLUDE} LINK ${ICEORYX_LIBRARY})
 
-# No packages: XI_BENCH_AERON is where Aeron was built or installed, or its sources, with the build below them.
+# No packages: XI_BENCH_ICEORYX2 and XI_BENCH_AERON are where they were built or installed. iceoryx2: a prefix, or its
+# sources with cargo's folder "target" below them.
+set(ICEORYX2 $ENV{XI_BENCH_ICEORYX2} CACHE PATH "Where iceoryx2 with its C binding is (a peer of the benchmark)")
+set(iceoryx2 OFF)
+if(ICEORYX2)
+  file(GLOB ICEORYX2_HEADERS ${ICEORYX2}/include ${ICEORYX2}/include/iceoryx2/v*
+    ${ICEORYX2}/target/release/iceoryx2-ffi-c-cbindgen/include ${ICEORYX2}/release/iceoryx2-ffi-c-cbindgen/include)
+  find_path(ICEORYX2_INCLUDE iox2/iceoryx2.h PATHS ${ICEORYX2_HEADERS} NO_DEFAULT_PATH)
+  find_library(ICEORYX2_LIBRARY iceoryx2_ffi_c PATHS ${ICEORYX2} PATH_SUFFIXES lib lib64 target/release release NO_DEFAULT_PATH)
+  if(ICEORYX2_INCLUDE AND ICEORYX2_LIBRARY)
+    set(iceoryx2 ON)
+  else()
+    message(WARNING "XI_BENCH_ICEORYX2 names ${ICEORYX2}, but iox2/iceoryx2.h (${ICEORYX2_INCLUDE}) or libiceoryx2_ffi_c "
+      "(${ICEORYX2_LIBRARY}) is not there")
+  endif()
+endif()
+xi_peer(iceoryx2 iceoryx2.c "${iceoryx2}" XI_BENCH_ICEORYX2 INCLUDES ${ICEORYX2_INCLUDE}
+  LINK ${ICEORYX2_LIBRARY} pthread m dl OPTIONS -Wno-pedantic)
+
+# Aeron: where it was built or installed, or its sources, with the build below them.
 set(AERON $ENV{XI_BENCH_AERON} CACHE PATH "Where Aeron with its C client is (a peer of the benchmark)")
 set(aeron OFF)
 if(AERON)
