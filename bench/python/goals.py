@@ -8,7 +8,7 @@ in that in which both were measured, two cores before the other.
 
 REGIMES = ("two cores", "two threads of one core", "not pinned")
 LIMITS = {"raw", "ring", "ring_eager", "memcpy", "futex"}
-MINE = {"xi", "xi_two", "xi_alone", "xi_numpy"}
+MINE = {"xi", "xi_two", "xi_alone", "xi_numpy", "xi_queue", "xi_pool"}
 PYTHON_OLD = ("concurrent.interpreters.Queue", "_interpqueues")
 
 
@@ -43,6 +43,9 @@ class Figures:
     def main_regime(self):
         counts = {r: sum(r in found for found in self.entries.values()) for r in REGIMES}
         return max(REGIMES, key=lambda r: counts[r])
+
+    def all_regimes(self):
+        return [r for r in REGIMES if any(r in found for found in self.entries.values())]
 
     def systems(self, metric):
         return list(self.order.get(metric, {}))
