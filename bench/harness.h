@@ -72,6 +72,8 @@ struct bench_result {
     double ns;      /* the figure: nanoseconds for one operation */
     uint64_t ops;   /* operations measured */
     double seconds; /* and how long they took together */
+    double round_trip; /* of both sides awake, where that is what was measured; else 0 */
+    bool gave_up;      /* there was no end to it */
     double raw_before, raw_after;
     enum bench_regime regime;
     uint32_t extras;
@@ -199,7 +201,7 @@ static inline void bench_relax(void) {
 /* ---- the coordinator's part ---- */
 void bench_place_init(void);
 /* Puts the coordinator itself in charge of Ctrl-C, and names the namespace of this run. */
-void bench_init(void);
+void bench_init(const struct bench_options *o);
 bool bench_interrupted(void);
 /* Starts the process that keeps the namespace; 0, or -1 after saying why on standard error. Stopped by bench_finish. */
 int bench_keeper_start(void);
@@ -215,8 +217,12 @@ const char *bench_regime_name(enum bench_regime r);
 /* Measures by `measure`, which starts whatever it needs, with raw round trips before and after. */
 int bench_external(const struct bench_case *c, const struct bench_options *o, struct bench_result *out,
                    int (*measure)(const struct bench_case *c, const struct bench_options *o, struct bench_result *out));
-/* Waits for `pid` to end, at most a minute and a half; kills it otherwise. Its wait status, or -1. */
+/* Waits for `pid` to end, as long as the patience with one run lasts; kills it otherwise. Its wait status, or -1. */
 int bench_wait(int pid);
+/* Waits as long for `fd` to be readable; false: it is not, or this program is to end. */
+bool bench_await(int fd);
+/* Says in *r that patience was at its end, unless it was a signal. */
+void bench_give_up(struct bench_result *r);
 /* The folder of this executable ("" if unknown). */
 const char *bench_own_folder(void);
 /* Dies when the parent does. For the child side of a fork. */

@@ -72,6 +72,24 @@ static void put_peers(FILE *f) {
     fprintf(f, "]");
 }
 
+/* What was begun and failed, as far as it did. */
+static void put_failures(const struct report *r, FILE *f) {
+    char name[160];
+    bool first = true;
+    fprintf(f, ",\n      \"failures\": [");
+    for (size_t i = 0; i < r->count; i++) {
+        if (!r->figures[i].failed[0]) continue;
+        report_name(r->figures[i].c, name);
+        fprintf(f, "%s\n        {\"name\": ", first ? "" : ",");
+        put_string(f, name);
+        fprintf(f, ", \"why\": ");
+        put_string(f, r->figures[i].failed);
+        fprintf(f, "}");
+        first = false;
+    }
+    fprintf(f, "]");
+}
+
 static void put_context(const struct report *r, FILE *f) {
     struct report_machine m;
     report_machine(&m);
@@ -90,6 +108,7 @@ static void put_context(const struct report *r, FILE *f) {
     put_number(f, "raw_round_trip_after", r->last_raw);
     put_text(f, "regime", bench_regime_name(bench_regime_of(r->first_raw, r->last_raw)));
     put_integer(f, "mixed_runs_discarded", r->mixed);
+    put_integer(f, "runs_beyond_repeats", r->again);
     put_text(f, "xidata_version", XI_VERSION);
     put_text(f, "wait", m.wait);
     put_text(f, "clock", bench_clock_name());
@@ -101,6 +120,7 @@ static void put_context(const struct report *r, FILE *f) {
     put_text(f, "library_build_type", "release with assertions");
 #endif
     put_peers(f);
+    put_failures(r, f);
     fprintf(f, "\n  },\n");
 }
 

@@ -63,6 +63,7 @@ int bench_measure_rounds(struct bench_pair *p, bench_rounds rounds, uint64_t per
     *done = seq - 1 + half;
     bench_barrier(p);
     if (p->side == 1) return 0;
+    r->round_trip = figure;
     r->ns = figure * halves;
     r->ops = chunks * per_chunk;
     r->seconds = (double)(bench_now() - began) / 1e9;

@@ -4,9 +4,7 @@
  * that it could cost on the same two processors in the same minute.
  *
  * A command names suites; a suite adds cases; all cases of one metric are run
- * in turn, and that again for every repeat, so that what drifts (clock rates,
- * neighbours, the host) drifts for all alike. A run between whose two raw round
- * trips the regime changed is thrown away and made again. No figure passes or
+ * in turn, and that again for every repeat (course.c). No figure passes or
  * fails here: that is for whoever reads them.
  */
 #include <errno.h>
@@ -15,11 +13,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "bench/course.h"
 #include "bench/peers.h"
 #include "bench/report.h"
 #include "bench/suites.h"
 
-enum { MIXED_TRIES = 4, REPEAT_DEFAULT = 5, REPEAT_QUICK = 2, REPEAT_MAX = 1000 };
+enum { REPEAT_DEFAULT = 5, REPEAT_QUICK = 2, REPEAT_MAX = 1000 };
 
 static const struct {
     const char *name;
@@ -151,87 +150,6 @@ static int add_suites(struct bench_suite *s, const char *command) {
     return fprintf(stderr, "Try: xi-bench --help\n"), -1;
 }
 
-/* A line that overwrites itself on a terminal; elsewhere one line a metric and repeat. */
-static void progress(const struct bench_case *c, int repeat, int repeats) {
-    static const char *last_metric;
-    static int last_repeat = -1;
-    if (isatty(STDERR_FILENO)) {
-        fprintf(stderr, "\r\033[K%s/%s/%s, repeat %d of %d", c->metric, c->system, c->label, repeat + 1, repeats);
-    } else if (c->metric != last_metric || repeat != last_repeat) {
-        fprintf(stderr, "xi-bench: %s, repeat %d of %d\n", c->metric, repeat + 1, repeats);
-    }
-    last_metric = c->metric;
-    last_repeat = repeat;
-}
-
-static void progress_clear(void) {
-    if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K");
-}
-
-static int run_once(const struct bench_case *c, const struct bench_options *o, struct bench_result *result) {
-    return c->external ? c->external(c, o, result) : bench_pair_run(c, o, result);
-}
-
-static void say_failure(const struct bench_case *c, const struct bench_result *result) {
-    progress_clear();
-    for (int side = 0; side < 2; side++)
-        if (result->error[side][0])
-            fprintf(stderr, "xi-bench: %s/%s/%s: %s\n", c->metric, c->system, c->label, result->error[side]);
-}
-
-/* One repeat of one case, made again while it is of no regime. -1: it failed. */
-static int run_pure(struct report *r, size_t figure, int repeat, struct bench_result *result) {
-    const struct bench_case *c = r->figures[figure].c;
-    for (int i = 1;; i++) {
-        if (run_once(c, r->options, result) < 0) {
-            if (bench_interrupted()) return -1;
-            say_failure(c, result);
-            r->figures[figure].failed = true;
-            return -1;
-        }
-        if (result->regime != BENCH_MIXED || i == MIXED_TRIES) break;
-        r->mixed++;
-        progress_clear();
-        fprintf(stderr, "xi-bench: %s/%s/%s is mixed: raw round trip %.0f ns before, %.0f after; once more\n",
-                c->metric, c->system, c->label, result->raw_before, result->raw_after);
-    }
-    return report_add(r, figure, repeat, result);
-}
-
-/* All cases of one metric in turn, and again for every repeat. A case that failed is not tried again. */
-static int run_metric(struct report *r, const char *metric, struct bench_result *result) {
-    int failures = 0;
-    for (int repeat = 0; repeat < r->options->repeat; repeat++)
-        for (size_t i = 0; i < r->count; i++) {
-            const struct report_figure *f = &r->figures[i];
-            if (strcmp(f->c->metric, metric) != 0 || f->failed || (f->c->once && repeat > 1)) continue;
-            progress(f->c, repeat, r->options->repeat);
-            if (run_pure(r, i, repeat, result) < 0) failures++;
-            if (bench_interrupted()) return -1;
-        }
-    progress_clear();
-    return failures ? -1 : 0;
-}
-
-static bool first_of_metric(const struct bench_suite *s, size_t i) {
-    for (size_t k = 0; k < i; k++)
-        if (strcmp(s->cases[k].metric, s->cases[i].metric) == 0) return false;
-    return true;
-}
-
-static int run_all(const struct bench_suite *s, struct report *r, FILE *table) {
-    struct bench_result *result = malloc(sizeof *result);
-    int rc = result ? 0 : bad("out of memory for", "results");
-    if (result) report_head(r, table);
-    for (size_t i = 0; result && i < s->count && !bench_interrupted(); i++) {
-        if (!first_of_metric(s, i)) continue;
-        if (run_metric(r, s->cases[i].metric, result) < 0) rc = -1;
-        if (!bench_interrupted()) report_table(r, s->cases[i].metric, table);
-    }
-    free(result);
-    return rc;
-}
-
 static bool any_needs_namespace(const struct bench_suite *s) {
     for (size_t i = 0; i < s->count; i++)
         if (s->cases[i].needs_namespace) return true;
@@ -242,12 +160,12 @@ static int bench(const struct bench_options *o, const char *command) {
     struct bench_suite suite = {.options = o};
     struct report report;
     FILE *table = o->json && strcmp(o->json, "-") == 0 ? stderr : stdout;
-    bench_init();
+    bench_init(o);
     if (peers_find(o->peers) < 0 || add_suites(&suite, command) < 0) return 2;
     if (report_init(&report, &suite) < 0) return bad("out of memory for", command), 1;
     int rc = any_needs_namespace(&suite) ? bench_keeper_start() : 0;
     if (rc == 0) {
-        rc = run_all(&suite, &report, table);
+        rc = course_run(&suite, &report, table);
         if (!bench_interrupted() && o->json && report_json(&report, o->json) < 0) rc = -1;
     }
     bench_finish();

@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -22,7 +23,7 @@
 
 static const char *const shapes[] = {"int", "bytes100", "tuple5", "numpy16MiB"};
 static const uint64_t shape_bytes[] = {8, 100, 0, 16 << 20};
-enum { INT, BYTES100, TUPLE5, NUMPY, SYSTEMS_MOST = 16 };
+enum { INT, BYTES100, TUPLE5, NUMPY, SYSTEMS_MOST = 16, GAVE_UP = INT_MIN };
 
 /* What is measured with which shapes: from `first` to `last`. */
 static const struct {
@@ -33,10 +34,13 @@ static const struct {
     {"python_round_trip", INT, TUPLE5},
     {"python_round_trip_asleep", INT, INT},
     {"python_numpy", NUMPY, NUMPY},
+    {"python_call", INT, INT},
 };
 
-/* What an interpreter has: as its --list says. */
-static char systems[SYSTEMS_MOST][32];
+/* What an interpreter has, and by what it can be measured: as its --list says. */
+static struct {
+    char name[32], metrics[96];
+} systems[SYSTEMS_MOST];
 
 /* A case's param: which interpreter and which shape. */
 #define PARAM(python, shape) ((int64_t)(python) << 8 | (shape))
@@ -72,19 +76,22 @@ static void run_python(const struct bench_case *c, const struct bench_options *o
     _exit(127);
 }
 
-/* All that `fd` says until its other end is closed, as text. */
-static void read_all(int fd, char *text, size_t capacity) {
+/* All that `fd` says until its other end is closed, as text. False: that is not to be waited for. */
+static bool read_all(int fd, char *text, size_t capacity) {
     size_t used = 0;
-    for (ssize_t n; used + 1 < capacity;) {
-        n = read(fd, text + used, capacity - 1 - used);
+    bool there;
+    while ((there = bench_await(fd)) && used + 1 < capacity) {
+        ssize_t n = read(fd, text + used, capacity - 1 - used);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) break;
         used += (size_t)n;
     }
     text[used] = 0;
+    return there;
 }
 
-/* Runs `become` in a process whose standard output is the write end of a pipe, and reads what it says. Its wait status. */
+/* Runs `become` in a process whose standard output is the write end of a pipe, and reads what it says. Its wait status;
+ * GAVE_UP: it had to be killed. */
 static int listen_to(void (*become)(const struct bench_case *c, const struct bench_options *o, int out),
                      const struct bench_case *c, const struct bench_options *o, char *text, size_t capacity) {
     int fds[2], parent = (int)getpid();
@@ -96,15 +103,19 @@ static int listen_to(void (*become)(const struct bench_case *c, const struct ben
         become(c, o, fds[1]);
     }
     close(fds[1]);
-    read_all(fds[0], text, capacity); /* some short lines: they fit the pipe */
+    bool ended = read_all(fds[0], text, capacity);
     close(fds[0]);
-    return pid < 0 ? -1 : bench_wait(pid);
+    if (pid < 0) return -1;
+    if (!ended) kill(pid, SIGKILL);
+    int status = bench_wait(pid);
+    return ended ? status : GAVE_UP;
 }
 
 static int measure(const struct bench_case *c, const struct bench_options *o, struct bench_result *out) {
     char text[256];
     unsigned long long ops = 0;
     int status = listen_to(run_python, c, o, text, sizeof text);
+    if (status == GAVE_UP) return bench_give_up(out), -1;
     if (status != 0 || sscanf(text, "%llu %lf", &ops, &out->seconds) != 2 || ops == 0) {
         snprintf(out->error[0], BENCH_TEXT, "%s gave no figure (%s %d; its own words are above)",
                  o->python[PARAM_PYTHON(c)], WIFEXITED(status) ? "exit status" : "signal",
@@ -126,12 +137,18 @@ static void label(char out[BENCH_LABEL], const struct bench_options *o, int shap
     if (o->pythons > 1) snprintf(out, BENCH_LABEL, "%s@%.20s", shapes[shape], version);
 }
 
-/* Whether this system can be measured by this metric at all. */
-static bool fits(const char *system, int metric) {
-    bool numpy = strcmp(metrics[metric].metric, "python_numpy") == 0;
-    if (strcmp(system, "xi_numpy") == 0) return numpy;
-    if (strcmp(system, "concurrent.interpreters.Queue") == 0) return !numpy;
-    return strcmp(system, "_interpqueues") != 0 || (!numpy && strcmp(metrics[metric].metric, "python_round_trip_asleep") != 0);
+/* Whether this system can be measured by this metric: one of the names, with commas between. */
+static bool fits(int system, int metric) {
+    const char *name = metrics[metric].metric + strlen("python_"), *at = systems[system].metrics;
+    size_t length = strlen(name);
+    for (; at; at = strchr(at, ','), at = at ? at + 1 : NULL)
+        if (strncmp(at, name, length) == 0 && (at[length] == ',' || at[length] == 0)) return true;
+    return false;
+}
+
+/* What this library's figures are stated in multiples of. */
+static const char *limit_of(int metric) {
+    return strcmp(metrics[metric].metric, "python_call") == 0 ? "ProcessPoolExecutor" : "SimpleQueue";
 }
 
 static int add_case(struct bench_suite *s, int metric, const char *system, int python, int shape, const char *version) {
@@ -141,7 +158,7 @@ static int add_case(struct bench_suite *s, int metric, const char *system, int p
     c->param = PARAM(python, shape);
     c->needs_namespace = strncmp(system, "xi", 2) == 0;
     c->external = python_external;
-    if (c->needs_namespace) bench_limit(c, metrics[metric].metric, "SimpleQueue", NULL);
+    if (c->needs_namespace) bench_limit(c, metrics[metric].metric, limit_of(metric), NULL);
     return 0;
 }
 
@@ -158,21 +175,26 @@ static void run_list(const struct bench_case *c, const struct bench_options *o, 
     _exit(127);
 }
 
-/* Lines "NAME ok" or "NAME reason": those that are there into `systems`; the first line is "python VERSION". */
+/* Lines "NAME ok METRIC,METRIC..." or "NAME reason": those that are there into `systems`; the first line is "python VERSION". */
 static int parse_list(char *text, const char *python, char version[24], bool *numpy) {
     int n = 0;
     for (char *line; (line = strsep(&text, "\n")) != NULL && *line;) {
         char *reason = strchr(line, ' ');
         if (!reason) continue;
         *reason++ = 0;
-        bool ok = strcmp(reason, "ok") == 0;
+        bool ok = strncmp(reason, "ok", 2) == 0 && (reason[2] == ' ' || reason[2] == 0);
         if (strcmp(line, "python") == 0)
             snprintf(version, 24, "python%.16s", reason);
         else if (strcmp(line, "numpy") == 0)
             *numpy = ok;
-        else if (ok && n < SYSTEMS_MOST)
-            snprintf(systems[n++], sizeof systems[0], "%s", line);
-        if (!ok && strcmp(line, "python") != 0) peers_say_skipped(line, python, reason);
+        else if (ok && n < SYSTEMS_MOST) {
+            snprintf(systems[n].name, sizeof systems[n].name, "%s", line);
+            snprintf(systems[n++].metrics, sizeof systems[0].metrics, "%s", reason[2] ? reason + 3 : "");
+        }
+        if (ok || strcmp(line, "python") == 0) continue;
+        char why[240];
+        snprintf(why, sizeof why, "%s: %.200s", version, reason);
+        peers_say_skipped(line, python, why);
     }
     return n;
 }
@@ -189,8 +211,8 @@ static int add_python(struct bench_suite *s, bool xi, int python) {
     for (int m = 0; m < (int)(sizeof metrics / sizeof *metrics); m++)
         for (int shape = metrics[m].first; shape <= metrics[m].last && (shape != NUMPY || numpy); shape++)
             for (int i = 0; i < n; i++) {
-                if (!fits(systems[i], m) || (!xi && strncmp(systems[i], "xi", 2) == 0)) continue;
-                if (add_case(s, m, systems[i], python, shape, version) < 0) return -1;
+                if (!fits(i, m) || (!xi && strncmp(systems[i].name, "xi", 2) == 0)) continue;
+                if (add_case(s, m, systems[i].name, python, shape, version) < 0) return -1;
             }
     return 0;
 }

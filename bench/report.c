@@ -90,6 +90,19 @@ enum bench_regime report_main_regime(const struct report_figure *f) {
     return runs[BENCH_TWO_CORES] >= runs[BENCH_ONE_CORE] ? BENCH_TWO_CORES : BENCH_ONE_CORE;
 }
 
+enum bench_regime report_regime(const struct report *r) {
+    size_t runs[REPORT_REGIMES] = {0};
+    for (size_t i = 0; i < r->count; i++)
+        for (size_t k = 0; k < r->figures[i].count; k++) runs[r->figures[i].runs[k].regime]++;
+    return runs[BENCH_TWO_CORES] >= runs[BENCH_ONE_CORE] ? BENCH_TWO_CORES : BENCH_ONE_CORE;
+}
+
+bool report_has(const struct report_figure *f, enum bench_regime regime) {
+    for (size_t i = 0; i < f->count; i++)
+        if (f->runs[i].regime == regime) return true;
+    return false;
+}
+
 void report_name(const struct bench_case *c, char out[160]) {
     snprintf(out, 160, "%s/%s/%s", c->metric, c->system, c->label);
 }
@@ -164,6 +177,11 @@ static const struct {
     {"held", "how many were there at once"},
     {"memory", "shared memory of an idle channel, of an idle interpreter besides its arena; all of the broker's"},
     {"idle_calls", "system calls a second of who has nothing to do"},
+    {"select_steady", "8 bytes on always the same of so many waited for, and an answer; x of raw = one 64-byte cache line there and back"},
+    {"select", "8 bytes on another of so many each time, and an answer; x of raw = one 64-byte cache line there and back"},
+    {"select_asleep", "the same, both sides asleep each time; pipes: epoll_wait(2) on so many pipes"},
+    {"call", "a request and its reply; xi_two: the same over two channels; x of raw = one 64-byte cache line there and back"},
+    {"python_call", "a call of a function that gives back what it got, its future waited for; x of ProcessPoolExecutor"},
     {"python_one_way", "Python objects one way; x of SimpleQueue"},
     {"python_round_trip_asleep", "Python objects there and back, both sides asleep each time; x of SimpleQueue"},
     {"python_numpy", "a 16 MiB array there and an int back, half of the round trip; x of SimpleQueue"},
@@ -249,7 +267,7 @@ void report_table(const struct report *r, const char *metric, FILE *out) {
         const struct report_figure *f = &r->figures[i];
         if (strcmp(f->c->metric, metric) != 0) continue;
         if (f->count == 0) {
-            fprintf(out, "  %-10s %-12s %12s\n", f->c->label, f->c->system, f->failed ? "failed" : "not run");
+            fprintf(out, "  %-10s %-12s %12s\n", f->c->label, f->c->system, f->failed[0] ? "failed" : "not run");
             continue;
         }
         enum bench_regime first = report_main_regime(f);

@@ -33,7 +33,7 @@ struct report_figure {
     struct report_run *runs;
     size_t count, capacity;
     struct histogram *histogram[REPORT_REGIMES]; /* of all runs in that regime; NULL: none recorded */
-    bool failed;
+    char failed[BENCH_TEXT]; /* why there is no (further) run; "": nothing failed */
 };
 
 /* Median, smallest and largest of one regime. count 0: never run in it. */
@@ -50,6 +50,7 @@ struct report {
     double first_raw, last_raw;
     double load; /* as this benchmark found it */
     size_t mixed; /* runs thrown away for being of no regime */
+    size_t again; /* runs made beyond the repeats, for figures that had none in the regime of most others */
 };
 
 /* 0, or -1 when memory ran out. */
@@ -59,6 +60,9 @@ int report_add(struct report *r, size_t figure, int repeat, const struct bench_r
 
 struct report_summary report_summarize(const struct report_figure *f, enum bench_regime regime);
 enum bench_regime report_main_regime(const struct report_figure *f);
+/* That in which most runs of all were: the one to compare in. */
+enum bench_regime report_regime(const struct report *r);
+bool report_has(const struct report_figure *f, enum bench_regime regime);
 /* METRIC/SYSTEM/LABEL. */
 void report_name(const struct bench_case *c, char out[160]);
 /* How many times its limit's time the figure takes, in one regime; NAN when there is nothing to compare with. */

@@ -5,8 +5,8 @@
     pair.py --list
 
 Prints one line: how many operations, and how many seconds they took. xi-bench
-runs it; it runs by itself as well. --list instead says of every system "NAME ok",
-or "NAME" and why it is not to be had in this interpreter.
+runs it; it runs by itself as well. --list instead says of every system "NAME ok"
+and by what metrics, or "NAME" and why it is not to be had in this interpreter.
 
 The program forks into two processes, each pinned to its processor; for a system
 that is one between interpreters of a single process, the child is such an
@@ -18,6 +18,7 @@ interpreter, in a thread. The metrics:
     round_trip_asleep  the same, each message sent when its receiver sleeps; the
                        sum of the two legs, each from its sender's clock
     numpy              a 16 MiB array there, an int back: half of that round trip
+    call               a call submitted to an executor of one worker, and its result
 
 How many operations make up S seconds is found by doing some first; these are
 checked one by one, those that count by their last value, and all by number.
@@ -214,16 +215,31 @@ class Pair:
         there = self.peer.recv()
         self.slept = (there + statistics.median(legs)) / 1e9
 
+    def make_calls(self, checked, start, count):
+        call = self.peer.call
+        for i in range(start, start + count - 1):
+            value = call(i)
+            if checked:
+                self.check(value, i)
+        self.check(call(start + count - 1), start + count - 1)
+
     def timed(self, checked, start, count):
         metric = self.options.metric
-        work = {"round_trip": self.converse, "numpy": self.hand_arrays, "round_trip_asleep": self.wake_sleepers}
+        work = {
+            "round_trip": self.converse,
+            "numpy": self.hand_arrays,
+            "round_trip_asleep": self.wake_sleepers,
+            "call": self.make_calls,
+        }
         begin = time.perf_counter()
-        self.order(checked, start, count)
+        if metric != "call":
+            self.order(checked, start, count)
         work.get(metric, self.consume)(checked, start, count)
         return time.perf_counter() - begin
 
     def parent(self):
-        self.peer.start(0)
+        if self.options.metric != "call":  # an executor is started, and then has its worker
+            self.peer.start(0)
         self.timed(1, 0, self.warm_up)
         seconds = self.timed(0, self.warm_up, self.warm_up)
         for _ in range(3):  # a short first look exaggerates: look again at what should be a tenth of the time
@@ -297,6 +313,19 @@ def beside_process(pair):
     return figures
 
 
+# ---- a worker that an executor makes
+
+
+def with_worker(pair):
+    cpus = pair.options.cpus.split(",") if pair.options.cpus else []
+    pair.peer.start(int(cpus[1]) if cpus else None)
+    pair.peer.call(0)  # the executor's threads are there now: they may use both processors, this one is pinned
+    pair.pin(0)
+    figures = pair.parent()
+    pair.peer.stop()
+    return figures
+
+
 # ---- a child interpreter
 
 CHILD_INTERPRETER = """
@@ -345,7 +374,7 @@ def beside_interpreter(pair, arguments):
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--list", action="store_true")
-    parser.add_argument("--metric", choices=("one_way", "round_trip", "round_trip_asleep", "numpy"))
+    parser.add_argument("--metric", choices=("one_way", "round_trip", "round_trip_asleep", "numpy", "call"))
     parser.add_argument("--system", choices=tuple(PEERS))
     parser.add_argument("--shape", choices=tuple(SHAPES))
     parser.add_argument("--seconds", type=float, default=1.0)
@@ -356,7 +385,7 @@ def parse(arguments):
 def list_systems():
     print("python {}.{}".format(*sys.version_info))
     for name, peer in PEERS.items():
-        print(name, peer.missing() or "ok")
+        print(name, peer.missing() or "ok " + ",".join(peer.METRICS))
     try:
         import numpy  # noqa: F401
 
@@ -373,7 +402,14 @@ def main():
     if missing:
         sys.exit(f"{sys.executable}: {missing}")
     pair = Pair(options)
-    count, seconds = beside_interpreter(pair, sys.argv[1:]) if pair.peer.INTERPRETERS else beside_process(pair)
+    if options.metric not in pair.peer.METRICS:
+        sys.exit(f"{options.system} is not measured by {options.metric}")
+    if options.metric == "call":
+        count, seconds = with_worker(pair)
+    elif pair.peer.INTERPRETERS:
+        count, seconds = beside_interpreter(pair, sys.argv[1:])
+    else:
+        count, seconds = beside_process(pair)
     print(count, seconds)
 
 

@@ -7,9 +7,11 @@ functions of the thing measured, not wrappers, so that nothing is measured but
 it. Every peer carries values both ways, as two one-way channels or as one
 duplex pipe.
 
-`missing()` says why a peer is not to be had here, or None. A peer whose two
-sides are interpreters of one process, each with a lock of its own, says so by
-INTERPRETERS: `ticket()` is then what side 1 is made of, there.
+`missing()` says why a peer is not to be had here, or None; METRICS what can be
+measured with it. A peer whose two sides are interpreters of one process, each
+with a lock of its own, says so by INTERPRETERS: `ticket()` is then what side 1 is
+made of, there. An executor makes its other side itself: `start(0)` pins its
+worker, and `call` submits a call to it and waits for the future.
 """
 
 import multiprocessing
@@ -19,6 +21,7 @@ import tempfile
 
 class Peer:
     INTERPRETERS = False
+    METRICS = ("one_way", "round_trip", "round_trip_asleep", "numpy")
     WARM_UP = 300  # operations before anything is timed: few where one takes ten milliseconds
 
     @staticmethod
@@ -58,6 +61,25 @@ class Queue(SimpleQueue):
     def stop(self):
         self.mine.close()
         self.mine.join_thread()
+
+
+class JoinableQueue(Queue):
+    """multiprocessing.JoinableQueue: as Queue, and every value that was got is said to be done with."""
+
+    def __init__(self):
+        context = multiprocessing.get_context("fork")
+        self.queues = [context.JoinableQueue(), context.JoinableQueue()]
+
+    def start(self, side):
+        super().start(side)
+        get, done = self.queues[1 - side].get, self.queues[1 - side].task_done
+
+        def recv():
+            value = get()
+            done()
+            return value
+
+        self.recv = recv
 
 
 class Pipe(Peer):
@@ -109,6 +131,7 @@ class InterpretersQueue(Peer):
     process. Bounded, or a sender would fill all memory."""
 
     INTERPRETERS = True
+    METRICS = ("one_way", "round_trip", "round_trip_asleep")
     WARM_UP = 20
     DEEP = 1000
 
@@ -148,6 +171,7 @@ class InterpretersQueue(Peer):
 class RawInterpretersQueue(InterpretersQueue):
     """The same queues without their polling every 10 ms: asked again at once, as fast as they can be."""
 
+    METRICS = ("one_way", "round_trip")
     WARM_UP = 300
 
     def start(self, side):
@@ -212,16 +236,90 @@ class Xi(Peer):
 class XiArray(Xi):
     """The same with arrays of numpy's own memory, which are copied once when they are sent, and read in place."""
 
+    METRICS = ("numpy",)
     array_in_place = None
+
+
+class XiQueue(Xi):
+    """xidata.queues.Queue, which stands in for multiprocessing.Queue."""
+
+    METRICS = ("one_way", "round_trip")
+
+    def start(self, side):
+        from xidata import queues
+
+        self.module.join(spin=self.spin)
+        self.queues = [queues.Queue(name=name) for name in self.names]
+        self.send = self.queues[side].put
+        self.recv = self.queues[1 - side].get
+
+    def stop(self):
+        pass
+
+
+class ProcessPool(Peer):
+    """concurrent.futures.ProcessPoolExecutor: one worker, a process; calls and results by pipes, threads between them."""
+
+    METRICS = ("call",)
+    WARM_UP = 100
+
+    def executor(self, **options):
+        from concurrent.futures import ProcessPoolExecutor
+
+        return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"), **options)
+
+    def start(self, cpu):
+        """`cpu`: where the worker goes, or None. What is called is there already, in whatever interpreter: abs."""
+        pin = {} if cpu is None else {"initializer": os.sched_setaffinity, "initargs": (0, {cpu})}
+        self.pool = self.executor(**pin)
+        submit = self.pool.submit
+        self.call = lambda value: submit(abs, value).result()
+
+    def stop(self):
+        self.pool.shutdown()
+
+
+class InterpreterPool(ProcessPool):
+    """concurrent.futures.InterpreterPoolExecutor (3.14): one worker, a thread with an interpreter of its own."""
+
+    @staticmethod
+    def missing():
+        try:
+            from concurrent.futures import InterpreterPoolExecutor  # noqa: F401
+        except ImportError:
+            return "this Python has no InterpreterPoolExecutor (3.14)"
+        return None
+
+    def executor(self, **options):
+        from concurrent.futures import InterpreterPoolExecutor
+
+        return InterpreterPoolExecutor(1, **options)
+
+
+class XiPool(ProcessPool):
+    """xidata.InterpreterPoolExecutor: one worker, an interpreter in a process of its own."""
+
+    missing = staticmethod(Xi.missing)
+
+    def executor(self, **options):
+        os.environ.setdefault("XI_SPIN_US", "50")  # the default, for a worker that is pinned as well
+        import xidata
+
+        return xidata.InterpreterPoolExecutor(1, **options)
 
 
 PEERS = {
     "xi": Xi,
+    "xi_queue": XiQueue,
+    "xi_pool": XiPool,
     "xi_numpy": XiArray,
     "SimpleQueue": SimpleQueue,
     "Queue": Queue,
+    "JoinableQueue": JoinableQueue,
     "Pipe": Pipe,
     "pyzmq": Zmq,
     "concurrent.interpreters.Queue": InterpretersQueue,
     "_interpqueues": RawInterpretersQueue,
+    "ProcessPoolExecutor": ProcessPool,
+    "InterpreterPoolExecutor": InterpreterPool,
 }

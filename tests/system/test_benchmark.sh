@@ -5,7 +5,8 @@
 # Linux has, one that is not to be had, and as little time as there can be. The
 # JSON must hold every figure and say what was skipped and why, the page must be
 # whole, with a chart for each section and nothing to fetch; and what is wrong
-# must be said: a peer that nobody knows, figures that fail.
+# must be said: a peer that nobody knows, figures that fail. A peer that hangs and
+# one that crashes cost their own figures alone; Ctrl-C leaves nothing behind.
 set -u
 
 bench="$XI_BUILD/bin/xi-bench"
@@ -115,12 +116,82 @@ expect(parser.charts >= 2 and parser.marks >= 20, f"{parser.charts} charts with 
 expect(page.rstrip().endswith("</html>"), "the page is cut off")
 expect(not re.search(r"https?://(?!www\.w3\.org)", page), "the page names the network")
 expect("round trip awake, 64 B" in page and "not measured" in page, "the goals are not on the page")
+expect("<input type=radio name=regime id=regime0" in page and "id=regime1" not in page, "one regime, and not one button")
+
+# The same machine, whose host did: each regime has charts of its own, and a peer one colour in all of them.
+both = [dict(e, regime="two threads of one core", name=e["name"] + "/two_threads") for e in report["benchmarks"]]
+report["benchmarks"] += both
+report["context"]["failures"] = [{"name": "one_way/pipe/8", "why": "a <reason>"}]
+with open(f"{work}/both.json", "w", encoding="utf-8") as file:
+    json.dump(report, file)
+subprocess.run([sys.executable, "-B", script, f"{work}/both.json", "--html", f"{work}/both.html"], check=True, stdout=subprocess.DEVNULL)
+with open(f"{work}/both.html", encoding="utf-8") as file:
+    page = file.read()
+twice = Balanced()
+twice.feed(page)
+expect(not twice.open and twice.charts == 2 * parser.charts, f"{twice.charts} charts of two regimes, {parser.charts} of one")
+expect(page.count("<div class=in0>") == page.count("<div class=in1>") > 0 and "id=regime1" in page, "the buttons switch nothing")
+colours = {name: set(re.findall(rf'<g class="([^"]*)"><title>{name}:', page)) for name in ("pipe", "mq", "xi", "raw")}
+expect(all(len(found) == 1 for found in colours.values()) and len(set(map(str, colours.values()))) == 4, f"colours: {colours}")
+expect("What failed" in page and "a &lt;reason&gt;" in page, "what failed is not on the page")
 table = open(f"{work}/latency/report.txt", encoding="utf-8").read()
 expect("SKIPPED: zeromq" in table and "goals met" in table, "the table does not say what was skipped, or has no goals")
 print("\n".join(problems))
 print(f"{len(report['benchmarks'])} entries, {parser.charts} charts, {len(problems)} problems")
 sys.exit(bool(problems))
 END
+
+# Two peers that misbehave, in the places of two that are modules.
+misbehave() { # MODULE NAME STATEMENT-IN-RECEIVE
+    printf '%s\n' '#include <fcntl.h>' '#include <stdlib.h>' '#include <unistd.h>' '#include "bench/peer.h"' \
+        'static int open_(struct bench_pair *p) { (void)p; return 0; }' \
+        'static void close_(struct bench_pair *p) { (void)p; }' \
+        'static int send_(struct bench_pair *p, const void *m, size_t n) { (void)p; (void)m; (void)n; return 0; }' \
+        "static int recv_(struct bench_pair *p, void *r, size_t n, const void **m) { (void)p; (void)r; (void)n; (void)m; $3; return 0; }" \
+        "static const struct peer bad = {.name = \"$2\", .what = \"none\", .how = \"badly\", .can = PEER_ROUNDS | PEER_ONE_WAY," \
+        '    .open = open_, .close = close_, .send = send_, .recv = recv_};' \
+        'const struct peer *const bench_peers[] = {&bad, NULL};' >"$work/bad.c"
+    cc -shared -fPIC -I"$XI_SOURCE" -o "$work/bad/$1" "$work/bad.c"
+}
+mkdir "$work/bad"
+misbehave peer_zeromq.so zeromq 'for (;;) pause()' && misbehave peer_nng.so nng 'abort()' || { echo "cannot build peers that misbehave"; exit 1; }
+XI_BENCH_MODULES="$work/bad" XI_BENCH_PATIENCE=3 timeout 100 "$bench" latency --peers zeromq,nng,pipe --repeat 1 --seconds 0.002 --quick \
+    --json "$work/bad.json" >"$work/bad.out" 2>&1
+[ $? -eq 1 ] || { cat "$work/bad.out"; echo "figures failed, and the exit status is not 1"; exit 1; }
+python3 - "$work/bad.json" <<'END' || { cat "$work/bad.out"; exit 1; }
+import json, sys
+
+with open(sys.argv[1], encoding="utf-8") as file:
+    report = json.load(file)
+failed = {f["name"]: f["why"] for f in report["context"]["failures"]}
+measured = {(e["metric"], e["system"], e["size"]) for e in report["benchmarks"] if e["run_type"] == "aggregate"}
+endless = [why for name, why in failed.items() if "/zeromq/" in name]
+crashed = [why for name, why in failed.items() if "/nng/" in name]
+assert sum("no end after 3 s" in why for why in endless) == 1, f"the peer that hangs: {endless}"
+assert len(endless) == 4 and sum("not tried" in why for why in endless) == 3, f"the rest of the peer that hangs: {endless}"
+assert len(crashed) == 4 and all("signal 6" in why for why in crashed), f"the peer that crashes: {crashed}"
+for metric, size in (("round_trip", "8"), ("round_trip", "64"), ("round_trip", "1024"), ("open_loop_10k", "64")):
+    for system in ("xi", "pipe"):
+        assert (metric, system, size) in measured, f"{metric}/{system}/{size} is missing"
+assert not any("/xi/" in name or "/pipe/" in name for name in failed), failed
+END
+
+# Ctrl-C while a peer hangs, which says by a FIFO that it does: it ends at once, and no process and no segment of it stays.
+mkfifo "$work/here"
+misbehave peer_zeromq.so zeromq "open(\"$work/here\", O_WRONLY); for (;;) pause()"
+XI_BENCH_MODULES="$work/bad" XI_LINGER=0 setsid "$bench" latency --peers zeromq --size 64 --seconds 0.002 >"$work/out" 2>&1 &
+pid=$!
+: <"$work/here"
+broker=$(pgrep -f -- "--namespace bench-$pid-")
+kill -INT $pid
+wait $pid
+status=$?
+timeout 60 tail --pid="$broker" -f /dev/null # until it has seen that nobody is left
+[ $status -eq 130 ] || { cat "$work/out"; echo "interrupted, it ended with status $status instead of 130"; exit 1; }
+if pgrep -s $pid || ls /dev/shm | grep -F "bench-$pid-"; then
+    echo "interrupted, it left these processes or segments behind"
+    exit 1
+fi
 
 # What is wrong is said.
 if "$bench" latency --peers pipe,nosuchpeer >"$work/out" 2>&1 || ! grep -q "no peer is called nosuchpeer" "$work/out"; then
