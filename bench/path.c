@@ -12,7 +12,7 @@
 #include "bench/suites.h"
 
 enum { LOAN = 65536, ROUND = 8 };
-#define PATIENCE ((int64_t)60000000000) /* XI_TRY would give up where the broker looks at the channel just now */
+#define PATIENCE ((int64_t)60000000000) /* XI_TRY gives up when whoever holds a lock of the channel does not run for a tenth of a second */
 
 struct path {
     xi_interp *me;
