@@ -381,7 +381,7 @@ int xi_receive_try(struct xi_channel *ch, xi_msg *m) {
 static int nothing_now(struct xi_channel *ch) {
     uint32_t holder = xi_load_relaxed(&ch->group->lock);
     struct next next;
-    if (!look(ch, &next)) return xi_fail(XI_E_AGAIN, "channel \"%s\" has nothing to receive", ch->name);
+    if (ch->ack ? !xi_ack_has_value(ch) : !look(ch, &next)) return xi_fail(XI_E_AGAIN, "channel \"%s\" has nothing to receive", ch->name);
     if (holder)
         return xi_fail(XI_E_AGAIN, "the interpreter in slot %u is receiving from channel \"%s\", and nobody else can meanwhile: is it "
                        "stopped?", XI_LOCK_SLOT(holder), ch->name);
