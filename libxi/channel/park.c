@@ -373,7 +373,7 @@ int xi_sleep_refused(struct xi_interp *me) {
 }
 
 int xi_sleep_ended(struct xi_interp *me, enum xi_wake_reason why) {
-    if (why == XI_WAKE_CONTROL || why == XI_WAKE_LOOK || xi_control_overdue(me)) xi_control_drain(me);
+    if (why == XI_WAKE_CONTROL || xi_control_overdue(me)) xi_control_drain(me);
     int rc = 0;
     if (why == XI_WAKE_LOOK) { /* idle: what readers gave back goes on to the system, as do rings that are too large by now */
         xi_arena_reclaim(me, SIZE_MAX);
@@ -440,6 +440,7 @@ static int park(struct wait *w) {
         rc = sleep_once(w);
         xi_free_poll(w->ch->interp);
     } while (rc == 0 && !once);
+    xi_sleep_over(); /* the bell goes to another */
     if (w->also && w->also->bell) xi_store_full(w->also->bell, 0);
     return rc > 0 ? 0 : rc;
 }

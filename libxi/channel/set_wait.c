@@ -246,7 +246,7 @@ static int after_sleep(struct xi_set *s, enum xi_wake_reason why) {
     if (rc == XI_E_INTR) rc = xi_fail(rc, "interrupted by a signal");
     xi_free_poll(s->interp);
     xi_set_lock(s);
-    if (why == XI_WAKE_LOOK && !s->over) collect_all(s);
+    if ((why == XI_WAKE_LOOK || why == XI_WAKE_CONTROL) && !s->over) collect_all(s);
     return rc;
 }
 
@@ -366,6 +366,7 @@ int64_t xi_set_wait(xi_set *s, xi_event *events, size_t n, int64_t timeout) {
     } else {
         s->waiting = true;
         done = wait(s, events, n, timeout);
+        xi_sleep_over(); /* the next to wait may be another thread */
         s->waiting = false;
     }
     xi_set_unlock(s);

@@ -82,6 +82,7 @@ static void *help(void *argument) {
         int64_t until = h->until;
         pthread_mutex_unlock(&h->mutex);
         enum xi_wake_reason why = xi_sleep(p->word, seen, until, control);
+        xi_sleep_over();
         pthread_mutex_lock(&h->mutex);
         /* Armed again meanwhile, with another value: then the word has changed, and it is readable for nothing once. */
         if (why == XI_WAKE_SIGNAL) continue;

@@ -59,7 +59,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 /* Caller holds the mutex, or is alone. The ring's end interrupts nobody: its thread has ended, or is about to. */
 static void destroy(struct xi_pollring *r) {
     struct owner *o = r->owner;
-    if (o->process == getpid()) xi_uring_exit(&r->uring);
+    if (o->process == xi_process()) xi_uring_exit(&r->uring);
     else close(r->uring.ring_fd); /* a forked child: the ring's memory is not there, its descriptor is */
     free(r);
     if (--o->rings == 0 && o->ended) free(o);
@@ -85,7 +85,7 @@ static void make_key(void) { key_made = pthread_key_create(&key, thread_ends) ==
 static struct owner *owner_here(void) {
     pthread_once(&once, make_key);
     struct owner *o = key_made ? pthread_getspecific(key) : NULL;
-    if (o && o->process != getpid()) { /* the parent's */
+    if (o && o->process != xi_process()) { /* the parent's */
         thread_ends(o);
         pthread_setspecific(key, NULL);
         o = NULL;
@@ -96,7 +96,7 @@ static struct owner *owner_here(void) {
 static struct owner *owner_make(void) {
     struct owner *o = key_made ? calloc(1, sizeof *o) : NULL;
     if (!o) return NULL;
-    o->process = getpid();
+    o->process = xi_process();
     if (pthread_setspecific(key, o) == 0) return o;
     free(o);
     return NULL;

@@ -5,9 +5,12 @@
  * The ring (uring.h) has 8 entries. One a thread, ended with it; never shared
  * with a forked child.
  *
- * A FUTEX_WAIT that is still armed when the sleep ends for another reason is
- * cancelled before xi_sleep returns: the doorbell may go to another thread next,
- * and a wake-one must not be swallowed by a waiter that is not there any more.
+ * A FUTEX_WAIT that is still armed when a sleep ends for another reason stays so
+ * for the thread's next sleep on the same word: it stands in the kernel's queue,
+ * so whoever wakes ends it, though it was made with an earlier value of the word.
+ * So a look once a second is one system call. It is cancelled in xi_sleep_over(),
+ * or before a sleep on another word: the doorbell may go to another thread next, and a
+ * wake-one must not be swallowed by a waiter that is not there any more.
  */
 #include "sleep.h"
 
@@ -18,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "../wire/order.h"
@@ -32,6 +36,7 @@ struct ring {
     pid_t pid;
     int control; /* descriptor whose poll is armed, or -1 */
     bool bell_armed;
+    _Atomic uint32_t *word; /* for which it is */
 };
 
 #if defined(__SANITIZE_THREAD__)
@@ -44,13 +49,34 @@ static enum xi_backend backend;
 static char backend_reason[160];
 static _Thread_local enum xi_backend used;
 static _Thread_local bool ringless; /* this thread's ring failed for good: it sleeps in futex(2) */
+static _Thread_local bool armed;    /* the wait of an earlier sleep, in this thread's ring */
 
 #define PATIENT_TRIES 16 /* of a call for which the kernel has no memory just now */
+
+/* A page that a forked child finds empty. Without it the kernel is asked each time. */
+static _Atomic pid_t *process_page;
+static pthread_once_t process_once = PTHREAD_ONCE_INIT;
+
+static void make_process_page(void) {
+    size_t size = (size_t)sysconf(_SC_PAGESIZE);
+    void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) return;
+    if (madvise(page, size, MADV_WIPEONFORK) == 0) process_page = page;
+    else munmap(page, size);
+}
+
+pid_t xi_process(void) {
+    pthread_once(&process_once, make_process_page);
+    if (!process_page) return getpid();
+    pid_t pid = atomic_load_explicit(process_page, memory_order_relaxed);
+    if (pid == 0) atomic_store_explicit(process_page, pid = getpid(), memory_order_relaxed);
+    return pid;
+}
 
 static int ring_init(struct ring *r) {
     int rc = xi_uring_init(&r->uring, 8);
     if (rc) return rc;
-    r->pid = getpid();
+    r->pid = xi_process();
     r->control = -1;
     r->bell_armed = false;
     return 0;
@@ -58,7 +84,7 @@ static int ring_init(struct ring *r) {
 
 static void ring_free(void *p) {
     struct ring *r = p;
-    if (r->pid == getpid())
+    if (r->pid == xi_process())
         xi_uring_exit(&r->uring);
     else
         close(r->uring.ring_fd); /* a forked child: the ring's memory is not there, its descriptor is */
@@ -75,6 +101,7 @@ static struct io_uring_sqe *entry(struct ring *r) {
 static void arm_bell(struct ring *r, _Atomic uint32_t *word, uint32_t seen) {
     xi_uring_prep_futex_wait(entry(r), word, seen, TAG_BELL);
     r->bell_armed = true;
+    r->word = word;
 }
 
 /* Takes all completions and returns how many; bell_armed, control and *bell_result tell which. */
@@ -103,14 +130,16 @@ static void cancel(struct ring *r, uint64_t tag) {
 
 /*
  * Until the armed wait has ended one way or the other. Signals only delay it: the kernel answers at once. False: the
- * kernel takes nothing from this ring any more.
+ * kernel takes nothing from this ring any more. A control socket that is found readable meanwhile is polled anew by the
+ * next sleep, which ends then.
  */
-static bool disarm_bell(struct ring *r, bool *control) {
+static bool disarm_bell(struct ring *r) {
     int ignored;
+    bool control;
     cancel(r, TAG_BELL);
     for (int failed = 0; r->bell_armed && failed < PATIENT_TRIES;) {
         int rc = io_uring_submit_and_wait(&r->uring, 1);
-        (void)reap(r, control, &ignored);
+        (void)reap(r, &control, &ignored);
         if (rc < 0 && rc != -EINTR) failed++;
     }
     return !r->bell_armed;
@@ -179,10 +208,16 @@ int xi_probe_wait(char *reason, size_t capacity) {
     return b == XI_BACKEND_URING;
 }
 
+/* What there is of it, in this process. */
+static struct ring *ring_there(void) {
+    struct ring *r = xi_backend(NULL) == XI_BACKEND_URING ? pthread_getspecific(ring_key) : NULL;
+    return r && r->pid == xi_process() ? r : NULL;
+}
+
 static struct ring *ring_of_thread(void) {
     if (xi_backend(NULL) != XI_BACKEND_URING || ringless) return NULL;
     struct ring *r = pthread_getspecific(ring_key);
-    if (r && r->pid != getpid()) {
+    if (r && r->pid != xi_process()) {
         ring_free(r);
         r = NULL;
         pthread_setspecific(ring_key, NULL);
@@ -234,13 +269,13 @@ static enum xi_wake_reason sleep_uring(struct ring *r, _Atomic uint32_t *word, u
     int result = 0;
     used = XI_BACKEND_URING;
     arm_control(r, control);
-    arm_bell(r, word, seen);
+    if (!r->bell_armed) arm_bell(r, word, seen);
     /* One call submits and waits. It returns the number submitted, so an expired wait or a signal does not show in it:
      * nothing has completed, and time tells which of the two it was. */
     int rc = io_uring_submit_and_wait_timeout(&r->uring, &cqe, 1, &ts, NULL);
     unsigned completed = reap(r, &control_ready, &result);
     bool bell = !r->bell_armed, failed = rc < 0 && rc != -EINTR && rc != -ETIME;
-    if (r->bell_armed && !disarm_bell(r, &control_ready)) give_up_ring(r);
+    if (failed && r->bell_armed && !disarm_bell(r)) give_up_ring(r);
     if (bell) return XI_WAKE_BELL;
     if (control_ready) return XI_WAKE_CONTROL;
     if (completed || failed) return XI_WAKE_BELL; /* of something cancelled, or it did not sleep: look, then sleep again */
@@ -248,22 +283,47 @@ static enum xi_wake_reason sleep_uring(struct ring *r, _Atomic uint32_t *word, u
     return is_deadline ? XI_WAKE_TIME : XI_WAKE_LOOK;
 }
 
+/*
+ * Nothing wakes a futex wait for the control socket: it is looked at when a second has passed without that. What comes
+ * there that matters at once is in the mailbox too, with a ring.
+ */
+static bool control_readable(int control, int64_t now) {
+    static _Thread_local int64_t looked_at;
+    static _Thread_local int looked;
+    struct pollfd p = {.fd = control, .events = POLLIN};
+    if (control < 0 || (control == looked && now - looked_at < XI_LOOK_NS)) return false;
+    bool readable = poll(&p, 1, 0) > 0;
+    looked = control;
+    looked_at = readable ? 0 : now; /* whoever reads it may not get to it: looked at again then */
+    return readable;
+}
+
 static enum xi_wake_reason sleep_futex(_Atomic uint32_t *word, uint32_t seen, int64_t deadline, int control) {
     bool is_deadline;
     int64_t now = xi_now(), left = slice(deadline, now, &is_deadline);
     used = XI_BACKEND_FUTEX;
-    if (control >= 0) {
-        struct pollfd p = {.fd = control, .events = POLLIN};
-        if (poll(&p, 1, 0) > 0) return XI_WAKE_CONTROL;
-    }
+    if (control_readable(control, now)) return XI_WAKE_CONTROL;
     int rc = xi_futex_wait(word, seen, now + left);
     if (rc == -EINTR) return XI_WAKE_SIGNAL;
-    if (rc == -ETIMEDOUT) return is_deadline ? XI_WAKE_TIME : XI_WAKE_LOOK;
-    return XI_WAKE_BELL;
+    if (rc != -ETIMEDOUT) return XI_WAKE_BELL;
+    if (is_deadline) return XI_WAKE_TIME;
+    return control_readable(control, xi_now()) ? XI_WAKE_CONTROL : XI_WAKE_LOOK;
 }
 
 enum xi_wake_reason xi_sleep(_Atomic uint32_t *word, uint32_t seen, int64_t deadline, int control) {
     if (xi_load_acquire(word) != seen) return XI_WAKE_BELL;
     struct ring *r = ring_of_thread();
-    return r ? sleep_uring(r, word, seen, deadline, control) : sleep_futex(word, seen, deadline, control);
+    if (r && r->bell_armed && r->word != word) {
+        xi_sleep_over();
+        r = ring_of_thread();
+    }
+    if (!r) return sleep_futex(word, seen, deadline, control);
+    armed = true; /* as far as need be known before it is over */
+    return sleep_uring(r, word, seen, deadline, control);
+}
+
+void xi_sleep_over(void) {
+    struct ring *r = armed ? ring_there() : NULL;
+    armed = false;
+    if (r && r->bell_armed && !disarm_bell(r)) give_up_ring(r);
 }

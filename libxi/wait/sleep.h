@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "../wire/layout.h"
 
@@ -27,13 +28,19 @@ enum xi_wake_reason {
 #define XI_LOOK_NS 1000000000ll
 
 int64_t xi_now(void); /* CLOCK_MONOTONIC, ns */
+pid_t xi_process(void); /* getpid(), most times without a system call */
 /* Absolute deadline of a timeout in ns: XI_FOREVER (-1) stays -1. */
 int64_t xi_deadline(int64_t timeout);
 /* And back: what is left of it, 1 ns at least; -1 for none. */
 int64_t xi_left(int64_t deadline);
 
-/* Sleeps while *word == seen. control: a descriptor to watch, or -1. */
+/*
+ * Sleeps while *word == seen. control: a descriptor to watch, or -1; in futex(2) it is looked at once a second. The kernel
+ * may hold this thread's wait on the word until xi_sleep_over(), which comes before anybody else may sleep on it and before
+ * it is unmapped.
+ */
 enum xi_wake_reason xi_sleep(_Atomic uint32_t *word, uint32_t seen, int64_t deadline, int control);
+void xi_sleep_over(void);
 
 enum xi_backend { XI_BACKEND_NONE = 0, XI_BACKEND_URING = 1, XI_BACKEND_FUTEX = 2 };
 /* What this process uses; `reason` (may be NULL) why it is not io_uring. */

@@ -203,6 +203,64 @@ START_TEST(an_abandoned_sleep_does_not_swallow_the_next_wake) {
 }
 END_TEST
 
+struct next_sleeper {
+    struct xi_bell *bell;
+    enum xi_wake_reason why;
+    int64_t took;
+};
+
+static void *sleeps_next(void *arg) {
+    struct next_sleeper *n = arg;
+    uint32_t seen = xi_bell_park(n->bell);
+    int64_t start = xi_now();
+    n->why = xi_sleep(&n->bell->bell, seen, -1, -1);
+    n->took = xi_now() - start;
+    xi_sleep_over();
+    return NULL;
+}
+
+/* Nor once it is over, when another thread is the next. */
+START_TEST(a_sleep_that_is_over_does_not_swallow_another_threads_wake) {
+    struct xi_bell *b = shared_bells();
+    for (int i = 0; i < 50; i++) {
+        struct next_sleeper next = {.bell = b};
+        pthread_t t;
+        enum xi_wake_reason why;
+        do why = xi_sleep(&b->bell, xi_load_relaxed(&b->bell), xi_now() + MS / 10, -1);
+        while (why == XI_WAKE_BELL);
+        xi_sleep_over();
+        pthread_create(&t, NULL, sleeps_next, &next);
+        usleep(2000); /* so that it sleeps, most times: if not, the word alone tells it */
+        ring_when_parked(b);
+        pthread_join(t, NULL);
+        ck_assert_int_eq(next.why, XI_WAKE_BELL);
+        ck_assert_int_lt(next.took, 900 * MS);
+        (void)xi_bell_unpark(b);
+    }
+}
+END_TEST
+
+/* Of two words in turn neither is lost, and the wait for the other is none. */
+START_TEST(a_thread_may_sleep_on_another_word) {
+    struct xi_bell *b = shared_bells();
+    for (int i = 0; i < 20; i++) {
+        struct xi_bell *mine = &b[i % 2];
+        pthread_t t;
+        enum xi_wake_reason why;
+        do why = xi_sleep(&b[1 - i % 2].bell, xi_load_relaxed(&b[1 - i % 2].bell), xi_now() + MS / 10, -1);
+        while (why == XI_WAKE_BELL);
+        uint32_t seen = xi_bell_park(mine);
+        pthread_create(&t, NULL, rings, mine);
+        int64_t start = xi_now();
+        ck_assert_int_eq(xi_sleep(&mine->bell, seen, -1, -1), XI_WAKE_BELL);
+        ck_assert_int_lt(xi_now() - start, 900 * MS);
+        pthread_join(t, NULL);
+        (void)xi_bell_unpark(mine);
+    }
+    xi_sleep_over();
+}
+END_TEST
+
 START_TEST(a_forked_child_sleeps_by_itself) {
     struct xi_bell *b = shared_bells();
     (void)xi_sleep(&b->bell, 0, xi_now() + MS, -1); /* this thread has its ring now */
@@ -306,6 +364,8 @@ int main(void) {
     tcase_add_test(t, a_signal_ends_a_sleep);
     tcase_add_test(t, the_control_socket_ends_a_sleep);
     tcase_add_test(t, an_abandoned_sleep_does_not_swallow_the_next_wake);
+    tcase_add_test(t, a_sleep_that_is_over_does_not_swallow_another_threads_wake);
+    tcase_add_test(t, a_thread_may_sleep_on_another_word);
     tcase_add_test(t, a_forked_child_sleeps_by_itself);
     tcase_add_test(t, a_ring_may_begin_where_another_has_ended);
     tcase_add_test(t, doorbells_are_given_out_once_each);
