@@ -626,7 +626,7 @@ bool xi_end_channel(const struct xi_chan_view *view, const struct xi_world *worl
 static bool drained(const struct xi_chan_view *view, uint64_t tail) {
     struct xi_chan *chan = view->chan;
     uint64_t active = xi_load_acquire(&chan->active);
-    if (view->word == 0 || view->lost || xi_load_acquire(&chan->ring) != view->word || !xi_position_plausible(tail) ||
+    if (view->word == 0 || view->lost || view->bare || xi_load_acquire(&chan->ring) != view->word || !xi_position_plausible(tail) ||
         xi_load_acquire(xi_ring_at(view, tail)) != 0)
         return false;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)

@@ -52,6 +52,7 @@ struct xi_chan_view {
     uint64_t capacity;
     uint32_t segment;
     bool lost;     /* `word` names no ring of this channel; the view is at the channel's own, which holds nothing */
+    bool bare;     /* the channel's own ring is not backed by memory: nothing was sent. Zeros lie in its place, only to be read */
     uint64_t word;
     bool retains; /* its last group is that of retained values: nobody's, moved by producers under their lock */
 };

@@ -92,7 +92,7 @@ int world_map(struct world *w, struct seg *s) {
     if (rc == 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size != s->size)
         rc = xi_fail(XI_E_CORRUPT, "segment %08x is not of the size that it had", s->number);
     if (rc == 0)
-        rc = s->kind == XI_SEG_CHANNEL ? xi_map_channel(fd, false, &expect, &s->map, NULL)
+        rc = s->kind == XI_SEG_CHANNEL ? xi_map_channel(fd, true, &expect, &s->map, NULL)
              : s->kind == XI_SEG_RING  ? xi_map_ring(fd, s->channel, &expect, &s->map)
                                        : xi_segment_map(fd, true, false, &expect, &s->map);
     if (fd >= 0 && s->fd < 0) close(fd);
@@ -298,6 +298,11 @@ static void take_numbers(struct world *w, const struct state *st) {
     xi_store_release(&w->registry->next_channel_id, st->next_channel);
 }
 
+/* What is backed by memory from the start: of a channel and of a ring, what is before the ring. */
+static uint64_t reserved_at_first(uint32_t kind, uint64_t size) {
+    return kind == XI_SEG_CHANNEL ? XI_RING_OFFSET : kind == XI_SEG_RING ? XI_PAGE : size;
+}
+
 static int make_segment_for(struct world *w, uint32_t number, uint32_t kind, uint32_t slot, int64_t id, uint64_t size,
                             uint32_t asked, int *fd) {
     struct xi_segment head = {.magic = XI_LAYOUT_MAGIC,
@@ -312,7 +317,7 @@ static int make_segment_for(struct world *w, uint32_t number, uint32_t kind, uin
     char name[XI_SHM_NAME_MAX];
     world_name(w, name, number);
     const char *named = w->memfd ? NULL : name;
-    int rc = kind == XI_SEG_RING ? xi_segment_make_sparse(named, &head, fd) : xi_segment_make(named, &head, fd);
+    int rc = xi_segment_make_sparse(named, &head, reserved_at_first(kind, size), fd);
     if (rc) return rc;
     int own = -1;
     if (w->memfd && (own = fcntl(*fd, F_DUPFD_CLOEXEC, 3)) < 0) {
@@ -653,15 +658,32 @@ static void view_ring(struct world *w, const struct chan *ch, struct xi_chan_vie
     view->lost = false;
 }
 
+/*
+ * A ring that was not backed when its channel was mapped may be by now. A sender backs it before it takes the lock, and moves
+ * the tail before it lets go; so with the lock free, and then the tail at 0, nothing was sent when the lock was free.
+ */
+static int find_ring(struct world *w, struct seg *s) {
+    struct xi_chan *c = s->map.base;
+    int fd;
+    if (!s->map.bare || (xi_load_acquire(&c->lock) == 0 && xi_load_acquire(&c->tail) == 0)) return 0;
+    int rc = world_open(w, s->number, true, &fd);
+    if (rc == 0) {
+        rc = xi_map_ring_in(fd, &s->map);
+        close(fd);
+    }
+    return want_or(rc);
+}
+
 bool world_view(struct world *w, const struct chan *ch, struct xi_chan_view *view) {
     struct seg *s = mapped(w, ch->segment, XI_SEG_CHANNEL);
-    if (!s || s->map.size != XI_RING_OFFSET + ch->capacity) return false;
+    if (!s || s->map.size != XI_RING_OFFSET + ch->capacity || find_ring(w, s) != 0) return false;
     uint8_t *base = s->map.base;
     *view = (struct xi_chan_view){.chan = (struct xi_chan *)base,
                                   .ring = base + XI_RING_OFFSET,
                                   .capacity = ch->capacity,
                                   .segment = ch->segment,
                                   .retains = ch->retains,
+                                  .bare = s->map.bare,
                                   .word = xi_load_acquire(&((struct xi_chan *)base)->ring)};
     if (view->word) view_ring(w, ch, view);
     return true;

@@ -229,13 +229,21 @@ int xi_maps_channel(struct xi_interp *me, uint32_t number, int fd, struct xi_map
     e = entry_new(me, number, true, false);
     int rc = e ? 0 : XI_E_NOMEM;
     if (e && !(e->fixed = calloc(1, sizeof *e->fixed))) rc = xi_fail(XI_E_NOMEM, "no memory for a mapping");
-    if (rc == 0) rc = xi_map_channel(fd, true, &expect, &e->map, e->fixed);
+    if (rc == 0) rc = xi_map_channel(fd, false, &expect, &e->map, e->fixed);
     if (rc) {
         if (e) destroy(e);
         return rc;
     }
+    atomic_init(&e->bare, e->map.bare);
     *out = insert(e);
     return 0;
+}
+
+int xi_maps_back(struct xi_map_entry *e) {
+    if (!atomic_load_explicit(&e->bare, memory_order_acquire)) return 0;
+    int rc = xi_map_back(&e->map); /* two threads at once do no harm */
+    if (rc == 0) atomic_store_explicit(&e->bare, false, memory_order_release);
+    return rc;
 }
 
 int xi_maps_ring(struct xi_interp *me, uint32_t number, uint64_t chan_id, int fd, struct xi_map_entry **out) {

@@ -23,6 +23,7 @@ struct xi_map_entry {
     uint64_t epoch;
     uint32_t number;
     bool writable, kept;   /* kept: stays mapped without users */
+    _Atomic bool bare;     /* of a channel: its ring is yet to be backed by memory */
     atomic_uint users;
     struct xi_map_entry *next;
 };
@@ -35,6 +36,8 @@ int xi_maps_mailbox(struct xi_interp *me, uint32_t number, struct xi_map_entry *
 /* From descriptors just received; closes neither. `release_fd` -1 for channels. Counts one user. */
 int xi_maps_own_arena(struct xi_interp *me, uint32_t number, int fd, int release_fd, struct xi_map_entry **out);
 int xi_maps_channel(struct xi_interp *me, uint32_t number, int fd, struct xi_map_entry **out);
+/* Backs a channel's ring with memory, if it is not: before it is touched. Errors: NOSPACE, NOMEM, SYSTEM. */
+int xi_maps_back(struct xi_map_entry *e);
 /* A ring of this channel; `fd` -1: opened by its number. Counts one user. Errors: NOENT (gone), CORRUPT, NOMEM, BROKER. */
 int xi_maps_ring(struct xi_interp *me, uint32_t number, uint64_t chan_id, int fd, struct xi_map_entry **out);
 /* Likewise the table of a group that acknowledges; what it says of itself is for the caller to check. */

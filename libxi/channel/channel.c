@@ -71,7 +71,13 @@ static void use_mapping(struct xi_channel *ch, const struct xi_reply *r) {
     ch->home = (struct xi_view){.ring = (uint8_t *)c + XI_RING_OFFSET,
                                 .mask = f->capacity - 1,
                                 .capacity = f->capacity};
-    ch->send_view = ch->receive_view = ch->home;
+    ch->send_view = ch->receive_view = xi_no_ring;
+    atomic_init(&ch->look_ring, xi_no_ring.ring);
+    atomic_init(&ch->look_mask, 0);
+    if (!atomic_load(&ch->entry->bare)) {
+        (void)xi_home_back(ch); /* it is */
+        ch->send_view = ch->receive_view = ch->home;
+    }
     ch->inline_max = f->inline_max;
     ch->max_values = f->max_values;
     ch->grow_max = f->grow_max;

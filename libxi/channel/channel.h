@@ -43,6 +43,10 @@ struct xi_channel {
     /* Of a channel that may grow, locks of this process's own beside those: whoever writes into those must not make one of
      * our threads unmap, or half exchange, the view that another uses. */
     _Atomic bool send_view_used, receive_view_used;
+    /* Where looks without a lock go: home; or, while this handle has not seen it backed by memory, at a zero. The mask is
+     * stored last, and read first. */
+    uint8_t *_Atomic look_ring;
+    _Atomic uint64_t look_mask;
     uint32_t inline_max;
     uint32_t fast_max;    /* values up to this size may be sent the fast way; 0 where every send must go the general way */
     uint32_t lock_word;   /* what this interpreter writes into locks */
@@ -173,7 +177,18 @@ struct xi_want {
 };
 
 /* ring.c: where the ring is. */
-int xi_follow_ring(struct xi_channel *ch, bool receiving, int64_t timeout);
+enum xi_follows { XI_SENDS, XI_LOOKS, XI_RECEIVES }; /* LOOKS: under the producers' lock, and sends nothing */
+int xi_follow_ring(struct xi_channel *ch, enum xi_follows who, int64_t timeout);
+/*
+ * The channel's own ring is backed by memory when it is first used. Until a handle has seen to that its views are at
+ * `xi_no_ring`, which has no room and nothing in it. The tail tells of values there; so whoever finds nothing looks at it, too.
+ */
+#define XI_NO_RING UINT64_MAX /* `word` of that view */
+extern __attribute__((visibility("hidden"))) const struct xi_view xi_no_ring;
+int xi_home_back(struct xi_channel *ch);
+static inline bool xi_home_bare(const struct xi_channel *ch) {
+    return __builtin_expect(atomic_load_explicit(&ch->look_mask, memory_order_relaxed) == 0, 0);
+}
 /* True if the ring may become larger than it is. A look without a lock. */
 static inline bool xi_ring_may_grow(struct xi_channel *ch);
 /* The same, and that was not refused a moment ago. */
@@ -201,6 +216,9 @@ void xi_ring_tell(struct xi_channel *ch);
 /* Lets go of what the views have mapped; nobody uses the handle any more. */
 void xi_views_drop(struct xi_channel *ch);
 
+/* Before anything else of the view is read; pairs with the only change of a view of a channel that may not grow (ring.c). */
+static inline uint64_t xi_view_word(const struct xi_view *v) { return __atomic_load_n(&v->word, __ATOMIC_ACQUIRE); }
+
 /* Under a side's lock: no other thread uses that side's view. Waits for none, unless somebody overwrote the lock. */
 static inline void xi_view_take(const struct xi_channel *ch, _Atomic bool *used) {
     if (__builtin_expect(ch->grow_max == 0, 1)) return;
@@ -216,7 +234,17 @@ static inline int xi_lock_send(struct xi_channel *ch, int64_t timeout) {
     if (__builtin_expect(rc != 0, 0)) return rc;
     xi_view_take(ch, &ch->send_view_used);
     /* Relaxed: whoever moved the ring held this lock. */
-    if (__builtin_expect(xi_load_relaxed(&ch->chan->ring) != ch->send_view.word, 0)) rc = xi_follow_ring(ch, false, timeout);
+    if (__builtin_expect(xi_load_relaxed(&ch->chan->ring) != xi_view_word(&ch->send_view) || ch->send_view.word == XI_NO_RING, 0))
+        rc = xi_follow_ring(ch, XI_SENDS, timeout);
+    return rc;
+}
+
+/* The same for who does not send. */
+static inline int xi_lock_producers(struct xi_channel *ch, int64_t timeout) {
+    int rc = xi_lock(ch, ch->chan, timeout);
+    if (rc) return rc;
+    xi_view_take(ch, &ch->send_view_used);
+    if (xi_load_relaxed(&ch->chan->ring) != xi_view_word(&ch->send_view)) rc = xi_follow_ring(ch, XI_LOOKS, timeout);
     return rc;
 }
 /* If it is free, and wherever the view is. */
@@ -240,8 +268,8 @@ static inline int xi_lock_receive(struct xi_channel *ch, int64_t timeout) {
     int rc = xi_lock(ch, ch->group, timeout);
     if (__builtin_expect(rc != 0, 0)) return rc;
     xi_view_take(ch, &ch->receive_view_used);
-    if (__builtin_expect((xi_load_relaxed(&ch->chan->ring) | ch->receive_view.word) != 0, 0))
-        return xi_follow_ring(ch, true, timeout);
+    if (__builtin_expect((xi_load_relaxed(&ch->chan->ring) | xi_view_word(&ch->receive_view)) != 0, 0))
+        return xi_follow_ring(ch, XI_RECEIVES, timeout);
     if (xi_group_lives(ch)) return 0;
     xi_unlock_receive(ch);
     return xi_fail_ended(ch);
@@ -284,6 +312,13 @@ static inline uint8_t *xi_payload_at(const struct xi_view *v, uint64_t position)
 }
 static inline _Atomic uint64_t *xi_header_at(const struct xi_view *v, uint64_t position) {
     return (_Atomic uint64_t *)(void *)(v->ring + xi_ring_place(position, v->mask));
+}
+
+/* The header at a position of the channel's own ring, for a look without a lock. */
+static inline _Atomic uint64_t *xi_look_at(const struct xi_channel *ch, uint64_t position) {
+    uint64_t mask = atomic_load_explicit(&ch->look_mask, memory_order_acquire);
+    uint8_t *ring = atomic_load_explicit(&ch->look_ring, memory_order_relaxed);
+    return (_Atomic uint64_t *)(void *)(ring + xi_ring_place(position, mask));
 }
 
 /* Payloads are multiples of 8; most are short, where a call to memcpy costs more than the copy. */

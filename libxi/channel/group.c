@@ -167,7 +167,7 @@ static int try_join(struct xi_channel *ch, struct joining *j, uint32_t *index, u
 static int join(struct xi_channel *ch, struct joining *j) {
     uint32_t index, segment;
     for (int i = 0; i < JOIN_TRIES; i++) {
-        int rc = xi_lock_send(ch, XI_LOCK_ABANDON_NS);
+        int rc = xi_lock_producers(ch, XI_LOCK_ABANDON_NS);
         if (rc) return rc;
         rc = try_join(ch, j, &index, &segment);
         xi_unlock_send(ch);
@@ -269,7 +269,7 @@ static void end(struct xi_channel *ch, uint32_t index, const struct xi_ack *ack)
 /* Lock whatever signals come: this is not to be left half done. */
 static int lock_producers(struct xi_channel *ch) {
     int rc;
-    do rc = xi_lock_send(ch, XI_LOCK_ABANDON_NS);
+    do rc = xi_lock_producers(ch, XI_LOCK_ABANDON_NS);
     while (rc == XI_E_INTR);
     return rc;
 }

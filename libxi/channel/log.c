@@ -263,7 +263,8 @@ bool xi_log_has_room(struct xi_channel *ch, uint32_t length) {
 bool xi_log_value_at(struct xi_channel *ch, uint64_t position) {
     /* Sequentially consistent, so that after parking this look is not done before the bits are set. */
     if (xi_load_full(&ch->chan->ring) != 0) return xi_log_tail_beyond(ch, position);
-    return xi_load_full(xi_header_at(&ch->home, position)) != 0;
+    if (xi_home_bare(ch)) return xi_log_tail_beyond(ch, position);
+    return xi_load_full(xi_look_at(ch, position)) != 0;
 }
 
 bool xi_log_has_value(struct xi_channel *ch) {

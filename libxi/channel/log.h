@@ -37,11 +37,12 @@ XI_INLINE void xi_log_publish(const struct xi_view *v, uint64_t w, const struct 
  */
 XI_INLINE size_t xi_log_append_run(struct xi_channel *ch, const void *const *values, const size_t *sizes, size_t n) {
     struct xi_chan *c = ch->chan;
+    bool at_ring = xi_load_relaxed(&c->ring) == xi_view_word(&ch->send_view);
     const struct xi_view v = ch->send_view; /* a copy: for all the compiler knows a store into the ring could change the other */
     uint64_t stored = xi_load_relaxed(&c->tail), seq = xi_load_relaxed(&c->tail_seq), floor_ = xi_load_relaxed(&c->min_head);
     uint64_t w = stored;
     size_t done = 0;
-    if (__builtin_expect(xi_load_relaxed(&c->closed) != 0 || xi_load_relaxed(&c->ring) != v.word ||
+    if (__builtin_expect(xi_load_relaxed(&c->closed) != 0 || !at_ring ||
                              xi_load_relaxed(&c->active) == 0 || (w & 7) != 0, 0))
         return 0;
     for (; done < n; done++) {

@@ -213,14 +213,14 @@ static inline bool value_at_head(const struct wait *w) {
     struct xi_channel *ch = w->ch;
     bool home = xi_load_acquire(&ch->chan->ring) == 0;
     uint64_t head = xi_load_relaxed(&ch->group->head);
-    if (__builtin_expect(home, 1)) return xi_load_acquire(xi_header_at(&ch->home, head)) != 0;
+    if (__builtin_expect(home, 1)) return xi_load_acquire(xi_look_at(ch, head)) != 0;
     return xi_log_tail_beyond(ch, head);
 }
 
 static bool more_than_one(const struct wait *w) {
     struct xi_channel *ch = w->ch;
-    uint64_t head = xi_load_relaxed(&ch->group->head), h = xi_load_acquire(xi_header_at(&ch->home, head));
-    return h && xi_load_relaxed(xi_header_at(&ch->home, head + 8 + (XI_REC_LENGTH(h) & ~7u))) != 0;
+    uint64_t head = xi_load_relaxed(&ch->group->head), h = xi_load_acquire(xi_look_at(ch, head));
+    return h && xi_load_relaxed(xi_look_at(ch, head + 8 + (XI_REC_LENGTH(h) & ~7u))) != 0;
 }
 
 static void learn(const struct wait *w, struct xi_spin *s, uint32_t held, uint64_t looks) {

@@ -46,12 +46,17 @@ static inline bool look(struct xi_channel *ch, struct next *n) {
     n->header = 0;
     if (__builtin_expect(!at_home, 0)) return xi_log_tail_beyond(ch, n->head);
     /* Pairs with publish() in log.c: a header that is there has its payload behind it. */
-    n->header = xi_load_acquire(xi_header_at(&ch->home, n->head));
+    n->header = xi_load_acquire(xi_look_at(ch, n->head));
     return n->header != 0;
 }
 
 /* No record was there: 1 there is one now, 0 there may be one later, or why there never will be. */
 static int nothing_there(struct xi_channel *ch, struct next *n) {
+    if (xi_home_bare(ch) && xi_log_tail_beyond(ch, n->head)) { /* the first that this handle sees */
+        int rc = xi_home_back(ch);
+        if (rc) return rc;
+        if (look(ch, n)) return 1;
+    }
     uint32_t closed = xi_load_acquire(&ch->chan->closed);
     bool producers = xi_has_producers(ch);
     if (__builtin_expect(!xi_group_lives(ch) || closed == XI_CHAN_REMOVED, 0)) return xi_fail_ended(ch);
@@ -304,7 +309,7 @@ __attribute__((noinline)) static bool take_far(struct xi_channel *ch, xi_msg *m)
 XI_INLINE bool receive_one(struct xi_channel *ch, xi_msg *m) {
     struct xi_group *g = ch->group;
     /* Before the lock, so that a poll of an empty channel writes nothing. */
-    uint64_t h = xi_load_acquire(xi_header_at(&ch->home, xi_load_relaxed(&g->head)));
+    uint64_t h = xi_load_acquire(xi_look_at(ch, xi_load_relaxed(&g->head)));
     if (h == 0 || XI_REC_KIND_AND_FLAGS(h) != XI_REC_INLINE || ch->ack || !xi_try_lock_receive(ch)) return false;
     bool home = xi_load_relaxed(&ch->chan->ring) == 0, taken;
     if (__builtin_expect(home, 1)) taken = take_usual(ch, &ch->home, m);

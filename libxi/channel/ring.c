@@ -23,6 +23,18 @@ static int no_such_ring(const struct xi_channel *ch, uint64_t word) {
                    XI_RING_LOG2(word));
 }
 
+/* A word that is zero, and nobody writes. */
+static _Alignas(XI_LINE) const uint8_t nothing[XI_LINE];
+const struct xi_view xi_no_ring = {.ring = (uint8_t *)(uintptr_t)nothing, .word = XI_NO_RING};
+
+int xi_home_back(struct xi_channel *ch) {
+    int rc = xi_maps_back(ch->entry);
+    if (rc) return rc;
+    atomic_store_explicit(&ch->look_ring, ch->home.ring, memory_order_relaxed);
+    atomic_store_explicit(&ch->look_mask, ch->home.mask, memory_order_release); /* pairs with xi_look_at() */
+    return 0;
+}
+
 static void view_drop(struct xi_view *v) {
     if (v->entry) xi_maps_put(v->entry);
     *v = (struct xi_view){0};
@@ -56,40 +68,57 @@ struct side {
     xi_a32 *lock, *lock_sleep;
     struct xi_view *view;
     _Atomic bool *used;
-    bool receiving;
+    enum xi_follows who;
 };
 
 /* A group that has ended keeps no ring in its place by its lock. */
 static bool keeps_ring(const struct xi_channel *ch, const struct side *s) {
-    return !s->receiving || (xi_group_lives(ch) && xi_load_relaxed(&ch->chan->active) >> ch->group_index & 1);
+    return s->who != XI_RECEIVES || (xi_group_lives(ch) && xi_load_relaxed(&ch->chan->active) >> ch->group_index & 1);
 }
 
 /* Without the lock. The ring that the channel has now, mapped, or nothing where that is home; 0 also when it moved on. */
 static int map_present(struct xi_channel *ch, struct xi_view *out) {
     uint64_t word = xi_load_acquire(&ch->chan->ring);
-    if (word == 0) return 0;
+    if (word == 0) return xi_home_back(ch);
     int rc = view_map(ch, word, -1, out);
     if (rc != XI_E_NOENT && rc != XI_E_CORRUPT) return rc;
     return xi_load_acquire(&ch->chan->ring) != word ? 0 : no_such_ring(ch, word);
 }
 
+/*
+ * From no ring to home. The word last: another of our threads, which a lock that lies has let in, sees either a view without room or
+ * all of this (xi_view_word()). Where the channel may not grow that is the one change there is, and no other lock is beside it.
+ */
+static void view_begin(struct xi_channel *ch, struct xi_view *v) {
+    v->ring = ch->home.ring;
+    v->mask = ch->home.mask;
+    v->capacity = ch->home.capacity;
+    __atomic_store_n(&v->word, 0, __ATOMIC_RELEASE);
+}
+
 /* Under the lock: 1 the view is at the ring, 0 not, and *spare has become what it was at if it could be swapped. */
 static int view_swap(struct xi_channel *ch, struct side *s, struct xi_view *spare) {
     uint64_t word = xi_load_relaxed(&ch->chan->ring);
+    if (word == XI_NO_RING) return 0; /* garbage, which a view may happen to agree with */
     if (word == s->view->word) return spare->entry ? 0 : 1;
-    if (word == 0 ? !spare->entry : word == spare->word) {
+    /* Nothing was ever sent, and is not about to be: who looks need not have the ring. */
+    if (word == 0 && s->who != XI_SENDS && s->view->word == XI_NO_RING && xi_load_relaxed(&ch->chan->tail) == 0)
+        return spare->entry ? 0 : 1;
+    if (word == 0 ? !spare->entry && !xi_home_bare(ch) : word == spare->word) {
         struct xi_view old = *s->view;
-        *s->view = word ? *spare : ch->home;
+        if (word == 0 && old.word == XI_NO_RING) view_begin(ch, s->view);
+        else *s->view = word ? *spare : ch->home;
         *spare = old;
         return old.entry ? 0 : 1;
     }
     return 0;
 }
 
-int xi_follow_ring(struct xi_channel *ch, bool receiving, int64_t timeout) {
+int xi_follow_ring(struct xi_channel *ch, enum xi_follows who, int64_t timeout) {
     struct xi_chan *c = ch->chan;
-    struct side s = receiving ? (struct side){&ch->group->lock, &ch->group->lock_sleep, &ch->receive_view, &ch->receive_view_used, true}
-                              : (struct side){&c->lock, &c->lock_sleep, &ch->send_view, &ch->send_view_used, false};
+    struct side s = who == XI_RECEIVES
+                        ? (struct side){&ch->group->lock, &ch->group->lock_sleep, &ch->receive_view, &ch->receive_view_used, who}
+                        : (struct side){&c->lock, &c->lock_sleep, &ch->send_view, &ch->send_view_used, who};
     struct xi_view spare = {0};
     int64_t deadline = timeout == XI_TRY ? XI_TRY : xi_deadline(timeout);
     for (int i = 0; i < FOLLOW_TRIES; i++) {
@@ -100,7 +129,7 @@ int xi_follow_ring(struct xi_channel *ch, bool receiving, int64_t timeout) {
         xi_unlock_words(s.lock, s.lock_sleep);
         view_drop(&spare);
         if (!kept) return xi_fail_ended(ch);
-        int rc = xi_load_relaxed(&c->ring) == at ? 0 : map_present(ch, &spare);
+        int rc = xi_load_relaxed(&c->ring) == at && at != XI_NO_RING ? 0 : map_present(ch, &spare);
         if (rc == 0) rc = xi_lock_words(ch, s.lock, s.lock_sleep, timeout == XI_TRY ? XI_TRY : xi_left(deadline));
         if (rc) {
             view_drop(&spare);
@@ -341,7 +370,7 @@ static int shrink(struct xi_channel *ch, uint64_t word, uint64_t used) {
     struct xi_view to = ch->home;
     if (capacity == 0 || atomic_exchange(&ch->moving.under_way, true)) return 0;
     xi_wait_enter(ch);
-    int rc = home ? 0 : ring_new(ch, capacity, SHRINK_PATIENCE_NS, &to);
+    int rc = home ? xi_home_back(ch) : ring_new(ch, capacity, SHRINK_PATIENCE_NS, &to);
     if (rc == 0) {
         rc = move(ch, word, &to, NULL, SHRINK_PATIENCE_NS);
         view_drop(&to);

@@ -4,8 +4,8 @@
  * each field, and the order of stores on which repair rests.
  *
  * A namespace is a set of shared-memory segments. Each is reserved in full when
- * made (posix_fallocate), never resized or moved (the registry alone grows),
- * starts with a struct xi_segment, and is named
+ * made (posix_fallocate), but for rings, which are before they are used; never
+ * resized or moved (the registry alone grows); starts with a struct xi_segment, and is named
  *
  *     /xi.<uid>.<namespace>.registry              the registry
  *     /xi.<uid>.<namespace>.<epoch:8x>.<seg:8x>   everything else
@@ -39,7 +39,7 @@
 #include "access.h"
 
 #define XI_LAYOUT_MAGIC 0x0031617461646978ull /* "xidata1\0" */
-#define XI_LAYOUT_VERSION 1u
+#define XI_LAYOUT_VERSION 2u
 #define XI_LINE 64
 #define XI_PAGE 4096
 
@@ -334,6 +334,11 @@ static_assert(sizeof(struct xi_release_table) == XI_PAGE, "");
  * The ring is `capacity` bytes (a power of two, at least XI_PAGE), mapped twice
  * in a row so that a record never breaks. Positions are 64-bit byte counts that
  * only grow; a position lies at ring + (position & (capacity - 1)).
+ *
+ * A channel is made with the memory before its ring alone. Who is to send for the
+ * first time backs all of the ring, without a lock, before it takes the producers';
+ * who finds `tail` beyond the head does so before it looks there. What is backed stays
+ * so. Until then the ring is touched by nobody: on a full /dev/shm a look, too, is SIGBUS.
  *
  * A record is a header word and a payload. Header, zero meaning "not yet":
  */

@@ -15,6 +15,9 @@
 #include "names.h"
 #include "order.h"
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008u /* Linux 6.3 */
 #endif
@@ -59,8 +62,8 @@ int xi_segment_make(const char *name, const struct xi_segment *head, int *fd) {
     return make(name, head, head->size, fd);
 }
 
-int xi_segment_make_sparse(const char *name, const struct xi_segment *head, int *fd) {
-    return make(name, head, XI_PAGE, fd);
+int xi_segment_make_sparse(const char *name, const struct xi_segment *head, uint64_t reserve, int *fd) {
+    return make(name, head, reserve, fd);
 }
 
 int xi_segment_reserve(int fd, uint64_t from, uint64_t length) {
@@ -120,7 +123,7 @@ int xi_segment_map(int fd, bool writable, bool populate, const struct xi_expect 
     if (base == MAP_FAILED) return xi_fail_errno(errno, "cannot map a segment");
     /* A forked child has no business here. An arena's data it may read on: its parent handed out views of it. */
     if (head.kind != XI_SEG_ARENA) madvise(base, head.size, MADV_DONTFORK);
-    *out = (struct xi_map){base, head.size, head.size, head};
+    *out = (struct xi_map){base, head.size, head.size, false, head};
     return 0;
 }
 
@@ -157,36 +160,93 @@ static bool fixed_valid(const struct xi_chan_fixed *f, uint64_t segment_size) {
            f->when_full <= XI_FULL_DROP;
 }
 
+enum ring { HERE, BARE, NOT_HERE }; /* backed; to be backed before it is touched; zeros in its place */
+
 /* All of the segment, and behind it its ring, which begins at `offset`, once more. */
-static int map_twice(int fd, const struct xi_segment *head, uint64_t offset, bool populate, struct xi_map *out) {
+static int map_twice(int fd, const struct xi_segment *head, uint64_t offset, bool populate, enum ring ring, struct xi_map *out) {
     size_t capacity = head->size - offset, mapped = head->size + capacity;
-    uint8_t *base = mmap(NULL, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *base = mmap(NULL, mapped, ring == NOT_HERE ? PROT_READ : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) return xi_fail_errno(errno, "cannot map a channel");
     int flags = MAP_SHARED | MAP_FIXED | (populate ? MAP_POPULATE : 0);
-    if (mmap(base, head->size, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED ||
-        mmap(base + head->size, capacity, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset) == MAP_FAILED) {
+    size_t first = ring == NOT_HERE ? offset : head->size;
+    if (mmap(base, first, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED ||
+        (ring != NOT_HERE &&
+         mmap(base + head->size, capacity, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset) == MAP_FAILED)) {
         int rc = xi_fail_errno(errno, "cannot map a channel");
         munmap(base, mapped);
         return rc;
     }
     madvise(base, mapped, MADV_DONTFORK);
-    *out = (struct xi_map){base, head->size, mapped, *head};
+    *out = (struct xi_map){base, head->size, mapped, ring != HERE, *head};
     return 0;
 }
 
-int xi_map_channel(int fd, bool populate, const struct xi_expect *want, struct xi_map *out, struct xi_chan_fixed *fixed) {
+/* Pages that somebody has written to, or reserved, whichever. */
+static int backed(int fd, uint64_t size, bool *out) {
+    struct stat st;
+    if (fstat(fd, &st) != 0) return xi_fail_errno(errno, "cannot look at a segment's size");
+    *out = (uint64_t)st.st_blocks * 512 >= size;
+    return 0;
+}
+
+/* True if xi_map_back() works here; it is asked for no bytes. */
+static bool can_back(void) {
+    static _Atomic int known;
+    int can = atomic_load_explicit(&known, memory_order_relaxed);
+    if (can == 0) {
+        can = madvise(NULL, 0, MADV_POPULATE_WRITE) == 0 ? 1 : -1;
+        atomic_store_explicit(&known, can, memory_order_relaxed);
+    }
+    return can > 0;
+}
+
+int xi_map_channel(int fd, bool looks, const struct xi_expect *want, struct xi_map *out, struct xi_chan_fixed *fixed) {
     struct xi_segment head;
     struct xi_expect expect = *want;
     struct xi_chan_fixed s;
+    bool here = false;
     expect.kind = XI_SEG_CHANNEL;
     int rc = read_head(fd, &expect, &head);
     if (rc == 0) rc = read_channel(fd, &s);
     if (rc) return rc;
     if (!fixed_valid(&s, head.size))
         return xi_fail(XI_E_CORRUPT, "channel segment %08x describes itself wrongly", want->number);
-    rc = map_twice(fd, &head, s.ring_offset, populate, out);
+    rc = backed(fd, head.size, &here);
+    if (rc == 0 && !here && !looks && !can_back()) {
+        rc = xi_segment_reserve(fd, s.ring_offset, s.capacity);
+        here = true;
+    }
+    if (rc == 0) rc = map_twice(fd, &head, s.ring_offset, here && !looks, here ? HERE : looks ? NOT_HERE : BARE, out);
     if (rc == 0 && fixed) *fixed = s;
     return rc;
+}
+
+/*
+ * Not posix_fallocate: cut short by a signal that takes back what it has reserved, and with it what another had reserved
+ * at the same time and is about to use.
+ */
+int xi_map_back(const struct xi_map *map) {
+    uint8_t *ring = (uint8_t *)map->base + XI_RING_OFFSET;
+    size_t both = map->mapped - XI_RING_OFFSET;
+    int rc;
+    do rc = madvise(ring, both, MADV_POPULATE_WRITE);
+    while (rc != 0 && (errno == EINTR || errno == EAGAIN));
+    if (rc == 0) return 0;
+    return xi_fail_errno(errno == EFAULT ? ENOSPC : errno, "cannot reserve a channel's ring");
+}
+
+int xi_map_ring_in(int fd, struct xi_map *map) {
+    size_t capacity = map->size - XI_RING_OFFSET;
+    uint8_t *ring = (uint8_t *)map->base + XI_RING_OFFSET;
+    bool here = !map->bare;
+    int rc = here ? 0 : backed(fd, map->size, &here);
+    if (rc || !here || !map->bare) return rc;
+    for (int i = 0; i < 2; i++)
+        if (mmap(ring + (size_t)i * capacity, capacity, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, XI_RING_OFFSET) == MAP_FAILED)
+            return xi_fail_errno(errno, "cannot map a channel's ring");
+    madvise(ring, 2 * capacity, MADV_DONTFORK);
+    map->bare = false;
+    return 0;
 }
 
 int xi_map_ring(int fd, uint64_t chan_id, const struct xi_expect *want, struct xi_map *out) {
@@ -206,7 +266,7 @@ int xi_map_ring(int fd, uint64_t chan_id, const struct xi_expect *want, struct x
     /* A hole in it would be SIGBUS on a full /dev/shm: it was not reserved, or is being removed just now. */
     if ((uint64_t)st.st_blocks * 512 < head.size)
         return xi_fail(XI_E_CORRUPT, "ring segment %08x is not backed by memory", want->number);
-    return map_twice(fd, &head, XI_PAGE, false, out);
+    return map_twice(fd, &head, XI_PAGE, false, HERE, out);
 }
 
 void xi_unmap(struct xi_map *map) {

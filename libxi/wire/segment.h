@@ -14,6 +14,7 @@ struct xi_map {
     void *base;
     size_t size;     /* of the segment */
     size_t mapped;   /* address space taken; more than size for channels and rings */
+    bool bare;       /* of a channel: when it was mapped its ring was not backed by memory */
     struct xi_segment head; /* the copy that was checked */
 };
 
@@ -30,8 +31,8 @@ struct xi_expect {
  * Errors: NOSPACE, NOMEM, ACCESS, SYSTEM.
  */
 int xi_segment_make(const char *name, const struct xi_segment *head, int *fd);
-/* As xi_segment_make, but only the first page is reserved; whoever is to use the rest reserves it before. */
-int xi_segment_make_sparse(const char *name, const struct xi_segment *head, int *fd);
+/* As xi_segment_make, but only the first `reserve` bytes are; whoever is to use the rest reserves it before. */
+int xi_segment_make_sparse(const char *name, const struct xi_segment *head, uint64_t reserve, int *fd);
 /* Reserves bytes that lie within it. A signal makes it begin anew: so not too many at a time. Errors: NOSPACE, NOMEM,
  * SYSTEM. */
 int xi_segment_reserve(int fd, uint64_t from, uint64_t length);
@@ -51,9 +52,19 @@ struct xi_chan_fixed {
 };
 /* Writes them into a segment that nobody has yet. Errors: SYSTEM. */
 int xi_write_channel(int fd, const struct xi_chan_fixed *fixed);
-/* As xi_segment_map for XI_SEG_CHANNEL, with the ring mapped twice in a row; checks the static fields of xi_chan and
- * copies them to *fixed, if that is not NULL. */
-int xi_map_channel(int fd, bool populate, const struct xi_expect *expect, struct xi_map *out, struct xi_chan_fixed *fixed);
+/*
+ * As xi_segment_map for XI_SEG_CHANNEL, with the ring mapped twice in a row; checks the static fields of xi_chan and
+ * copies them to *fixed, if that is not NULL. A ring that is not backed by memory (out->bare) must not be touched before
+ * xi_map_back(). With `looks` it may be: zeros lie there then, which are nobody's, until xi_map_ring_in().
+ */
+int xi_map_channel(int fd, bool looks, const struct xi_expect *expect, struct xi_map *out, struct xi_chan_fixed *fixed);
+/*
+ * Backs the ring of a channel that was mapped bare. It may be done by several at once, and cut short by a death: what is
+ * there stays. Errors: NOSPACE, NOMEM, SYSTEM.
+ */
+int xi_map_back(const struct xi_map *map);
+/* For who looks: puts the ring in its place, if it is backed by now; else it stays as it is. Errors: NOMEM, SYSTEM. */
+int xi_map_ring_in(int fd, struct xi_map *map);
 /* As xi_segment_map for XI_SEG_RING of channel `chan_id`: the ring lies twice in a row behind the first page. It must be
  * backed by memory in full. Errors: CORRUPT, NOMEM. */
 int xi_map_ring(int fd, uint64_t chan_id, const struct xi_expect *expect, struct xi_map *out);

@@ -115,6 +115,7 @@ static void begin_move(xi_channel *ch) {
 static void send_letter(xi_channel *ch, xi_channel *to, int steps) {
     struct xi_delivery *d = entry(ch, 1);
     xi_store_release(&d->count, (uint64_t)to->segment << 32 | 1);
+    must(xi_home_back(to)); /* as any sender does */
     must(xi_lock(to, to->chan, -1));
     uint64_t w = xi_load_relaxed(&to->chan->tail), seq = xi_load_relaxed(&to->chan->tail_seq) + 1;
     xi_store_release(&d->due, seq);

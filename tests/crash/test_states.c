@@ -35,6 +35,7 @@ static void start_witness_and_wait_for_sleep(xi_channel *ch, uint32_t side) {
 
 /* 2 to 4 of a send: the header is stored, the tail is not. */
 static void store_header(xi_channel *ch, int64_t number) {
+    must(xi_home_back(ch)); /* as any sender does */
     uint64_t w = xi_load_relaxed(&ch->chan->tail), seq = xi_load_relaxed(&ch->chan->tail_seq) + 1;
     xi_store_relaxed(xi_header_at(&ch->home, w + 8), XI_INT32 | (uint64_t)(uint32_t)number << 32);
     xi_store_relaxed(xi_header_at(&ch->home, w + 16), 0);
@@ -43,6 +44,7 @@ static void store_header(xi_channel *ch, int64_t number) {
 
 /* A whole send of a reply, but for the look for sleepers. */
 static void store_reply(xi_channel *lane, const struct xi_calling *c, uint64_t value) {
+    must(xi_home_back(lane));
     uint64_t w = xi_load_relaxed(&lane->chan->tail), seq = xi_load_relaxed(&lane->chan->tail_seq) + 1;
     xi_store_relaxed(xi_header_at(&lane->home, w + 8), value);
     xi_store_relaxed(xi_header_at(&lane->home, w + 16), (uint64_t)c->ref.slot | (uint64_t)c->ref.index << 32);

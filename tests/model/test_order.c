@@ -101,6 +101,7 @@ static void make_person(unsigned i, uint64_t capacity) {
     p->borrows[0] = 1;
     struct xi_view home = {.ring = ring, .mask = capacity - 1, .capacity = capacity};
     p->ch = (struct xi_channel){.interp = &p->me, .chan = &chan, .home = home, .send_view = home, .receive_view = home,
+                                .look_ring = ring, .look_mask = home.mask,
                                 .inline_max = 8, .fast_max = 8, .lock_word = XI_LOCK_OF(i + 1), .group = &chan.groups[0],
                                 .can_send = true, .sends_plainly = true, .mode = XI_QUEUE, .segment = 2, .name = "c"};
 }

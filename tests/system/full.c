@@ -8,6 +8,9 @@
  *     full warm     join, open, loan, send and receive beside a running broker
  */
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "harness.h"
 
@@ -51,6 +54,54 @@ static void meet_open(xi_interp *me) {
     expect_full("open", xi_open(me, "new", NULL, &ch));
     empty();
     must(xi_open(me, "new", NULL, &ch));
+    must(xi_channel_free(ch));
+}
+
+/* A channel that was opened has its ring yet to be backed: by the first to send, whom it is told, and who receives sleeps on. */
+static void meet_first_send(xi_interp *me) {
+    xi_channel *ch = open_queue(me, "first");
+    xi_msg m = XI_MSG_INIT;
+    fill();
+    expect_full("the first send", xi_send_int(ch, 1, XI_TRY));
+    expect(xi_recv(ch, &m, XI_TRY) == XI_E_AGAIN, "nothing was sent, and a receive says %s", xi_error_text(0));
+    expect(xi_recv(ch, &m, SECOND / 10) == XI_E_TIMEOUT, "nothing was sent, and a wait says %s", xi_error_text(0));
+    empty();
+    must(xi_send_int(ch, 2, XI_TRY));
+    must(xi_recv(ch, &m, SECOND));
+    expect(message_int(&m) == 2, "2 was sent, and %lld received", (long long)message_int(&m));
+    xi_msg_release(&m);
+    fill(); /* all of it is there now: the ring goes round once */
+    for (int64_t i = 0; i < 10000; i++) {
+        must(xi_send_int(ch, i, XI_TRY));
+        must(xi_recv(ch, &m, SECOND));
+        xi_msg_release(&m);
+    }
+    empty();
+    must(xi_channel_free(ch));
+}
+
+/* Somebody dies who has an idle channel open, and the broker looks at that: it must not meet the memory that is not there. */
+static void meet_death(xi_interp *me) {
+    xi_channel *ch = open_queue(me, "idle");
+    int ready[2];
+    char c;
+    must_sys(pipe(ready));
+    pid_t pid = fork();
+    must_sys(pid);
+    if (pid == 0) {
+        xi_interp *other = join_as("dies", 0);
+        (void)open_queue(other, "idle");
+        must_sys(write(ready[1], "r", 1));
+        pause();
+    }
+    must_sys(read(ready[0], &c, 1));
+    fill();
+    must_sys(kill(pid, SIGKILL));
+    must_sys(waitpid(pid, NULL, 0));
+    xi_channel_info info;
+    do must(xi_channel_stat(ch, &info)); /* until the repair has counted its handle out */
+    while (info.handles != 1);
+    empty();
     must(xi_channel_free(ch));
 }
 
@@ -123,6 +174,8 @@ int main(int argc, char **argv) {
     xi_interp *me = join_as("full", 0);
     meet_join();
     meet_open(me);
+    meet_first_send(me);
+    meet_death(me);
     meet_loan(me);
     meet_send(me);
     meet_receive(me);

@@ -586,6 +586,7 @@ START_TEST(test_automatic_leaves_with_the_last) {
     ck_assert_int_eq(c.registry->broker_pid, real);
     struct xi_reply r = ask_open(&c, "jobs", 0, 0);
     struct xi_chan *ch = map(c.fds[0], XI_RING_OFFSET + r.d, PROT_READ | PROT_WRITE);
+    ck_assert_int_eq(posix_fallocate(c.fds[0], XI_RING_OFFSET, (off_t)r.d), 0); /* before it is touched */
     close_fds(&c);
     *(uint64_t *)((char *)ch + XI_RING_OFFSET) = XI_REC(8, XI_REC_INLINE, 0, 1);
     ch->tail_seq = 1;

@@ -36,7 +36,7 @@ static void put(const void *bytes, size_t n, size_t at) { ck_assert_int_eq(pwrit
 #define says(part) ck_assert_msg(strstr(xi_error_text(XI_E_CORRUPT), part) != NULL, "%s", xi_error_text(XI_E_CORRUPT))
 
 static int map_it(void) { return xi_segment_map(fd, true, false, &expect, &map); }
-static int map_chan(void) { return xi_map_channel(fd, true, &expect, &map, NULL); }
+static int map_chan(void) { return xi_map_channel(fd, false, &expect, &map, NULL); }
 static int map_ring(void) { return xi_map_ring(fd, 5, &expect, &map); }
 
 /* With these bytes there it is refused in these words; with those that were there, taken. */
@@ -116,7 +116,7 @@ START_TEST(names_are_taken_once) {
     int second = -1;
     xi_shm_segment_name(name, getuid(), getenv("XI_NAMESPACE"), 77, 9);
     if (fd >= 0) close(fd);
-    ok(xi_segment_make_sparse(name, &head, &fd));
+    ok(xi_segment_make_sparse(name, &head, XI_PAGE, &fd));
     fails(XI_E_SYSTEM, xi_segment_make(name, &head, &second)); /* EEXIST, and the first one's is left alone */
     ok(xi_segment_reserve(fd, XI_PAGE, 3 * XI_PAGE));
     ok(xi_segment_open(name, false, &second));
@@ -179,6 +179,38 @@ START_TEST(channels) {
 }
 END_TEST
 
+/* What is before the ring is there; the ring when somebody has backed it, which everybody sees. */
+START_TEST(a_ring_is_backed_before_it_is_used) {
+    struct xi_segment head = head_of(XI_SEG_CHANNEL, XI_RING_OFFSET + CAPACITY);
+    struct xi_map looker, user, other;
+    close(fd);
+    expect = (struct xi_expect){.kind = XI_SEG_CHANNEL, .number = 9, .epoch = 77};
+    ok(xi_segment_make_sparse(NULL, &head, XI_RING_OFFSET, &fd));
+    ok(xi_write_channel(fd, &sound));
+    ok(xi_map_channel(fd, true, &expect, &looker, NULL));
+    ok(xi_map_channel(fd, false, &expect, &user, NULL));
+    ck_assert(looker.bare && user.bare);
+    const uint8_t *seen = (uint8_t *)looker.base + XI_RING_OFFSET;
+    for (size_t i = 0; i < 2 * CAPACITY; i += 512) ck_assert_uint_eq(((const volatile uint8_t *)seen)[i], 0);
+    ok(xi_map_ring_in(fd, &looker));
+    ck_assert(looker.bare); /* looking has not backed it, and it is not there to be put in */
+    ok(xi_map_back(&user));
+    ok(xi_map_back(&user)); /* again: nothing */
+    volatile uint8_t *ring = (uint8_t *)user.base + XI_RING_OFFSET;
+    ring[CAPACITY + 1] = 7;
+    ck_assert_uint_eq(ring[1], 7);
+    ck_assert_uint_eq(((const volatile uint8_t *)seen)[1], 0);
+    ok(xi_map_ring_in(fd, &looker));
+    ck_assert(!looker.bare);
+    ck_assert(((const volatile uint8_t *)seen)[1] == 7 && ((const volatile uint8_t *)seen)[CAPACITY + 1] == 7);
+    ok(xi_map_channel(fd, false, &expect, &other, NULL));
+    ck_assert(!other.bare);
+    xi_unmap(&looker);
+    xi_unmap(&user);
+    xi_unmap(&other);
+}
+END_TEST
+
 START_TEST(rings) {
     uint64_t id = 5;
     make(XI_SEG_RING, XI_PAGE + CAPACITY);
@@ -194,7 +226,7 @@ START_TEST(rings) {
     fails(XI_E_CORRUPT, map_ring());
     struct xi_segment head = head_of(XI_SEG_RING, XI_PAGE + CAPACITY);
     close(fd);
-    ok(xi_segment_make_sparse(NULL, &head, &fd));
+    ok(xi_segment_make_sparse(NULL, &head, XI_PAGE, &fd));
     put(&id, sizeof id, offsetof(struct xi_ring_head, chan_id));
     fails(XI_E_CORRUPT, map_ring()); /* a store into it could be SIGBUS */
     says("not backed by memory");
@@ -209,6 +241,7 @@ int main(void) {
     tcase_add_test(t, descriptors);
     tcase_add_test(t, names_are_taken_once);
     tcase_add_test(t, channels);
+    tcase_add_test(t, a_ring_is_backed_before_it_is_used);
     tcase_add_test(t, rings);
     suite_add_tcase(s, t);
     return run_suite(s);

@@ -247,7 +247,8 @@ void picture_spread(const struct picture *p, const char *ns, const uint32_t dead
         file_name(path, ns, epoch, piece->number);
         int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         expect(fd >= 0, "%s: %s", path, strerror(errno));
-        if (piece->kind == XI_SEG_RING) expect(posix_fallocate(fd, 0, (off_t)piece->size) == 0, "/dev/shm is full");
+        if (piece->kind == XI_SEG_RING || piece->kind == XI_SEG_CHANNEL) /* as those are that are used */
+            expect(posix_fallocate(fd, 0, (off_t)piece->size) == 0, "/dev/shm is full");
         must_sys(ftruncate(fd, (off_t)piece->size));
         write_pages(fd, piece->bytes, piece->kept);
         if (piece->number == 0) sign(fd, ns, dead);
