@@ -230,7 +230,7 @@ int xi_map_back(const struct xi_map *map) {
     size_t both = map->mapped - XI_RING_OFFSET;
     int rc;
     do rc = madvise(ring, both, MADV_POPULATE_WRITE);
-    while (rc != 0 && (errno == EINTR || errno == EAGAIN));
+    while (rc != 0 && errno == EINTR);
     if (rc == 0) return 0;
     return xi_fail_errno(errno == EFAULT ? ENOSPC : errno, "cannot reserve a channel's ring");
 }
