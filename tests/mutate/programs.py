@@ -2,12 +2,15 @@
 """Builds a copy of the library so that one source file of it can be replaced at the price of one compilation, and runs
 the tests against it.
 
-The copy is a shared library of which nothing is hidden; the unit tests are linked to it, so a mutant of the library needs
-no test built again, but for those that have a source of the library or the broker inside (#include "...c").
-Everything lies in one work folder, sources too: the tree itself is never written to.
+The copy is a shared library of which nothing is hidden; the tests are linked to it, so a mutant of the library needs no
+test built again, but for those that have a source of the library or the broker inside (#include "...c"). Of a program of
+unit tests only those functions are run that run the mutant's line (Trial). In the copy, sleepers look by themselves
+after an hour rather than a second, where a test can do with that: else a wake left out would be made up for.
+Everything lies in one work folder, sources too: the tree itself is never written to. Each mutant is judged at a desk, a
+copy of all that it changes, so that several can be judged at a time: tests mostly sleep.
 """
 import concurrent.futures
-import gzip
+import dataclasses
 import hashlib
 import json
 import os
@@ -21,10 +24,12 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g0", "-fPIC", "-w", "-fno-strict-aliasing",
          '-Dvisibility(ignored)=visibility("default")']  # what the library hides by name, too
-# Quick ones, that together look at everything in libxi below the values; and those of the broker's repair. What is behind
-# an @ is how they wait.
-TESTS = ("arena", "channel", "lock", "ends", "retain", "retain_grow", "grow", "call", "set", "ttl", "ack", "ack_ends", "wait", "wakes", "wakes_by",
-         "set@futex", "wait@futex", "release_words", "repair", "repair_ack", "repair_hostile")
+# Quick ones, that together look at everything in libxi below the values; those of the broker's repair; and whole processes.
+# What is behind an @ is how they wait.
+TESTS = ("unit/arena", "unit/channel", "unit/lock", "unit/ends", "unit/retain", "unit/retain_grow", "unit/grow", "unit/call",
+         "unit/set", "unit/ttl", "unit/ack", "unit/ack_ends", "unit/wait", "unit/wakes", "unit/wakes_by", "unit/set@futex",
+         "unit/wait@futex", "unit/wakes@futex", "unit/release_words", "unit/segment", "unit/broker_socket", "unit/repair",
+         "unit/repair_ack", "unit/repair_hostile", "system/threads", "system/fork", "system/free_functions")
 PATIENCE = 6 # times what a test takes with nothing broken, and some seconds: then it hangs
 
 
@@ -39,6 +44,18 @@ def run(*command, **options):
     return done.stdout
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Trial:
+    """The least that can be run alone: one function of a program of unit tests, or a program."""
+    program: str   # "unit/ack"
+    way: str       # how it waits; "": as usual
+    function: str  # "": all that the program does
+
+    @property
+    def name(self):
+        return self.program + ("@" + self.way if self.way else "") + (":" + self.function if self.function else "")
+
+
 class Workshop:
     """A work folder: tree/ the sources, objects/, lib/libmutant.so, tests/."""
 
@@ -48,13 +65,24 @@ class Workshop:
         self.tree = self.folder / "tree"
         self.only = only
         self.tests = [t for t in TESTS if not only or re.fullmatch(only, t)]
-        self.inside = {t: set(included(ROOT / f"tests/unit/test_{t.split('@')[0]}.c")) for t in self.tests}
-        self.seconds = {}  # what each test takes with nothing broken
-        self.covers = {}   # "test": {"path": [lines]}
-        self.running = set()
-        self.spoilt = set()  # tests that have a mutant inside
+        self.programs = sorted({t.partition("@")[0] for t in self.tests})
+        self.inside = {p: set(included(ROOT / source_of(p))) for p in self.programs}
+        self.seconds = {}  # Trial: what it takes with nothing broken
+        self.covers = {}   # Trial: {"path": [lines]}
+        self.patient = set() # Trials that need no look after a second
+        self.spoilt = set()  # programs that have a mutant inside
         self.flags = FLAGS + run("pkg-config", "--cflags", "check", "liburing").split()
         self.libraries = run("pkg-config", "--libs", "check", "liburing").split() + ["-lrt", "-lpthread"]
+
+    def desk(self, i):
+        """A workshop for one mutant at a time."""
+        other = Workshop(self.folder.parent / f"desk{i}", self.build, self.only)
+        shutil.rmtree(other.folder, ignore_errors=True)
+        for room in ("tree", "objects", "lib", "tests"):
+            shutil.copytree(self.folder / room, other.folder / room)
+        (other.folder / "runs").mkdir()
+        other.seconds, other.covers, other.patient = self.seconds, self.covers, self.patient
+        return other
 
     # ---- building
 
@@ -78,116 +106,149 @@ class Workshop:
     def link(self, kind="objects", *more):
         lib = self.folder / ("lib" if kind == "objects" else "lib-" + kind)
         lib.mkdir(exist_ok=True)
-        run("gcc", "-shared", *more, "-o", lib / "libmutant.so", *(self.object_of(s, kind) for s in self.sources()),
-            *self.libraries)
+        run("gcc", "-shared", *more, "-o", lib / "libmutant.so", 
+            *(self.object_of(s, kind) for s in self.sources() + ["tests/mutate/look.c"]), *self.libraries)
+
+    def program(self, name):
+        return self.folder / "tests" / name.replace("/", "_")
 
     def build_test(self, name):
-        source = f"tests/unit/test_{name}.c"
+        source = source_of(name)
         self.compile(source)
-        wraps = ["-Wl,--wrap=_mark_point", "-Wl,--wrap=_ck_assert_failed"]
-        more = [self.object_of(f"broker/{f}.c") for f in self.broker_sources()] if name.startswith("repair") else []
-        run("gcc", "-o", self.folder / "tests" / name, self.object_of(source), self.object_of("tests/unit/quick_mark.c"),
+        wraps = ["-Wl,--wrap=_mark_point", "-Wl,--wrap=_ck_assert_failed", "-Wl,--wrap=_tcase_add_test"]
+        more = [self.object_of(f"broker/{f}.c") for f in self.broker_sources()] if name.startswith("unit/repair") else []
+        run("gcc", "-o", self.program(name), self.object_of(source), self.object_of("tests/unit/quick_mark.c"),
             self.object_of("tests/mutate/stop.c"), *more, "-L", self.folder / "lib", "-lmutant", *wraps, *self.libraries)
 
     def broker_sources(self):
         listed = re.search(r"add_library\(xi_broker_core OBJECT(.*?)\)", (ROOT / "broker/CMakeLists.txt").read_text(), re.S)
         return [name[:-2] for name in listed.group(1).split()]
 
-    def prepare(self, say, jobs):
-        mark = fingerprint(self.only)
+    def prepare(self, say, jobs, files):
+        """files: pattern of the sources of which it matters what runs them."""
+        mark = fingerprint(self.only) + files
         known = self.folder / "known.json"
         if known.exists():
             was = json.loads(known.read_text())
             if was["fingerprint"] == mark:
-                self.seconds, self.covers = was["seconds"], was["covers"]
-                self.mend()
+                for entry in was["trials"]:
+                    trial = Trial(*entry["trial"])
+                    self.seconds[trial], self.covers[trial] = entry["seconds"], entry["covers"]
+                    if entry["patient"]:
+                        self.patient.add(trial)
                 return
         shutil.rmtree(self.folder, ignore_errors=True)
-        for room in ("libxi", "broker", "tests/unit", "tests/mutate"):
-            shutil.copytree(ROOT / room, self.tree / room, ignore=shutil.ignore_patterns("bindings", "*.pyc", "xi"))
+        for room in ("libxi", "broker", "tests/unit", "tests/system", "tests/mutate"):
+            shutil.copytree(ROOT / room, self.tree / room, ignore=shutil.ignore_patterns("bindings", "*.pyc", "xi", "standins"))
         for name in ("objects", "counted", "lib", "tests", "gcda", "runs"):
             (self.folder / name).mkdir()
+        self.let_looks_wait()
         say("building the library and the tests")
+        sources = self.sources() + ["tests/mutate/look.c"]
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
             each = lambda do, these: list(pool.map(do, these))
-            each(self.compile, self.sources() + ["tests/unit/quick_mark.c", "tests/mutate/stop.c"])
-            each(self.compile_counted, self.sources())
-            if any(t.startswith("repair") for t in self.tests):
+            each(self.compile, sources + ["tests/unit/quick_mark.c", "tests/mutate/stop.c"])
+            each(self.compile_counted, sources)
+            if any(p.startswith("unit/repair") for p in self.programs):
                 each(self.compile, [f"broker/{name}.c" for name in self.broker_sources()])
             self.link()
             self.link("counted", "--coverage")
-            each(self.build_test, [t for t in self.tests if "@" not in t])
-            say("which lines each test runs, and how long it takes")
-            self.covers = dict(zip(self.tests, each(self.lines_run, self.tests)))
-            self.seconds = dict(zip(self.tests, each(self.usual, self.tests)))
-        known.write_text(json.dumps({"fingerprint": mark, "seconds": self.seconds, "covers": self.covers}))
+            each(self.build_test, self.programs)
+            trials = [trial for t in self.tests for trial in self.trials_of(t)]
+            say(f"how long each of {len(trials)} tests takes, and whether it can do without looks")
+            self.seconds = dict(zip(trials, each(self.usual, trials)))
+            say("which lines each runs")
+            self.covers = dict(zip(trials, each(lambda t: self.lines_run(t, files), trials)))
+        known.write_text(json.dumps({"fingerprint": mark, "trials": [
+            {"trial": dataclasses.astuple(t), "seconds": self.seconds[t], "covers": self.covers[t], "patient": t in self.patient}
+            for t in trials]}))
 
-    def mend(self):
-        """After a run that was stopped with a mutant in its place."""
-        for room in ("libxi", "broker"):
-            for path in (ROOT / room).rglob("*.c"):
-                name = str(path.relative_to(ROOT))
-                there = self.tree / name
-                if there.exists() and there.read_bytes() != path.read_bytes():
-                    shutil.copy(path, there)
-                    self.compile(name)
-                    self.spoilt.update(t for t in self.tests if name in self.inside[t])
+    def let_looks_wait(self):
+        header = self.tree / "libxi/wait/sleep.h"
+        text, n = re.subn(r"#define XI_LOOK_NS .*", "extern long long xi_mutant_look;\n#define XI_LOOK_NS xi_mutant_look",
+                          header.read_text())
+        if n != 1:
+            raise Failed("libxi/wait/sleep.h does not say how soon sleepers look (XI_LOOK_NS)")
+        header.write_text(text)
 
     # ---- running
 
-    def usual(self, name):
-        begun = time.monotonic()
-        verdict, said = self.try_test(name, 120)
-        if verdict != "passed":
-            raise Failed(f"unit.{name} {verdict} with nothing broken: {said}")
-        return time.monotonic() - begun
+    def trials_of(self, test):
+        program, _, way = test.partition("@")
+        if not program.startswith("unit/"):
+            return [Trial(program, way, "")]
+        env = dict(os.environ, LD_LIBRARY_PATH=str(self.folder / "lib"), XI_MUTANT_TESTS="?", XI_BUILD=str(self.build))
+        return [Trial(program, way, name) for name in dict.fromkeys(run(self.program(program), env=env).split())]
 
-    def lines_run(self, name):
+    def usual(self, trial):
+        for patient in (True, False):
+            if patient:
+                self.patient.add(trial)
+            else:
+                self.patient.discard(trial)
+            begun = time.monotonic()
+            verdict, said = self.attempt([trial], 20 if patient else 120)
+            if verdict == "passed":
+                return time.monotonic() - begun
+        raise Failed(f"{trial.name} {verdict} with nothing broken: {said}")
+
+    def lines_run(self, trial, files):
         """By a library that counts; the lines of each source that ran."""
-        into = self.folder / "gcda" / name
-        verdict, said = self.try_test(name, 240, lib="lib-counted", GCOV_PREFIX=str(into))
+        into = self.folder / "gcda" / trial.name.replace("/", "_")
+        verdict, said = self.attempt([trial], 240, lib="lib-counted", GCOV_PREFIX=str(into))
         if verdict != "passed":
-            raise Failed(f"unit.{name} {verdict} with the counting library: {said}")
-        found = {}
-        for counts in into.rglob("*.gcda"):
-            shutil.copy(self.folder / "counted" / (counts.stem + ".gcno"), counts.parent)
-            report = subprocess.run(["gcov", "--json-format", "--stdout", counts], capture_output=True, check=True).stdout
+            raise Failed(f"{trial.name} {verdict} with the counting library: {said}")
+        found, counts = {}, []
+        for counted in into.rglob("*.gcda"):
+            if re.search(files, counted.stem.replace("_", "/", 2)):
+                shutil.copy(self.folder / "counted" / (counted.stem + ".gcno"), counted.parent)
+                counts.append(counted)
+        if counts:
+            report = subprocess.run(["gcov", "--json-format", "--stdout", *counts], capture_output=True, check=True).stdout
             for line in report.splitlines():
                 for entry in json.loads(line)["files"]:
                     path = pathlib.Path(entry["file"])
                     if self.tree in path.parents:
                         ran = found.setdefault(str(path.relative_to(self.tree)), set())
                         ran.update(n["line_number"] for n in entry["lines"] if n["count"])
+        shutil.rmtree(into, ignore_errors=True)
         return {path: sorted(lines) for path, lines in found.items()}
 
-    def try_test(self, name, seconds, lib="lib", **more):
-        """("passed" | "failed" | "hangs", the last that it said)."""
-        name, _, way = name.partition("@")
-        if way:
-            more["XI_WAIT"] = way
+    def attempt(self, trials, seconds, lib="lib", **more):
+        """Functions of one program. ("passed" | "failed" | "hangs", the last that it said)."""
+        first = trials[0]
+        if first.way:
+            more["XI_WAIT"] = first.way
+        if first.function:
+            more["XI_MUTANT_TESTS"] = " ".join(t.function for t in trials)
+        more["XI_MUTANT_LOOK"] = "3600" if first in self.patient else "1"
         env = dict(os.environ, XI_BUILD=str(self.build), XI_SOURCE=str(ROOT), CK_FORK="no", CK_VERBOSITY="minimal",
                    LD_LIBRARY_PATH=str(self.folder / lib), XI_TEST_RUN=str(os.getpid()), **more)
-        for name_ in ("XI_NAMESPACE", "XI_RUNTIME_DIR", "XI_BROKER", "XI_TEST_LONG", "XI_SPIN_US", "XI_TEST_PREFIX"):
-            env.pop(name_, None)
-        with subprocess.Popen([str(ROOT / "tests/run.sh"), str(self.folder / "tests" / name)], env=env, text=True,
+        for name in ("XI_NAMESPACE", "XI_RUNTIME_DIR", "XI_BROKER", "XI_TEST_LONG", "XI_SPIN_US", "XI_TEST_PREFIX"):
+            env.pop(name, None)
+        with subprocess.Popen([str(ROOT / "tests/run.sh"), str(self.program(first.program))], env=env, text=True,
                               cwd=self.folder / "runs", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, errors="replace", start_new_session=True) as program:
-            self.running.add(program)
             try:
                 said, _ = program.communicate(timeout=seconds)
             except subprocess.TimeoutExpired:
                 stop_all(program)
                 return "hangs", "nothing"
-            finally:
-                self.running.discard(program)
         said = [line for line in said.splitlines() if line.strip()]
         return ("failed" if program.returncode else "passed"), (said[-1] if said else f"status {program.returncode}")
 
-    def who_runs(self, path, line):
-        """The tests that run this line, the quickest first."""
-        return sorted((t for t in self.tests if line in self.covers[t].get(path, ())), key=self.seconds.get)
+    def who_runs(self, mutant):
+        """The trials that run its line, in lists that one program can run; the quickest first."""
+        together = {}
+        for t in self.seconds:
+            if mutant.line in self.covers[t].get(mutant.path, ()) or mutant.path in self.inside[t.program]:
+                together.setdefault((t.program, t.way, t in self.patient), []).append(t)
+        return sorted(together.values(), key=self.takes)
 
-    def judge(self, mutant, jobs):
+    def takes(self, trials):
+        return sum(self.seconds[t] for t in trials)
+
+    def judge(self, mutant):
         """(verdict, by what). Verdicts: invalid, same (as compiled), unrun, killed, hangs, survived."""
         source = self.tree / mutant.path
         before = source.read_text()
@@ -201,31 +262,30 @@ class Workshop:
                 return "invalid", ""
             if here.read_bytes() == original:
                 return "same", ""
-            return self.judge_built(mutant, jobs)
+            return self.judge_built(mutant)
         finally:
             source.write_text(before)
             here.write_bytes(original)
 
-    def judge_built(self, mutant, jobs):
-        holders = {t for t in self.tests if mutant.path in self.inside[t]}
+    def judge_built(self, mutant):
+        holders = {p for p in self.programs if mutant.path in self.inside[p]}
         for name in holders | self.spoilt:
             self.build_test(name)
         self.spoilt = holders
-        tests = self.who_runs(mutant.path, mutant.line)
-        tests += sorted(holders - set(tests), key=self.seconds.get)
-        if not tests:
+        lists = self.who_runs(mutant)
+        if not lists:
             return "unrun", ""
         self.link()
-        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            waiting = {pool.submit(self.try_test, t, self.seconds[t] * PATIENCE + 8): t for t in tests}
-            for future in concurrent.futures.as_completed(waiting):
-                verdict, said = future.result()
-                if verdict != "passed":
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    for other in list(self.running):
-                        stop_all(other)
-                    return ("hangs" if verdict == "hangs" else "killed"), f"{waiting[future]}: {said}"
-        return "survived", " ".join(tests)
+        for trials in lists:
+            verdict, said = self.attempt(trials, self.takes(trials) * PATIENCE + 8)
+            if verdict != "passed":
+                return ("hangs" if verdict == "hangs" else "killed"), f"{trials[0].program}: {said}"
+        return "survived", " ".join(sorted({t[0].program for t in lists}))
+
+
+def source_of(program):
+    room, name = program.split("/")
+    return f"tests/{room}/test_{name}.c"
 
 
 def included(path):
@@ -244,7 +304,7 @@ def included(path):
 def fingerprint(only=None):
     """Of all that a mutant's fate depends on."""
     h = hashlib.sha256()
-    for room in ("libxi", "broker", "tests/unit"):
+    for room in ("libxi", "broker", "tests/unit", "tests/system", "tests/mutate"):
         for path in sorted((ROOT / room).rglob("*.[ch]")):
             if "bindings" not in path.parts:
                 h.update(path.read_bytes())

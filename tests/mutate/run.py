@@ -7,8 +7,8 @@
     python3 tests/mutate/run.py --files 'channel/(log|park)' --kinds wake,relation
     python3 tests/mutate/run.py --report                     what is known so far
 
-Each mutant (mutants.py) is compiled into a copy of the library, and the unit tests that run its line are run against it,
-each with a time limit. It is
+Each mutant (mutants.py) is compiled into a copy of the library, and the tests that run its line are run against it, each
+with a time limit. It is
 
     killed      by a test that fails
     hangs       a test does not end: killed, too
@@ -24,11 +24,14 @@ status 1 if fewer than --at-least percent of the defects were killed, or if `sur
 """
 import argparse
 import collections
+import concurrent.futures
 import json
 import pathlib
+import queue
 import random
 import re
 import sys
+import threading
 import time
 
 import mutants
@@ -50,7 +53,7 @@ def arguments():
     parser.add_argument("--sample", type=int, help="so many, drawn")
     parser.add_argument("--seed", type=int, default=1, help="of the draw")
     parser.add_argument("--seconds", type=float, help="stop after so long")
-    parser.add_argument("--jobs", type=int, default=2, help="tests of one mutant at a time")
+    parser.add_argument("--jobs", type=int, default=6, help="mutants at a time (tests mostly sleep)")
     parser.add_argument("--at-least", type=float, default=0, metavar="PERCENT")
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--list", action="store_true", help="name the mutants and do nothing")
@@ -133,24 +136,45 @@ def stale_arguments():
 
 def judge_all(options, work, found, known):
     shop = programs.Workshop(work / "shop", options.build, options.tests)
-    shop.prepare(say, options.jobs)
+    shop.prepare(say, options.jobs, options.files)
     begun = time.monotonic()
-    count = collections.Counter()
-    for i, mutant in enumerate(found):
+    desks = queue.SimpleQueue()
+    for i in range(options.jobs):
+        desks.put(shop.desk(i))
+    count, tried, noting = collections.Counter(), [], threading.Lock()
+
+    def late():
+        return options.seconds and time.monotonic() - begun > options.seconds
+
+    def try_one(mutant):
         source = source_hash(mutant)
-        result = known.of(mutant, source)
-        if not result:
-            if options.seconds and time.monotonic() - begun > options.seconds:
-                say(f"time is up: {i} of {len(found)} were tried")
-                return found[:i]
-            result = known.add(mutant, source, *shop.judge(mutant, options.jobs))
-            verdict = known.verdict(mutant, result)
-            count[verdict] += 1
-            if verdict in ("survived", "unrun"):
-                say(f"{verdict}: {mutant.path}:{mutant.line}: {mutant.marked}")
-            if sum(count.values()) % 20 == 0:
-                say(f"{i + 1} of {len(found)}: " + ", ".join(f"{n} {v}" for v, n in sorted(count.items())))
-    return found
+        if not known.of(mutant, source):
+            if late():
+                return
+            desk = desks.get()
+            try:
+                judged = desk.judge(mutant)
+            finally:
+                desks.put(desk)
+            with noting:
+                verdict = known.verdict(mutant, known.add(mutant, source, *judged))
+                count[verdict] += 1
+                if verdict in ("survived", "unrun"):
+                    say(f"{verdict}: {mutant.path}:{mutant.line}: {mutant.marked}")
+                if sum(count.values()) % 20 == 0:
+                    say(f"{len(tried) + 1} of {len(found)}: " + ", ".join(f"{n} {v}" for v, n in sorted(count.items())))
+        tried.append(mutant)
+
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        try:
+            for future in concurrent.futures.as_completed([pool.submit(try_one, m) for m in found]):
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if len(tried) < len(found):
+        say(f"time is up: {len(tried)} of {len(found)} were tried")
+    return tried
 
 
 HASHES = {}
