@@ -123,7 +123,9 @@ static int add_side(struct xi_set *s, struct xi_channel *ch, uint32_t side, uint
     s->members++;
     m->next_of_channel = ch->members;
     ch->members = m;
-    if (xi_member_look(m) == 0 && xi_member_arm(m) == 0) return 0;
+    int64_t alarm = s->alarm;
+    /* An alarm that is sooner now is for who sleeps without knowing of it, as a member is that may be ready. */
+    if (xi_member_look(m) == 0 && xi_member_arm(m) == 0 && s->alarm == alarm) return 0;
     xi_due_add(s, m);
     xi_set_stir(s);
     return 0;
