@@ -6,7 +6,13 @@
  *
  * XI_SEED=n replays one run.
  */
+#include <signal.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "arena/arena.h"
+#include "channel/channel.h"
 #include "interp/interp.h"
 #include "wire/order.h"
 
@@ -162,6 +168,26 @@ START_TEST(bookkeeping_is_sound) {
 }
 END_TEST
 
+/* ------------------------------------------------------- what fits exactly */
+
+START_TEST(a_block_is_no_larger_than_it_must_be) {
+    static const size_t sizes[] = {1024, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, XI_APAGE, 5 * XI_APAGE};
+    struct xi_block *b;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        ok(xi_arena_alloc(me, sizes[i], &b));
+        ck_assert_uint_eq(b->size, sizes[i]);
+        xi_arena_free(me, b);
+    }
+    ok(xi_arena_alloc(me, 3 * XI_APAGE, &b));
+    uint32_t granule = b->granule;
+    xi_arena_free(me, b);
+    ok(xi_arena_alloc(me, 3 * XI_APAGE, &b)); /* kept for the next of its size */
+    ck_assert_uint_eq(b->granule, granule);
+    xi_arena_free(me, b);
+    check_arena();
+}
+END_TEST
+
 /* ------------------------------------------------- what one look looks at */
 
 static struct xi_block *all[400];
@@ -259,16 +285,75 @@ START_TEST(idle_memory_goes_back) {
 }
 END_TEST
 
+/* Who sleeps long gives it back itself: at the look that comes once a second, and not whenever it is woken. */
+START_TEST(a_sleeper_gives_idle_memory_back) {
+    struct xi_block *b;
+    ok(xi_arena_alloc(me, 100000, &b));
+    xi_arena_free(me, b);
+    xi_arena_trim(me, xi_now()); /* the segment is idle from now on */
+    pass_time(1010 * MS);
+    ok(xi_sleep_ended(me, XI_WAKE_BELL));
+    ck_assert_uint_gt(me->arena.bytes, 0);
+    ok(xi_sleep_ended(me, XI_WAKE_LOOK));
+    ck_assert_uint_eq(me->arena.bytes, 0);
+}
+END_TEST
+
+/* A namespace with little memory: what lies idle in one segment is given back for another. */
+static pid_t start_small_broker(const char *name) {
+    int gate[2];
+    char said[8], number[16];
+    ck_assert_int_eq(pipe(gate), 0);
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        snprintf(number, sizeof number, "%d", gate[1]);
+        execlp("xi-broker", "xi-broker", "-n", name, "--quota-bytes", "5M", "--ready-fd", number, (char *)NULL);
+        _exit(127);
+    }
+    close(gate[1]);
+    ck_assert_int_gt(read(gate[0], said, sizeof said), 0);
+    close(gate[0]);
+    return pid;
+}
+
+START_TEST(idle_memory_makes_way) {
+    char name[XI_NS_MAX + 1];
+    xi_interp *poor;
+    struct xi_block *b;
+    int status;
+    snprintf(name, sizeof name, "%s.poor", getenv("XI_NAMESPACE"));
+    pid_t broker = start_small_broker(name);
+    ok(xi_join(&(xi_join_opts){.name = "poor", .ns = name}, &poor));
+    ok(xi_arena_alloc(poor, 2200000, &b));
+    xi_arena_free(poor, b);
+    ok(xi_arena_alloc(poor, 3300000, &b));
+    size_t bytes = poor->arena.bytes;
+    xi_arena_free(poor, b);
+    fails(XI_E_QUOTA, xi_arena_alloc(poor, 6000000, &b));
+    ok(xi_arena_alloc(poor, 100000, &b)); /* it goes on with less */
+    ck_assert_uint_le(poor->arena.bytes, bytes);
+    xi_arena_free(poor, b);
+    ok(xi_leave(poor));
+    ck_assert_int_eq(kill(broker, SIGTERM), 0);
+    ck_assert_int_eq(waitpid(broker, &status, 0), broker);
+    ck_assert_int_eq(status, 0);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("arena");
     TCase *t = tcase_create("all");
     tcase_add_checked_fixture(t, join_both, leave_both);
     tcase_set_timeout(t, 60);
     tcase_add_test(t, bookkeeping_is_sound);
+    tcase_add_test(t, a_block_is_no_larger_than_it_must_be);
     tcase_add_test(t, a_look_is_bounded);
     tcase_add_test(t, it_grows_when_nothing_is_back);
     tcase_add_test(t, children_go_with_their_root);
     tcase_add_test(t, idle_memory_goes_back);
+    tcase_add_test(t, a_sleeper_gives_idle_memory_back);
+    tcase_add_test(t, idle_memory_makes_way);
     suite_add_tcase(s, t);
     return run_suite(s);
 }

@@ -156,6 +156,7 @@ START_TEST(nobody_serves) {
     fails(XI_E_NO_CONSUMER, call(out, 1, 0, &reply, XI_FOREVER));
     xi_channel *in = server();
     fails(XI_E_TIMEOUT, call(out, 1, 0, &reply, 20 * MS));
+    fails(XI_E_AGAIN, call(out, 1, 0, &reply, XI_TRY));
     ok(xi_channel_free(in));
     ok(xi_channel_free(out));
 }
@@ -273,6 +274,20 @@ START_TEST(a_removed_channel_ends_calls_that_nobody_took) {
     ended(t, &c, XI_E_REMOVED);
     ok(xi_channel_free(in));
     ok(xi_channel_free(out));
+}
+END_TEST
+
+/* A group that joined behind the request stands beyond it, and has not taken it. */
+START_TEST(who_joins_later_has_not_taken_the_request) {
+    xi_channel *out = caller(), *in = server();
+    xi_msg reply = XI_MSG_INIT;
+    xi_pending p;
+    ok(begin(out, 1, 0, &p));
+    xi_channel *late = open_with(you, XI_OPEN_RECV, (xi_open_opts){.group = "late"});
+    ok(xi_remove(you, xi_channel_name(out)));
+    fails(XI_E_REMOVED, xi_call_wait(&p, &reply, LONG));
+    ok(xi_channel_free(late));
+    nothing_remains(in, out, NULL, &reply);
 }
 END_TEST
 
@@ -774,6 +789,7 @@ int main(void) {
     tcase_add_test(t, a_request_that_is_released_is_not_replied_to);
     tcase_add_test(t, a_server_leaves_with_the_request);
     tcase_add_test(t, a_removed_channel_ends_calls_that_nobody_took);
+    tcase_add_test(t, who_joins_later_has_not_taken_the_request);
     tcase_add_test(t, freeing_the_handle_and_leaving_end_calls);
     tcase_add_test(t, a_cancelled_request_goes_to_nobody);
     tcase_add_test(t, sixty_four_calls_at_a_time);

@@ -4,6 +4,9 @@
  * long as the caller says; one whose word names nobody alive is an error, after a
  * second in which a death would have been repaired.
  */
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+
 #include "sleepers.h"
 
 #define RECEIVES 0
@@ -81,6 +84,27 @@ START_TEST(freeing_is_heard) {
 }
 END_TEST
 
+static int sleeps_for_it(xi_channel *ch) { return xi_futex_wait(&ch->chan->lock_sleep, 1, xi_now() + LONG); }
+
+/* All of them, by the wake: these do not look by themselves every 10 ms, as those do who wait for a lock. */
+START_TEST(freeing_wakes_all) {
+    xi_store_full(&C.out->chan->lock, C.in->lock_word);
+    xi_store_full(&C.out->chan->lock_sleep, 1);
+    for (int i = 0; i < 2; i++) start(i, C.out, sleeps_for_it);
+    while (!is_asleep(&S[0]) || !is_asleep(&S[1])) sched_yield();
+    xi_unlock_words(&C.out->chan->lock, &C.out->chan->lock_sleep);
+    for (int i = 0; i < 2; i++) end(i, 0);
+}
+END_TEST
+
+/* What the kernel says is what is gone by: else every unlocking pays for a barrier, or none does. */
+START_TEST(a_barrier_everywhere_is_used_where_there_is_one) {
+    bool works = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
+    ck_assert_int_eq(xi_lock_prepare(), works);
+    ck_assert_int_eq(xi_load_relaxed(&xi_lock_fenced), !works);
+}
+END_TEST
+
 static int closes(xi_channel *ch) { return xi_channel_free(ch); }
 
 /* Who sleeps for a lock through a handle that is closed meanwhile goes at its next look. */
@@ -103,6 +127,8 @@ int main(void) {
     tcase_add_loop_test(t, a_try_waits_a_moment_for_one_that_lives, 0, 2);
     tcase_add_loop_test(t, a_word_that_names_nobody_is_an_error, 0, getenv("XI_TEST_LONG") ? 6 : 1);
     tcase_add_loop_test(t, freeing_is_heard, 0, 2);
+    tcase_add_test(t, freeing_wakes_all);
+    tcase_add_test(t, a_barrier_everywhere_is_used_where_there_is_one);
     tcase_add_test(t, closing_the_handle_ends_the_wait);
     suite_add_tcase(s, t);
     return run_suite(s);

@@ -746,6 +746,15 @@ START_TEST(garbage_in_the_mailbox_costs_a_look) {
     }
     ok(xi_send_int(out, 2, XI_TRY));
     expect_event(3, XI_READY_RECV, XI_FOREVER);
+    /* The first bell that is none lies in what follows the bells, and is not rung. */
+    xi_a64 *next = &me->mailbox->ready_words[0];
+    xi_store_full(next, (uint64_t)XI_BELL_PARKED << 32);
+    for (uint32_t i = 0; i < XI_MASK_WORDS; i++) xi_store_full(&c->groups[0].parked.word[i], 0);
+    xi_store_full(&c->waiters[7], XI_WAITER(me->slot, XI_BELLS_USABLE, XI_SIDE_GROUP(0)));
+    xi_store_full(&c->groups[0].parked.word[0], 1 << 7);
+    ok(xi_send_int(out, 3, XI_TRY));
+    ck_assert_uint_eq(xi_load_full(&c->groups[0].parked.word[0]), 0);
+    ck_assert_uint_eq(xi_load_full(next), (uint64_t)XI_BELL_PARKED << 32);
     for (int i = 0; i < 70; i++) ok(xi_channel_free(in[i]));
     ok(xi_channel_free(out));
 }

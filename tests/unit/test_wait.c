@@ -5,6 +5,7 @@
  */
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -18,6 +19,7 @@
 
 #include "wait/doorbell.h"
 #include "wait/sleep.h"
+#include "wait/uring.h"
 #include "wire/order.h"
 #include "xidata.h"
 
@@ -37,6 +39,31 @@ START_TEST(the_backend_is_the_one_asked_for) {
         ck_assert_ptr_nonnull(strstr(reason, "XI_WAIT"));
     }
     ck_assert(b == XI_BACKEND_URING || reason[0] != 0); /* a fall-back always has a reason */
+}
+END_TEST
+
+/* Whether this kernel waits for words in a ring, found without the library. */
+static bool kernel_has_it(void) {
+    static _Atomic uint32_t word;
+    struct io_uring ring;
+    struct io_uring_cqe *cqe;
+    bool has = false;
+    if (xi_uring_init(&ring, 8) != 0) return false;
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+    ck_assert_ptr_nonnull(sqe);
+    xi_uring_prep_futex_wait(sqe, &word, 1, 1);
+    if (io_uring_submit_and_wait(&ring, 1) >= 0 && io_uring_peek_cqe(&ring, &cqe) == 0) has = cqe->res == -EAGAIN;
+    xi_uring_exit(&ring);
+    return has;
+}
+
+/* A fall-back hides what went wrong with rings. */
+START_TEST(nothing_falls_back_without_need) {
+    const char *want = getenv("XI_WAIT");
+    bool asked = want && strcmp(want, "futex") == 0;
+    ck_assert_int_eq(xi_backend(NULL), kernel_has_it() && !asked ? XI_BACKEND_URING : XI_BACKEND_FUTEX);
+    (void)xi_sleep(&shared_bells()->bell, 0, xi_now() + MS, -1);
+    ck_assert_int_eq(xi_backend_used(), xi_backend(NULL));
 }
 END_TEST
 
@@ -181,6 +208,34 @@ START_TEST(the_control_socket_ends_a_sleep) {
     do why = xi_sleep(&b->bell, 0, -1, others[0]);
     while (why == XI_WAKE_BELL);
     ck_assert_int_eq(why, XI_WAKE_CONTROL);
+}
+END_TEST
+
+static enum xi_wake_reason sleep_watching(struct xi_bell *b, int control) {
+    enum xi_wake_reason why;
+    do why = xi_sleep(&b->bell, 0, xi_now() + 20 * MS, control);
+    while (why == XI_WAKE_BELL);
+    return why;
+}
+
+/* In a program that has closed its standard input, say. */
+START_TEST(the_control_socket_may_be_descriptor_0) {
+    struct xi_bell *b = shared_bells();
+    int zero[2], other[2], stdin_kept = fcntl(0, F_DUPFD_CLOEXEC, 500);
+    ck_assert_int_ge(stdin_kept, 0);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, zero), 0);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, other), 0);
+    ck_assert_int_eq(dup2(zero[0], 0), 0);
+    ck_assert_int_eq(sleep_watching(b, 0), XI_WAKE_TIME);
+    ck_assert_int_eq(sleep_watching(b, other[0]), XI_WAKE_TIME); /* and is not watched any more */
+    close(zero[1]);
+    ck_assert_int_eq(sleep_watching(b, other[0]), XI_WAKE_TIME);
+    ck_assert_int_eq(sleep_watching(b, 0), XI_WAKE_CONTROL);
+    ck_assert_int_eq(dup2(stdin_kept, 0), 0);
+    close(stdin_kept);
+    close(zero[0]);
+    close(other[0]);
+    close(other[1]);
 }
 END_TEST
 
@@ -334,6 +389,50 @@ START_TEST(doorbells_are_given_out_once_each) {
 }
 END_TEST
 
+START_TEST(times_and_deadlines) {
+    int64_t before = xi_now(), now = xi_deadline(0), after = xi_now();
+    ck_assert(before <= now && now <= after); /* at once is not for ever */
+    ck_assert_int_eq(xi_deadline(-1), -1);
+    ck_assert_int_eq(xi_deadline(INT64_MAX), INT64_MAX);
+    ck_assert_int_eq(xi_left(-1), XI_FOREVER);
+    ck_assert_int_eq(xi_left(0), 1); /* long ago */
+    ck_assert_int_gt(xi_left(xi_deadline(1000 * MS)), 0);
+}
+END_TEST
+
+static int64_t default_budget(int64_t asked) {
+    struct xi_spin s;
+    xi_spin_init(&s, asked);
+    return xi_spin_budget(&s);
+}
+
+/* How long to spin, as XI_SPIN_US says; and never by default where there is one processor. */
+START_TEST(spinning_is_configured) {
+    static const struct {
+        const char *us;
+        int64_t ns;
+    } all[] = {{"0", 0}, {"20", 20000}, {"0.5", 500}, {"-1", 0}, {"1e9", 0}, {"none", 0}, {"", 7000}};
+    const char *was = getenv("XI_SPIN_US");
+    char *kept = was ? strdup(was) : NULL;
+    cpu_set_t before, one;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        setenv("XI_SPIN_US", all[i].us, 1);
+        ck_assert_int_eq(default_budget(7000), all[i].ns);
+    }
+    unsetenv("XI_SPIN_US");
+    ck_assert_int_eq(sched_getaffinity(0, sizeof before, &before), 0);
+    ck_assert_int_eq(default_budget(0) > 0, CPU_COUNT(&before) > 1);
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    ck_assert_int_eq(sched_setaffinity(0, sizeof one, &one), 0);
+    ck_assert_int_eq(default_budget(0), 0);
+    ck_assert_int_eq(default_budget(7000), 7000);
+    ck_assert_int_eq(sched_setaffinity(0, sizeof before, &before), 0);
+    if (kept) setenv("XI_SPIN_US", kept, 1);
+    free(kept);
+}
+END_TEST
+
 START_TEST(spinning_adapts) {
     struct xi_spin s;
     xi_spin_init(&s, 64000);
@@ -354,6 +453,7 @@ int main(void) {
     TCase *t = tcase_create("wait");
     tcase_set_timeout(t, 60);
     tcase_add_test(t, the_backend_is_the_one_asked_for);
+    tcase_add_test(t, nothing_falls_back_without_need);
     tcase_add_test(t, a_changed_word_is_not_slept_on);
     tcase_add_test(t, a_deadline_ends_a_sleep_and_not_before);
     tcase_add_test(t, a_sleeper_looks_again_after_a_second);
@@ -363,12 +463,15 @@ int main(void) {
     tcase_add_test(t, only_one_of_many_rings_counts);
     tcase_add_test(t, a_signal_ends_a_sleep);
     tcase_add_test(t, the_control_socket_ends_a_sleep);
+    tcase_add_test(t, the_control_socket_may_be_descriptor_0);
     tcase_add_test(t, an_abandoned_sleep_does_not_swallow_the_next_wake);
     tcase_add_test(t, a_sleep_that_is_over_does_not_swallow_another_threads_wake);
     tcase_add_test(t, a_thread_may_sleep_on_another_word);
     tcase_add_test(t, a_forked_child_sleeps_by_itself);
     tcase_add_test(t, a_ring_may_begin_where_another_has_ended);
     tcase_add_test(t, doorbells_are_given_out_once_each);
+    tcase_add_test(t, times_and_deadlines);
+    tcase_add_test(t, spinning_is_configured);
     tcase_add_test(t, spinning_adapts);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

@@ -31,6 +31,7 @@ START_TEST(room_for_one_wakes_one_sender) {
         for (int i = 0; i < n; i++) end(i, 0);
     }
     if (n == 1) ck_assert_uint_eq(xi_load_relaxed(&out->chan->wakes), ROUNDS); /* as tools show it */
+    ck_assert_uint_le(xi_load_relaxed(&out->chan->wakes), (unsigned)n * ROUNDS);
     let_go(out, in);
 }
 END_TEST
@@ -48,6 +49,7 @@ START_TEST(a_value_wakes_one_receiver) {
         }
         for (int i = 0; i < n; i++) end(i, 0);
     }
+    ck_assert_uint_le(xi_load_relaxed(&out->chan->wakes), (unsigned)n * ROUNDS);
     let_go(out, in);
 }
 END_TEST
@@ -69,6 +71,29 @@ START_TEST(values_wake_as_many_receivers) {
         expect_done(MOST, MOST);
         for (int i = 0; i < MOST; i++) end(i, 0);
     }
+    let_go(out, in);
+}
+END_TEST
+
+/* Who looked for sleepers and found fewer than there was work for says that there are none: others need not look. */
+START_TEST(who_finds_nobody_says_so) {
+    xi_channel *out = open_here(me, "wakes", XI_OPEN_SEND, (xi_open_opts){0}), *in = open_here(you, "wakes", XI_OPEN_RECV, (xi_open_opts){0});
+    uint64_t value = XI_INT32 | (uint64_t)9 << 32;
+    const void *values[2] = {&value, &value};
+    size_t sizes[2] = {8, 8};
+    start(0, in, receives_one);
+    await_asleep(&in->group->parked, 1, 1);
+    ck_assert_int_eq(xi_send_many(out, values, sizes, 2, XI_TRY), 2);
+    end(0, 0);
+    ck_assert_uint_eq(xi_load_full(&out->chan->parked_groups), 0);
+    while (xi_send_int(out, 7, XI_TRY) == 0) continue;
+    start(0, out, sends_one);
+    await_asleep(&out->chan->parked_senders, 1, 1);
+    ck_assert_uint_eq(xi_load_full(&out->chan->parked_producers), 1);
+    (void)take(in);
+    end(0, 0);
+    (void)take(in);
+    ck_assert_uint_eq(xi_load_full(&out->chan->parked_producers), 0);
     let_go(out, in);
 }
 END_TEST
@@ -174,6 +199,7 @@ int main(void) {
     tcase_add_loop_test(t, room_for_one_wakes_one_sender, 0, MOST);
     tcase_add_loop_test(t, a_value_wakes_one_receiver, 0, MOST);
     tcase_add_test(t, values_wake_as_many_receivers);
+    tcase_add_test(t, who_finds_nobody_says_so);
     tcase_add_test(t, a_value_wakes_one_of_each_group);
     suite_add_tcase(s, t);
     t = tcase_create("stopped");
