@@ -184,6 +184,11 @@ START_TEST(a_block_is_no_larger_than_it_must_be) {
     ok(xi_arena_alloc(me, 3 * XI_APAGE, &b)); /* kept for the next of its size */
     ck_assert_uint_eq(b->granule, granule);
     xi_arena_free(me, b);
+    xi_arena_trim(me, xi_now());
+    size_t bytes = me->arena.bytes, pages = me->arena.segments->pages;
+    ok(xi_arena_alloc(me, pages * XI_APAGE, &b)); /* all of a segment */
+    ck_assert_uint_eq(me->arena.bytes, bytes);
+    xi_arena_free(me, b);
     check_arena();
 }
 END_TEST
@@ -320,11 +325,12 @@ static pid_t start_small_broker(const char *name) {
 START_TEST(idle_memory_makes_way) {
     char name[XI_NS_MAX + 1];
     xi_interp *poor;
-    struct xi_block *b;
+    struct xi_block *b, *kept;
     int status;
     snprintf(name, sizeof name, "%s.poor", getenv("XI_NAMESPACE"));
     pid_t broker = start_small_broker(name);
     ok(xi_join(&(xi_join_opts){.name = "poor", .ns = name}, &poor));
+    ok(xi_arena_alloc(poor, 100, &kept));
     ok(xi_arena_alloc(poor, 2200000, &b));
     xi_arena_free(poor, b);
     ok(xi_arena_alloc(poor, 3300000, &b));
@@ -334,6 +340,7 @@ START_TEST(idle_memory_makes_way) {
     ok(xi_arena_alloc(poor, 100000, &b)); /* it goes on with less */
     ck_assert_uint_le(poor->arena.bytes, bytes);
     xi_arena_free(poor, b);
+    xi_arena_free(poor, kept);
     ok(xi_leave(poor));
     ck_assert_int_eq(kill(broker, SIGTERM), 0);
     ck_assert_int_eq(waitpid(broker, &status, 0), broker);

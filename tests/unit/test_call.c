@@ -156,6 +156,7 @@ START_TEST(nobody_serves) {
     fails(XI_E_NO_CONSUMER, call(out, 1, 0, &reply, XI_FOREVER));
     xi_channel *in = server();
     fails(XI_E_TIMEOUT, call(out, 1, 0, &reply, 20 * MS));
+    ck_assert_ptr_nonnull(strstr(xi_error_text(XI_E_TIMEOUT), "no reply to the call"));
     fails(XI_E_AGAIN, call(out, 1, 0, &reply, XI_TRY));
     ok(xi_channel_free(in));
     ok(xi_channel_free(out));
@@ -234,6 +235,8 @@ START_TEST(a_request_that_is_released_is_not_replied_to) {
     xi_msg m = XI_MSG_INIT;
     for (int how = 0; how < 3; how++) {
         pthread_t t = start_call(&c, out);
+        uint64_t beyond = (uint64_t)XI_BELL_PARKED << 32; /* what follows the bells is none, and is not rung */
+        xi_store_full(&me->mailbox->ready_words[0], beyond);
         ok(xi_recv(in, &m, XI_TRY));
         if (how == 0) xi_msg_release(&m);
         if (how == 1) fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY)); /* receiving into it releases it */
@@ -243,8 +246,29 @@ START_TEST(a_request_that_is_released_is_not_replied_to) {
             fails(XI_E_INVAL, reply_with(&m, 1, 0));
         }
         ended(t, &c, XI_E_DIED);
+        ck_assert_uint_eq(xi_load_full(&me->mailbox->ready_words[0]), beyond);
     }
     nothing_remains(in, out, &m, NULL);
+}
+END_TEST
+
+/* The last of them is one as well, and the first comes after it. */
+START_TEST(generations_go_round) {
+    xi_channel *out = caller(), *in = server();
+    xi_msg m = XI_MSG_INIT, reply = XI_MSG_INIT;
+    xi_pending p;
+    ok(begin(out, 1, 0, &p));
+    xi_call_cancel(&p);
+    me->calls->call[0].generation = XI_GENERATION_MAX - 1;
+    for (uint64_t generation = XI_GENERATION_MAX; generation != 2; generation = generation % XI_GENERATION_MAX + 1) {
+        ok(begin(out, 2, 0, &p));
+        ck_assert_uint_eq(p.generation_, generation);
+        ok(xi_recv(in, &m, XI_TRY));
+        ok(reply_with(&m, 3, 0));
+        ok(xi_call_wait(&p, &reply, XI_TRY));
+        ck_assert_int_eq(number_of(&reply), 3);
+    }
+    nothing_remains(in, out, &m, &reply);
 }
 END_TEST
 
@@ -787,6 +811,7 @@ int main(void) {
     tcase_add_test(t, the_last_server_leaves_before_it_took_the_request);
     tcase_add_test(t, the_last_server_closes_its_handle_and_replies_later);
     tcase_add_test(t, a_request_that_is_released_is_not_replied_to);
+    tcase_add_test(t, generations_go_round);
     tcase_add_test(t, a_server_leaves_with_the_request);
     tcase_add_test(t, a_removed_channel_ends_calls_that_nobody_took);
     tcase_add_test(t, who_joins_later_has_not_taken_the_request);

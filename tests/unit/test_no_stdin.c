@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "fixture.h"
+#include "interp/interp.h"
+
+#include "fixture.h" /* last: it names its interpreters as the library does its arguments */
 
 static int stdin_kept;
 
@@ -73,6 +75,27 @@ START_TEST(a_set_is_polled_by_it) {
 }
 END_TEST
 
+START_TEST(the_control_socket_is_it) {
+    xi_interp *third = NULL;
+    xi_set *set = NULL;
+    close_stdin();
+    ok(xi_join(&(xi_join_opts){.name = "third", .spin_ns = -1, .flags = XI_JOIN_REQUIRES_REF}, &third));
+    ck_assert_int_eq(third->control.fd, 0);
+    ok(xi_ref(me, xi_id(third)));
+    ok(xi_set_new(third, &set));
+    struct pollfd p = {.fd = xi_set_fd(set), .events = POLLIN};
+    do fails(XI_E_AGAIN, xi_set_wait(set, &(xi_event){0}, 1, XI_TRY));
+    while (poll(&p, 1, 0) == 1);
+    ok(xi_unref(me, xi_id(third)));
+    ck_assert_int_eq(poll(&p, 1, (int)(LONG / MS)), 1);
+    fails(XI_E_ENDING, xi_set_wait(set, &(xi_event){0}, 1, XI_TRY));
+    xi_set_free(set);
+    ok(xi_leave(third));
+    ck_assert(zero_is_free());
+    give_stdin_back();
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("without a standard input");
     TCase *t = tcase_create("all");
@@ -80,6 +103,7 @@ int main(void) {
     tcase_set_timeout(t, 60);
     tcase_add_test(t, segments_are_closed);
     tcase_add_test(t, a_set_is_polled_by_it);
+    tcase_add_test(t, the_control_socket_is_it);
     suite_add_tcase(s, t);
     return run_suite(s);
 }

@@ -755,6 +755,13 @@ START_TEST(garbage_in_the_mailbox_costs_a_look) {
     ok(xi_send_int(out, 3, XI_TRY));
     ck_assert_uint_eq(xi_load_full(&c->groups[0].parked.word[0]), 0);
     ck_assert_uint_eq(xi_load_full(next), (uint64_t)XI_BELL_PARKED << 32);
+    /* The first member that is none: what follows the members' bits are calls. */
+    xi_store_full(&c->waiters[7], XI_WAITER_OF_MEMBER(me->slot, 0, XI_SIDE_GROUP(0), XI_MAX_MEMBERS));
+    xi_store_full(&c->groups[0].parked.word[0], 1 << 7);
+    (void)xi_or_full(&c->parked_groups, 1);
+    ok(xi_send_int(out, 4, XI_TRY));
+    ck_assert_uint_eq(xi_load_full(&c->groups[0].parked.word[0]), 0);
+    ck_assert_uint_eq(xi_load_full(&me->mailbox->calls[0]), 0);
     for (int i = 0; i < 70; i++) ok(xi_channel_free(in[i]));
     ok(xi_channel_free(out));
 }

@@ -117,7 +117,9 @@ START_TEST(an_alarm_is_told_to_who_sleeps) {
         add(in, 2);
         if (polled) {
             ck_assert(readable(fd, 0));
-            while (xi_set_wait(set, &e, 1, XI_TRY) == XI_E_AGAIN) ck_assert(readable(fd, LONG));
+            int64_t n;
+            while ((n = xi_set_wait(set, &e, 1, XI_TRY)) == XI_E_AGAIN) ck_assert(readable(fd, LONG));
+            ok(n);
         } else {
             ck_assert_uint_ne(xi_load_full(&set->bell->bell), bell); /* it may sleep again by now */
             pthread_join(t, NULL);
@@ -170,6 +172,11 @@ START_TEST(the_end_makes_the_descriptor_readable) {
     ok(xi_unref(me, xi_id(third)));
     ck_assert(readable(fd, LONG));
     fails(XI_E_ENDING, xi_set_wait(set, &(xi_event){0}, 1, XI_TRY));
+    ck_assert(readable(third->control.fd, LONG)); /* what woke it is read after that, or at a look, and does not wake for ever */
+    ok(xi_sleep_ended(third, XI_WAKE_BELL));
+    ck_assert(readable(third->control.fd, 0));
+    ok(xi_sleep_ended(third, _i ? XI_WAKE_LOOK : XI_WAKE_CONTROL));
+    ck_assert(!readable(third->control.fd, 0));
     leave_third();
 }
 END_TEST
@@ -204,6 +211,7 @@ END_TEST
 /* As long as it is told to, or not at all; a try never; and one side of a handle learns nothing from the other. */
 START_TEST(a_wait_spins_and_a_try_does_not) {
     for (uint32_t spins = 0; spins < 2; spins++) {
+        xi_stats before, after;
         join_third(spins ? LONG : -1, 0);
         xi_channel *in = open_as(third, 0, 0, NULL);
         add(in, 1);
@@ -211,7 +219,10 @@ START_TEST(a_wait_spins_and_a_try_does_not) {
         ck_assert_uint_eq(set->spin.misses, 0);
         fails(XI_E_TIMEOUT, xi_set_wait(set, &(xi_event){0}, 1, 2 * MS));
         ck_assert_uint_eq(set->spin.misses, spins);
+        xi_interp_stats(third, &before);
         fails(XI_E_TIMEOUT, xi_recv(in, &(xi_msg)XI_MSG_INIT, 2 * MS));
+        xi_interp_stats(third, &after);
+        ck_assert_int_eq(after.parks == before.parks, spins); /* it spins until its time is over */
         ck_assert_uint_eq(in->receive_spin.misses, spins);
         ck_assert_uint_eq(in->send_spin.misses, 0);
         ok(xi_channel_free(in));
@@ -234,6 +245,7 @@ START_TEST(a_wait_sleeps_until_its_time_is_over) {
         xi_interp_stats(third, &after);
         ck_assert_uint_ge(after.parks, before.parks + 1);
         ck_assert_uint_le(after.parks, before.parks + 20);
+        ck_assert_uint_eq(xi_load_relaxed(&third->own->counters.wait_backend), xi_backend(NULL)); /* as tools show it */
     }
     ok(xi_channel_free(in));
     leave_third();
@@ -363,7 +375,7 @@ int main(void) {
     tcase_add_test(t, changes_are_told_to_who_sleeps);
     tcase_add_test(t, an_alarm_is_told_to_who_sleeps);
     tcase_add_test(t, who_spins_lets_others_in);
-    tcase_add_test(t, the_end_makes_the_descriptor_readable);
+    tcase_add_loop_test(t, the_end_makes_the_descriptor_readable, 0, 2);
     tcase_add_test(t, free_functions_that_are_due_end_a_try);
     tcase_add_test(t, a_wait_spins_and_a_try_does_not);
     tcase_add_test(t, a_wait_sleeps_until_its_time_is_over);

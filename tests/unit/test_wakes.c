@@ -75,6 +75,33 @@ START_TEST(values_wake_as_many_receivers) {
 }
 END_TEST
 
+/* Of two that come back to sleep as soon as they are done: senders go in turn, of receivers the same goes always. */
+START_TEST(senders_take_turns_and_receivers_do_not) {
+    bool senders = _i;
+    xi_channel *out = open_here(me, "wakes", XI_OPEN_SEND, (xi_open_opts){0}), *in = open_here(you, "wakes", XI_OPEN_RECV, (xi_open_opts){0});
+    struct xi_mask *m = senders ? &out->chan->parked_senders : &in->group->parked;
+    while (senders && xi_send_int(out, 7, XI_TRY) == 0) continue;
+    for (int i = 0; i < 2; i++) start(i, senders ? out : in, senders ? sends_one : receives_one);
+    for (int round = 0, last = 0; round < 2 * ROUNDS; round++) {
+        await_asleep(m, 2, 2);
+        if (senders) (void)take(in);
+        else ok(xi_send_int(out, 7, XI_TRY));
+        expect_done(1, 2);
+        int first = atomic_load(&S[0].done) ? 0 : 1;
+        if (round) ck_assert_int_eq(first == last, !senders);
+        last = first;
+        end(first, 0);
+        start(first, senders ? out : in, senders ? sends_one : receives_one);
+    }
+    for (int i = 0; i < 2; i++) {
+        if (senders) (void)take(in);
+        else ok(xi_send_int(out, 7, XI_TRY));
+    }
+    for (int i = 0; i < 2; i++) end(i, 0);
+    let_go(out, in);
+}
+END_TEST
+
 /* Who looked for sleepers and found fewer than there was work for says that there are none: others need not look. */
 START_TEST(who_finds_nobody_says_so) {
     xi_channel *out = open_here(me, "wakes", XI_OPEN_SEND, (xi_open_opts){0}), *in = open_here(you, "wakes", XI_OPEN_RECV, (xi_open_opts){0});
@@ -199,6 +226,7 @@ int main(void) {
     tcase_add_loop_test(t, room_for_one_wakes_one_sender, 0, MOST);
     tcase_add_loop_test(t, a_value_wakes_one_receiver, 0, MOST);
     tcase_add_test(t, values_wake_as_many_receivers);
+    tcase_add_loop_test(t, senders_take_turns_and_receivers_do_not, 0, 2);
     tcase_add_test(t, who_finds_nobody_says_so);
     tcase_add_test(t, a_value_wakes_one_of_each_group);
     suite_add_tcase(s, t);

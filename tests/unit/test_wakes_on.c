@@ -100,6 +100,28 @@ START_TEST(what_will_be_overdue_is_known_to_one_who_sleeps) {
 }
 END_TEST
 
+/* Who sleeps until something is overdue goes on sleeping when that was settled meanwhile: its own time is not over. */
+START_TEST(what_is_settled_in_time_ends_no_wait) {
+    xi_group_opts group = {.flags = XI_GROUP_ACK, .timeout_ns = 100 * MS};
+    xi_channel *out = open_here(me, "jobs", XI_OPEN_SEND, (xi_open_opts){0});
+    xi_channel *in = open_here(you, "jobs", XI_OPEN_RECV, (xi_open_opts){.group_opts = &group});
+    xi_msg m = XI_MSG_INIT;
+    ok(xi_send_int(out, 7, XI_TRY));
+    ok(xi_recv(in, &m, XI_TRY));
+    start(0, in, receives_one);
+    await_asleep(&in->group->parked, 1, 1);
+    int rc = xi_ack(&m);
+    if (rc == 0) { /* in time: not on a machine that was busy for so long */
+        pass_time(120 * MS);
+        ck_assert_int_eq(done_of(1), 0);
+        ok(xi_send_int(out, 7, XI_TRY));
+    }
+    end(0, 0);
+    xi_msg_release(&m);
+    let_go(out, in);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("wakes that are passed on");
     TCase *t = tcase_create("all");
@@ -108,6 +130,7 @@ int main(void) {
     tcase_add_test(t, room_for_several_reaches_several_senders);
     tcase_add_test(t, a_send_that_drops_is_heard);
     tcase_add_loop_test(t, what_will_be_overdue_is_known_to_one_who_sleeps, 0, 2);
+    tcase_add_test(t, what_is_settled_in_time_ends_no_wait);
     suite_add_tcase(s, t);
     return run_suite(s);
 }
