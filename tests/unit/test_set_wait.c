@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "channel/set.h"
@@ -177,6 +178,19 @@ START_TEST(the_end_makes_the_descriptor_readable) {
     ck_assert(readable(third->control.fd, 0));
     ok(xi_sleep_ended(third, _i ? XI_WAKE_LOOK : XI_WAKE_CONTROL));
     ck_assert(!readable(third->control.fd, 0));
+    leave_third();
+}
+END_TEST
+
+/* The other end of the control socket goes: nobody rings for that. The broker that is there is found again. */
+START_TEST(a_lost_broker_makes_the_descriptor_readable) {
+    join_third(-1, 0);
+    int fd = xi_set_fd(set);
+    ok(fd);
+    calm(fd);
+    ck_assert_int_eq(shutdown(third->control.fd, SHUT_RDWR), 0);
+    ck_assert(readable(fd, LONG));
+    calm(fd);
     leave_third();
 }
 END_TEST
@@ -376,6 +390,7 @@ int main(void) {
     tcase_add_test(t, an_alarm_is_told_to_who_sleeps);
     tcase_add_test(t, who_spins_lets_others_in);
     tcase_add_loop_test(t, the_end_makes_the_descriptor_readable, 0, 2);
+    tcase_add_test(t, a_lost_broker_makes_the_descriptor_readable);
     tcase_add_test(t, free_functions_that_are_due_end_a_try);
     tcase_add_test(t, a_wait_spins_and_a_try_does_not);
     tcase_add_test(t, a_wait_sleeps_until_its_time_is_over);
