@@ -110,8 +110,12 @@ START_TEST(an_alarm_is_told_to_who_sleeps) {
     for (int polled = 0; polled < 2; polled++) {
         int fd = polled ? xi_set_fd(set) : -1;
         pthread_t t;
-        if (polled) calm(fd);
-        else t = start_waiting(&e);
+        if (polled) {
+            calm(fd);
+            pass_time(20 * MS); /* where a thread sleeps behind it, it does so now, and for longer */
+        } else {
+            t = start_waiting(&e);
+        }
         ok(xi_send_int(out, 5, XI_TRY));
         ok(xi_recv(other, &m, XI_TRY));
         uint32_t bell = xi_load_full(&set->bell->bell);
