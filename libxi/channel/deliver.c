@@ -471,7 +471,8 @@ static int turn(struct taking *t, int64_t timeout) {
     tell(t, moved);
     if (rc || t->done) return rc;
     if (t->moving.d) return move_elsewhere(t);
-    return t->block.wanted ? map_wanted(t) : why_nothing(ch);
+    if (t->block.wanted) return map_wanted(t);
+    return moved ? 0 : why_nothing(ch); /* what is over by now has made room in the window for what is new */
 }
 
 /* Requests whose callers wait no more are acknowledged, and go to nobody. Returns how many messages are left. */

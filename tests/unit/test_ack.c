@@ -81,6 +81,19 @@ START_TEST(the_window_bounds_what_is_out) {
 }
 END_TEST
 
+/* What fills the window and is nobody's any more makes way at once: a try finds what comes behind it. */
+START_TEST(what_is_over_makes_way) {
+    xi_channel *in = open_group(you, "g", &(xi_group_opts){.flags = XI_GROUP_ACK, .window = 2}), *out = open_sender(me);
+    xi_msg m = XI_MSG_INIT;
+    for (int64_t i = 1; i <= 6; i++)
+        ok(try_number(out, i, sizes[_i], &(xi_send_opts){.timeout = XI_TRY, .ttl_ns = i == 6 ? 0 : 1}));
+    expect_value(in, &m, 6, 1, XI_TRY);
+    ok(xi_ack(&m));
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
 START_TEST(unacknowledged_values_keep_their_room) {
     xi_channel *in = NULL, *out = NULL;
     xi_msg m = XI_MSG_INIT;
@@ -157,6 +170,20 @@ START_TEST(groups_agree_on_acknowledging) {
     fails(XI_E_MISMATCH, xi_open(you, "work", &other, &c));
     ok(xi_channel_free(b));
     ok(xi_channel_free(a));
+}
+END_TEST
+
+/* Some member wrote another segment's number over that of the table. */
+START_TEST(a_table_that_is_none) {
+    xi_channel *in = open_group(you, "g", &acks), *again = NULL;
+    uint32_t right = xi_load_relaxed(&in->group->acks_seg);
+    xi_store_relaxed(&in->group->acks_seg, in->segment);
+    xi_open_opts opts = {.mode = XI_BROADCAST, .flags = XI_OPEN_RECV, .group = "g", .group_opts = &acks};
+    fails(XI_E_CORRUPT, xi_open(me, "work", &opts, &again));
+    xi_store_relaxed(&in->group->acks_seg, right);
+    ok(xi_open(me, "work", &opts, &again));
+    ok(xi_channel_free(again));
+    ok(xi_channel_free(in));
 }
 END_TEST
 
@@ -572,10 +599,12 @@ int main(void) {
     tcase_add_loop_test(t, what_is_acknowledged_is_done, 0, 2);
     tcase_add_loop_test(t, what_is_given_back_comes_again_first, 0, 2);
     tcase_add_loop_test(t, the_window_bounds_what_is_out, 0, 2);
+    tcase_add_loop_test(t, what_is_over_makes_way, 0, 2);
     tcase_add_test(t, unacknowledged_values_keep_their_room);
     tcase_add_test(t, batches);
     tcase_add_test(t, deliveries_are_counted_beyond_16_bits);
     tcase_add_test(t, groups_agree_on_acknowledging);
+    tcase_add_test(t, a_table_that_is_none);
     tcase_add_test(t, a_queues_own_group_is_what_its_first_consumer_says);
     tcase_add_test(t, options_that_cannot_be);
     tcase_add_test(t, many_join_at_once);
