@@ -109,7 +109,7 @@ static int step_aside(struct xi_channel *ch, uint32_t g, const struct xi_want *w
     int rc = xi_lock(ch, group, PATIENCE_NS);
     if (rc) {
         all->kept = "who holds the lock of a group does not let go of it; is it stopped?";
-        return rc == XI_E_TIMEOUT || rc == XI_E_AGAIN ? 0 : rc;
+        return rc == XI_E_TIMEOUT ? 0 : rc;
     }
     rc = 1;
     for (unsigned n = 0; rc == 1 && n < STEPS_MOST && in_the_way(ch, g, want); n++) rc = step(ch, g, want, all);
