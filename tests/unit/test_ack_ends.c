@@ -5,6 +5,7 @@
  * garbage.
  */
 #include "ack_fixture.h"
+#include "wire/names.h"
 
 /* ------------------------------------------------------------ dead letters */
 
@@ -135,7 +136,7 @@ START_TEST(dead_letters_wait_for_room) {
 }
 END_TEST
 
-/* A list of two buffers, in blocks of their own, of `who`. */
+/* A list of two buffers, in blocks of their own, of `who`; the first in a tuple within. */
 static void send_buffers(xi_interp *who, xi_channel *out) {
     xi_loan root, child[2];
     xi_builder b;
@@ -145,7 +146,9 @@ static void send_buffers(xi_interp *who, xi_channel *out) {
     for (int i = 0; i < 2; i++) {
         ok(xi_loan_get(who, 3000, &child[i]));
         memset(child[i].data, 'a' + i, 3000);
+        if (i == 0) ok(xi_begin(&b, XI_TUPLE, 1));
         ok(xi_put_buffer(&b, &(xi_buffer_ref){child[i].handle, 100, 2000}, i ? XI_F_MUTABLE : 0));
+        if (i == 0) ok(xi_end(&b));
     }
     ok(xi_end(&b));
     int64_t size = xi_builder_finish(&b);
@@ -160,7 +163,7 @@ START_TEST(dead_letters_do_not_depend_on_who_sent_them) {
     xi_channel *in = open_spent(you, 1, "dead"), *out = open_sender(third), *letters = open_letters("dead");
     xi_msg m = XI_MSG_INIT, l = XI_MSG_INIT;
     xi_value v, item;
-    xi_cursor children;
+    xi_cursor children, within;
     const void *data;
     send_buffers(third, out);
     ok(xi_recv(in, &m, XI_TRY));
@@ -174,6 +177,10 @@ START_TEST(dead_letters_do_not_depend_on_who_sent_them) {
     ok(xi_enter(&v, &children));
     for (int i = 0; i < 2; i++) {
         ck_assert_int_eq(xi_next(&children, &item), 1);
+        if (i == 0) {
+            ok(xi_enter(&item, &within));
+            ck_assert_int_eq(xi_next(&within, &item), 1);
+        }
         ck_assert_uint_eq(item.tag, XI_BUFFER);
         ck_assert_uint_eq(item.flags, i ? XI_F_MUTABLE : 0);
         ck_assert_uint_eq(item.u.buffer.length, 2000);
@@ -184,6 +191,37 @@ START_TEST(dead_letters_do_not_depend_on_who_sent_them) {
     ck_assert_uint_eq(blocks_out(you), 0);
     ok(xi_channel_free(in));
     ok(xi_channel_free(letters));
+}
+END_TEST
+
+/* A channel that cannot be opened, since its name is the library's own: the value vanishes, counted. */
+START_TEST(dead_letters_that_can_go_nowhere) {
+    xi_channel *in = open_spent(you, 1, XI_LANE_PREFIX "none"), *out = open_sender(me);
+    xi_msg m = XI_MSG_INIT;
+    for (int64_t i = 1; i <= 2; i++) send_number(out, i, sizes[_i]);
+    expect_value(in, &m, 1, 1, XI_TRY);
+    ok(xi_nack(&m, 0));
+    expect_value(in, &m, 2, 1, XI_TRY);
+    ok(xi_ack(&m));
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->dead), 1);
+    ck_assert_uint_eq(blocks_out(me), 0);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+/* A record that cannot be is skipped, and said. */
+START_TEST(a_record_that_cannot_be_is_an_error) {
+    xi_channel *in = open_group(you, "g", &acks), *out = open_sender(me);
+    xi_msg m = XI_MSG_INIT;
+    for (int64_t i = 1; i <= 2; i++) send_number(out, i, INLINE);
+    xi_a64 *header = xi_header_at(&in->home, in->group->next);
+    xi_store_full(header, xi_load_full(header) | (uint64_t)0xff << 32);
+    fails(XI_E_CORRUPT, xi_recv(in, &m, XI_TRY));
+    expect_value(in, &m, 2, 1, XI_TRY);
+    ok(xi_ack(&m));
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
 }
 END_TEST
 
@@ -430,6 +468,8 @@ int main(void) {
     tcase_add_loop_test(t, without_dead_letters_it_vanishes, 0, 2);
     tcase_add_test(t, dead_letters_wait_for_room);
     tcase_add_test(t, dead_letters_do_not_depend_on_who_sent_them);
+    tcase_add_loop_test(t, dead_letters_that_can_go_nowhere, 0, 2);
+    tcase_add_test(t, a_record_that_cannot_be_is_an_error);
     tcase_add_loop_test(t, a_value_that_is_none_goes_as_bytes, 0, 3);
     tcase_add_loop_test(t, expired_values_go_where_the_channel_says, 0, 2);
     tcase_add_test(t, leaving_gives_back);

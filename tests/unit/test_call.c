@@ -154,6 +154,7 @@ START_TEST(nobody_serves) {
     xi_channel *out = caller();
     xi_msg reply = XI_MSG_INIT;
     fails(XI_E_NO_CONSUMER, call(out, 1, 0, &reply, XI_FOREVER));
+    ck_assert_uint_eq(xi_load_relaxed(&out->chan->tail_seq), 0); /* not to be served by whoever comes */
     xi_channel *in = server();
     fails(XI_E_TIMEOUT, call(out, 1, 0, &reply, 20 * MS));
     ck_assert_ptr_nonnull(strstr(xi_error_text(XI_E_TIMEOUT), "no reply to the call"));

@@ -701,11 +701,17 @@ START_TEST(wrong_arguments_are_named) {
     fails(XI_E_INVAL, xi_open(me, "q", &(xi_open_opts){.dead = ""}, &ch));
     fails(XI_E_INVAL, xi_open(me, "q", &(xi_open_opts){.dead = "q"}, &ch));
     fails(XI_E_INVAL, xi_open(me, "q", &(xi_open_opts){.dead = longer}, &ch));
+    longer[32] = 0;
+    fails(XI_E_INVAL, xi_open(me, "q", &(xi_open_opts){.group = longer}, &ch));
     fails(XI_E_NOENT, xi_open(me, "not there", &(xi_open_opts){.flags = XI_OPEN_EXISTING}, &ch));
     fails(XI_E_MISMATCH, xi_open(me, "queue", &(xi_open_opts){.mode = XI_BROADCAST}, &ch));
     ck_assert_ptr_nonnull(strstr(xi_error_text(XI_E_MISMATCH), "queue"));
     fails(XI_E_INVAL, xi_send(out, &none, 7, XI_TRY));
     fails(XI_E_INVAL, xi_send(out, NULL, 8, XI_TRY));
+    fails(XI_E_INVAL, xi_send_ex(out, &none, 7, &(xi_send_opts){.ttl_ns = LONG}));
+    fails(XI_E_INVAL, xi_send_many(out, (const void *[]){&none, &none}, (size_t[]){8, 7}, 2, XI_TRY));
+    nothing_left(out);
+    fails(XI_E_INVAL, xi_channel_groups(out, NULL, 1));
     xi_channel *only_out = open_with(me, "queue", 0, XI_OPEN_SEND, 0, NULL), *only_in = open_with(me, "queue", 0, XI_OPEN_RECV, 0, NULL);
     fails(XI_E_INVAL, xi_recv(only_out, &(xi_msg)XI_MSG_INIT, XI_TRY));
     fails(XI_E_INVAL, xi_send(only_in, &none, 8, XI_TRY));

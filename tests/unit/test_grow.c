@@ -289,6 +289,79 @@ START_TEST(a_ring_that_is_gone_is_not_used) {
 }
 END_TEST
 
+/* The ring moves under the locks of all groups: one that is held keeps it where it is, and the send says so. */
+START_TEST(a_held_lock_keeps_the_ring) {
+    xi_open_opts opts = GROWING;
+    opts.mode = XI_BROADCAST;
+    xi_channel *out = open_sender(me, opts), *in[2] = {open_as(you, NULL, opts), open_as(you, NULL, opts)};
+    int64_t n = (XI_CAPACITY_MIN - 8) / 16, begun = xi_now();
+    for (int64_t i = 0; i < n; i++) ok(xi_send_int(out, i, XI_TRY));
+    ok(xi_lock(in[_i], in[_i]->group, XI_TRY));
+    fails(XI_E_AGAIN, xi_send_int(out, n, XI_TRY));
+    ck_assert_ptr_nonnull(strstr(xi_error_text(XI_E_AGAIN), "is it stopped?"));
+    ck_assert_int_ge(xi_load_relaxed(&out->moving.not_before) - begun, 1000 * MS); /* not tried again at once */
+    ck_assert_uint_eq(xi_load_relaxed(&out->chan->ring), 0);
+    ck_assert_uint_eq(xi_load_relaxed(&in[_i]->group->lock), in[_i]->lock_word);
+    ck_assert_uint_eq(xi_load_relaxed(&in[!_i]->group->lock), 0);
+    xi_unlock(in[_i]->group);
+    xi_store_relaxed(&out->moving.not_before, begun);
+    ok(xi_send_int(out, n, XI_TRY));
+    ck_assert_uint_ne(xi_load_relaxed(&out->chan->ring), 0);
+    for (int g = 0; g < 2; g++)
+        for (int64_t i = 0; i <= n; i++) receive_number(in[g], i);
+    for (int g = 0; g < 2; g++) ok(xi_channel_free(in[g]));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+/* Until the broker has taken the segment away. */
+static void until_gone(uint32_t number) {
+    char name[XI_SHM_NAME_MAX];
+    int64_t end = xi_now() + LONG;
+    int fd;
+    xi_shm_segment_name(name, me->place.uid, me->place.ns, me->epoch, number);
+    while (xi_segment_open(name, true, &fd) == 0) {
+        close(fd);
+        ck_assert_msg(xi_now() < end, "the ring is there still");
+        sched_yield();
+    }
+}
+
+/* Whoever passes an almost empty ring twice brings it home, with a while in between: who sends, receives, or looks while asleep. */
+enum who { SENDS, RECEIVES, RECEIVES_MANY, LOOKS };
+
+static void pass(enum who who, xi_channel *out, xi_channel *in) {
+    xi_msg m = XI_MSG_INIT;
+    uint64_t value = XI_INT32 | (uint64_t)7 << 32;
+    ok(xi_send_ex(out, &value, 8, &(xi_send_opts){.ttl_ns = 3600 * 1000 * MS})); /* not the fast way, which looks at nothing */
+    atomic_store(&in->moving.passed, who == SENDS || who == LOOKS ? 0 : 1023); /* every 1024th looks */
+    if (who == RECEIVES_MANY) ck_assert_int_eq(xi_recv_many(in, &m, 1, XI_TRY), 1);
+    else ok(xi_recv(in, &m, XI_TRY));
+    if (who == LOOKS) ck_assert_int_eq(xi_rings_look(you), 0);
+}
+
+START_TEST(whoever_passes_brings_it_home) {
+    xi_channel *out = open_sender(me, (xi_open_opts)GROWING), *in = open_as(you, NULL, (xi_open_opts)GROWING);
+    xi_channel *looks = _i == SENDS ? out : in, *other = _i == SENDS ? in : out;
+    for (int64_t i = 0; i < 500; i++) ok(xi_send_int(out, i, XI_TRY));
+    for (int64_t i = 0; i < 500; i++) receive_number(in, i);
+    uint64_t ring = xi_load_relaxed(&out->chan->ring);
+    ck_assert_uint_ne(ring, 0);
+    xi_store_relaxed(&other->moving.not_before, INT64_MAX); /* it leaves that to the one */
+    xi_store_relaxed(&looks->moving.small_word, 0);         /* who has not looked yet */
+    xi_store_relaxed(&looks->moving.small_since, 0);
+    pass((enum who)_i, out, in);
+    ck_assert_uint_eq(xi_load_relaxed(&out->chan->ring), ring);
+    pass_time(110 * MS);
+    pass((enum who)_i, out, in);
+    ck_assert_uint_eq(xi_load_relaxed(&out->chan->ring), 0);
+    until_gone(XI_RING_SEGMENT(ring));
+    nothing_left(in);
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
 /* ------------------------------------------------------------- most values */
 
 START_TEST(no_more_values_than_it_may) {
@@ -371,6 +444,19 @@ START_TEST(the_newest_that_fit) {
     for (int64_t i = first; i < n; i++) receive_number(in, i);
     nothing_left(in);
     nothing_out(me);
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
+/* No more than need be: of large values, the oldest one makes room for one. */
+START_TEST(one_is_dropped_for_one) {
+    xi_open_opts opts = {.capacity = XI_CAPACITY_MIN, .when_full = XI_FULL_DROP};
+    xi_channel *out = open_sender(me, opts), *in = open_as(you, NULL, opts);
+    int64_t n = 0;
+    for (; dropped(in) == 0; n++) send_number(out, n, 60000);
+    ck_assert_uint_eq(dropped(in), 1);
+    for (int64_t i = 1; i < n; i++) receive_number(in, i);
     ok(xi_channel_free(out));
     ok(xi_channel_free(in));
 }
@@ -478,10 +564,13 @@ int main(void) {
     tcase_add_test(t, large_values_count_against_growth);
     tcase_add_test(t, it_moves_under_threads);
     tcase_add_test(t, a_ring_that_is_gone_is_not_used);
+    tcase_add_loop_test(t, a_held_lock_keeps_the_ring, 0, 2);
+    tcase_add_loop_test(t, whoever_passes_brings_it_home, SENDS, LOOKS + 1);
     tcase_add_loop_test(t, no_more_values_than_it_may, 0, 2);
     tcase_add_test(t, batches_end_at_the_most);
     tcase_add_loop_test(t, the_latest_alone, 0, 2);
     tcase_add_loop_test(t, the_newest_that_fit, 0, 4);
+    tcase_add_test(t, one_is_dropped_for_one);
     tcase_add_test(t, free_functions_of_what_is_dropped);
     tcase_add_test(t, grows_before_it_drops);
     tcase_add_test(t, a_held_lock_keeps_the_oldest);

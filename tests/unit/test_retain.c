@@ -155,6 +155,30 @@ START_TEST(blocks_that_are_kept_give_way_too) {
 }
 END_TEST
 
+/* What everybody has received gives way up to the last of it. */
+START_TEST(a_block_that_all_have_received_gives_way) {
+    xi_channel *out = open_kept(me, "b", XI_BROADCAST, XI_OPEN_SEND, 1000), *in = join_at(you, "b", "a", XI_FROM_TAIL, 0);
+    int64_t n = 1;
+    while (try_number(out, n, 60000, &(xi_send_opts){.timeout = XI_TRY}) == 0) n++;
+    ck_assert_int_eq(take(in), 1);
+    send_try(out, n, 60000);
+    expect_range(in, 2, n);
+    let_go(in, out, NULL);
+    ok(xi_remove(me, "b"));
+}
+END_TEST
+
+/* A number that somebody wrote over is right again when nothing is kept. */
+START_TEST(what_is_kept_is_counted_anew) {
+    xi_channel *out = open_kept(me, "b", XI_BROADCAST, XI_OPEN_SEND, 2);
+    struct xi_group *kept = &out->chan->groups[XI_GROUP_RETAIN];
+    xi_store_relaxed(&kept->head_seq, 77);
+    send_try(out, 1, 8);
+    ck_assert_uint_eq(xi_load_relaxed(&kept->head_seq), 1);
+    ok(xi_channel_free(out));
+}
+END_TEST
+
 START_TEST(no_more_is_kept_than_the_channel_may_hold) {
     xi_channel *out = NULL, *in;
     ok(xi_open(me, "b", &(xi_open_opts){.mode = XI_BROADCAST, .flags = XI_OPEN_SEND, .retain = 10, .values = 4}, &out));
@@ -301,9 +325,9 @@ static void *join_in_thread(void *arg) {
 }
 
 START_TEST(a_joiner_holds_the_group_at_whose_values_it_begins) {
-    xi_channel *out = open_kept(me, "b", XI_BROADCAST, XI_OPEN_SEND, 0), *slow = join_at(you, "b", "slow", 0, 0);
+    xi_channel *out = open_kept(me, "b", XI_BROADCAST, XI_OPEN_SEND, (uint32_t)_i), *slow = join_at(you, "b", "slow", 0, 0);
     struct joiner j = {.group = "late", .from = XI_FROM_OLDEST}, other = {.group = "tail", .from = XI_FROM_TAIL};
-    send_try(out, 1, 3000);
+    for (int64_t i = 1; i <= 2; i++) send_try(out, i, 3000); /* one more than may be kept */
     ok(xi_lock(slow, slow->group, XI_FOREVER)); /* as if it were just receiving */
     ck_assert_int_eq(pthread_create(&other.thread, NULL, join_in_thread, &other), 0);
     pthread_join(other.thread, NULL); /* no business of one that begins at the tail */
@@ -313,7 +337,7 @@ START_TEST(a_joiner_holds_the_group_at_whose_values_it_begins) {
     ck_assert_uint_eq(slow->chan->groups[2].state, XI_GROUP_FREE);
     xi_unlock(slow->group);
     pthread_join(j.thread, NULL);
-    expect_range(j.ch, 1, 1);
+    expect_range(j.ch, 1, 2);
     let_go(j.ch, other.ch, slow);
     ok(xi_channel_free(out));
     ok(xi_remove(me, "b"));
@@ -440,6 +464,8 @@ int main(void) {
     tcase_add_test(t, a_free_function_runs_when_a_value_is_kept_no_longer);
     tcase_add_test(t, what_is_kept_gives_way);
     tcase_add_test(t, blocks_that_are_kept_give_way_too);
+    tcase_add_test(t, a_block_that_all_have_received_gives_way);
+    tcase_add_test(t, what_is_kept_is_counted_anew);
     tcase_add_test(t, no_more_is_kept_than_the_channel_may_hold);
     tcase_add_test(t, a_queue_keeps_values_too);
     tcase_add_test(t, kept_values_keep_a_channel_until_it_is_closed);
@@ -448,7 +474,7 @@ int main(void) {
     tcase_add_test(t, who_joins_a_group_that_is_there_takes_it_as_it_is);
     tcase_add_test(t, a_temporary_group_ends_with_its_handle);
     tcase_add_test(t, wrong_options_are_named);
-    tcase_add_test(t, a_joiner_holds_the_group_at_whose_values_it_begins);
+    tcase_add_loop_test(t, a_joiner_holds_the_group_at_whose_values_it_begins, 0, 2);
     tcase_add_test(t, a_joiner_leaves_out_what_has_been_given_back);
     tcase_add_test(t, groups_join_at_values_that_others_are_receiving);
     tcase_add_test(t, groups_join_at_values_that_are_being_given_up);

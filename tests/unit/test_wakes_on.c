@@ -55,6 +55,78 @@ START_TEST(a_send_that_drops_is_heard) {
 }
 END_TEST
 
+/* Just as much as is wanted: bytes, large values under way, values. Who waits for it sleeps until then. */
+static int sends_large(xi_channel *ch) { return try_number(ch, 7, 60000, &(xi_send_opts){.timeout = LONG}); }
+
+START_TEST(room_for_one_and_no_more) {
+    xi_channel *out = open_here(me, "wakes", XI_OPEN_SEND, (xi_open_opts){.values = _i == 2 ? 3 : 0});
+    xi_channel *in = open_here(you, "wakes", XI_OPEN_RECV, (xi_open_opts){0});
+    if (_i == 0) {
+        for (int i = 0; i < (XI_CAPACITY_MIN - 8 - 24) / 16; i++) ok(xi_send_int(out, 7, XI_TRY));
+        ok(xi_send_int(out, INT64_MAX, XI_TRY)); /* no byte is left */
+    } else {
+        while (try_number(out, 7, _i == 1 ? 60000 : 8, &(xi_send_opts){.timeout = XI_TRY}) == 0) continue;
+    }
+    start(0, out, _i == 1 ? sends_large : sends_one);
+    await_asleep(&out->chan->parked_senders, 1, 1);
+    ck_assert_int_eq(take(in), 7);
+    expect_done(1, 1);
+    end(0, 0);
+    let_go(out, in);
+}
+END_TEST
+
+/* ---- rings that grow */
+
+#define GROWING (xi_open_opts){.grow = 65536}
+
+/* One thread of a handle is about to grow, so another sleeps; it need not until a receiver makes room. */
+START_TEST(who_has_grown_tells_who_waits) {
+    xi_channel *out = open_here(me, "growing", XI_OPEN_SEND, GROWING), *in = open_here(you, "growing", XI_OPEN_RECV, GROWING);
+    for (int i = 0; i < (XI_CAPACITY_MIN - 8) / 16; i++) ok(xi_send_int(out, 7, XI_TRY));
+    atomic_store(&out->moving.under_way, true);
+    start(0, out, sends_one);
+    await_asleep(&out->chan->parked_senders, 1, 1);
+    atomic_store(&out->moving.under_way, false);
+    ok(xi_send_int(out, 7, LONG));
+    ck_assert_uint_ne(xi_load_full(&out->chan->ring), 0);
+    expect_done(1, 1);
+    end(0, 0);
+    let_go(out, in);
+}
+END_TEST
+
+/* An empty place before the tail is nothing a sender leaves: all up to the tail is skipped, which makes room. */
+START_TEST(garbage_that_is_skipped_makes_room) {
+    xi_channel *out = open_here(me, "growing", XI_OPEN_SEND, GROWING), *in = open_here(you, "growing", XI_OPEN_RECV, GROWING);
+    fill(out);
+    start(0, out, sends_one);
+    await_asleep(&out->chan->parked_senders, 1, 1);
+    xi_store_full(xi_header_at(&out->send_view, in->group->head), 0);
+    fails(XI_E_CORRUPT, xi_recv(in, &(xi_msg)XI_MSG_INIT, XI_TRY));
+    expect_done(1, 1);
+    end(0, 0);
+    let_go(out, in);
+}
+END_TEST
+
+static int frees(xi_channel *ch) { return xi_channel_free(ch); }
+
+/* A sleeper looks at its interpreter's grown rings now and then. Whoever frees a handle waits for that to end. */
+START_TEST(who_has_looked_at_a_ring_tells_who_frees_it) {
+    xi_channel *out = open_here(me, "growing", XI_OPEN_SEND, GROWING), *other = open_here(me, "growing", XI_OPEN_SEND, GROWING);
+    fill(out);
+    atomic_fetch_add(&other->waiting, 1); /* as one that is looking */
+    start(0, other, frees);
+    while (!atomic_load(&other->freeing) || !is_asleep(&S[0])) sched_yield();
+    atomic_fetch_sub(&other->waiting, 1); /* it has looked, and is about to say so: as this one, at the other handle */
+    ok(xi_rings_look(me));
+    expect_done(1, 1);
+    end(0, 0);
+    let_go(out, NULL);
+}
+END_TEST
+
 /* ---- a claim in somebody's hand */
 
 static uint64_t hidden;
@@ -122,6 +194,28 @@ START_TEST(what_is_settled_in_time_ends_no_wait) {
 }
 END_TEST
 
+/* One receiver finds that all of a full window is nobody's any more, and takes what comes next: there is more for another. */
+START_TEST(a_window_that_opens_is_open_to_several) {
+    xi_group_opts group = {.flags = XI_GROUP_ACK, .window = 2, .max_deliveries = 1};
+    xi_channel *out = open_here(me, "jobs", XI_OPEN_SEND, (xi_open_opts){0});
+    xi_channel *in = open_here(you, "jobs", XI_OPEN_RECV, (xi_open_opts){.group_opts = &group});
+    struct xi_mask *parked = &in->group->parked;
+    xi_msg m[2] = {XI_MSG_INIT, XI_MSG_INIT};
+    for (int i = 1; i <= 4; i++) ok(xi_send_int(out, i, XI_TRY));
+    for (int i = 0; i < 2; i++) ok(xi_recv(in, &m[i], XI_TRY));
+    start(0, in, receives_one);
+    await_asleep(parked, 1, 1);
+    hide(parked);
+    for (int i = 0; i < 2; i++) ok(xi_nack(&m[i], 0));
+    show(in, parked, hidden);
+    ok(xi_recv(in, &m[0], XI_TRY));
+    expect_done(1, 1);
+    end(0, 0);
+    ok(xi_ack(&m[0]));
+    let_go(out, in);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("wakes that are passed on");
     TCase *t = tcase_create("all");
@@ -129,6 +223,11 @@ int main(void) {
     tcase_set_timeout(t, 60);
     tcase_add_test(t, room_for_several_reaches_several_senders);
     tcase_add_test(t, a_send_that_drops_is_heard);
+    tcase_add_loop_test(t, room_for_one_and_no_more, 0, 3);
+    tcase_add_test(t, who_has_grown_tells_who_waits);
+    tcase_add_test(t, garbage_that_is_skipped_makes_room);
+    tcase_add_test(t, who_has_looked_at_a_ring_tells_who_frees_it);
+    tcase_add_test(t, a_window_that_opens_is_open_to_several);
     tcase_add_loop_test(t, what_will_be_overdue_is_known_to_one_who_sleeps, 0, 2);
     tcase_add_test(t, what_is_settled_in_time_ends_no_wait);
     suite_add_tcase(s, t);
