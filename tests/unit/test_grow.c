@@ -398,6 +398,7 @@ START_TEST(batches_end_at_the_most) {
     size_t sizes[10];
     for (int i = 0; i < 10; i++) values[i] = &value, sizes[i] = 8;
     ck_assert_int_eq(xi_send_many(out, values, sizes, 10, XI_TRY), 7);
+    fails(XI_E_AGAIN, xi_send_many(out, values, sizes, 10, XI_TRY));
     receive_number(in, 9);
     ck_assert_int_eq(xi_send_many(out, values, sizes, 10, 5 * MS), 1);
     ok(xi_channel_free(out));
@@ -449,12 +450,18 @@ START_TEST(the_newest_that_fit) {
 }
 END_TEST
 
-/* No more than need be: of large values, the oldest one makes room for one. */
+/* No more than need be: the oldest one makes room for one, of large values and where no byte is left. */
 START_TEST(one_is_dropped_for_one) {
     xi_open_opts opts = {.capacity = XI_CAPACITY_MIN, .when_full = XI_FULL_DROP};
     xi_channel *out = open_sender(me, opts), *in = open_as(you, NULL, opts);
     int64_t n = 0;
-    for (; dropped(in) == 0; n++) send_number(out, n, 60000);
+    if (_i == 0) {
+        for (; dropped(in) == 0; n++) send_number(out, n, n == 1 ? 8 : 60000);
+    } else {
+        for (; n < (int64_t)(XI_CAPACITY_MIN - 8 - 24) / 16; n++) ok(xi_send_int(out, n, XI_TRY));
+        ok(xi_send_int(out, INT64_MAX, XI_TRY)); /* of 24 bytes */
+        ok(xi_send_int(out, 7, XI_TRY));
+    }
     ck_assert_uint_eq(dropped(in), 1);
     for (int64_t i = 1; i < n; i++) receive_number(in, i);
     ok(xi_channel_free(out));
@@ -570,7 +577,7 @@ int main(void) {
     tcase_add_test(t, batches_end_at_the_most);
     tcase_add_loop_test(t, the_latest_alone, 0, 2);
     tcase_add_loop_test(t, the_newest_that_fit, 0, 4);
-    tcase_add_test(t, one_is_dropped_for_one);
+    tcase_add_loop_test(t, one_is_dropped_for_one, 0, 2);
     tcase_add_test(t, free_functions_of_what_is_dropped);
     tcase_add_test(t, grows_before_it_drops);
     tcase_add_test(t, a_held_lock_keeps_the_oldest);
