@@ -107,7 +107,7 @@ class Workshop:
     def link(self, kind="objects", *more):
         lib = self.folder / ("lib" if kind == "objects" else "lib-" + kind)
         lib.mkdir(exist_ok=True)
-        run("gcc", "-shared", *more, "-o", lib / "libmutant.so", 
+        run("gcc", "-shared", *more, "-o", lib / "libmutant.so",
             *(self.object_of(s, kind) for s in self.sources() + ["tests/mutate/look.c"]), *self.libraries)
 
     def program(self, name):
