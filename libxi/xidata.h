@@ -141,6 +141,13 @@ enum xi_flag {
     XI_F_LONG = 0x80       /* a u64 size follows the header */
 };
 
+/* Lone surrogates, which UTF-8 has no bytes for; the codec error handlers strict, surrogatepass, replace. */
+enum xi_text_errors {
+    XI_TEXT_STRICT = 0, /* XI_E_RANGE */
+    XI_TEXT_PASS = 1,   /* each as the three bytes that it would have: exact, and no UTF-8 */
+    XI_TEXT_REPLACE = 2 /* each as U+FFFD, three bytes as well */
+};
+
 enum xi_encoding { XI_ASCII = 0, XI_LATIN1 = 1, XI_UCS2 = 2, XI_UCS4 = 3, XI_UTF16 = 4, XI_UTF8 = 5 };
 
 /* Registered extension ids; 256 to 65534 are free for users; 65535 is "named": payload is (name, value). A class is "module:name". */
@@ -287,10 +294,9 @@ XI_API int xi_get_int(const xi_value *v, int64_t *out);
 XI_API int xi_get_float(const xi_value *v, double *out); /* a float, or an int that is exact as one */
 /*
  * Any str as UTF-8. Returns the bytes needed (without the NUL); writes at most `capacity` and a NUL if there is
- * room. Lone surrogates are XI_E_RANGE, or with `surrogatepass` their three bytes. XI_E_CORRUPT: text breaks its own
- * encoding.
+ * room. `errors` is what becomes of lone surrogates (enum xi_text_errors). XI_E_CORRUPT: text breaks its own encoding.
  */
-XI_API int64_t xi_to_utf8(const xi_value *str, char *out, size_t capacity, bool surrogatepass);
+XI_API int64_t xi_to_utf8(const xi_value *str, char *out, size_t capacity, unsigned errors);
 /* 0 if the bytes keep to the encoding and flags that they claim, else XI_E_CORRUPT. */
 XI_API int xi_check_text(enum xi_encoding enc, uint32_t flags, const void *text, size_t n);
 

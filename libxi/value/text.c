@@ -254,17 +254,17 @@ static inline __attribute__((always_inline)) size_t take_ascii(enum xi_encoding 
 }
 
 /* What a surrogate in text is: breach of the text's own claim, not wanted by the caller, or welcome (0). */
-static int judge_surrogate(uint32_t flags, bool surrogatepass) {
+static int judge_surrogate(uint32_t flags, unsigned errors) {
     if (!(flags & XI_F_SURROGATES))
         return broken(flags & XI_F_ENCODING);
-    if (!surrogatepass)
+    if (errors == XI_TEXT_STRICT)
         return xi_fail(XI_E_RANGE, "the text holds a lone surrogate, which UTF-8 has no bytes for: ask for "
-                                   "surrogatepass, or have its sender remove it");
+                                   "XI_TEXT_PASS or XI_TEXT_REPLACE, or have its sender remove it");
     return 0;
 }
 
 static inline __attribute__((always_inline)) int transcode(enum xi_encoding encoding, const xi_value *str,
-                                                           struct sink *sink, bool surrogatepass) {
+                                                           struct sink *sink, unsigned errors) {
     const uint8_t *p = str->data;
     struct sink local = *sink; /* its address goes nowhere, so it stays in registers */
     for (size_t left = str->length; left > 0;) {
@@ -278,9 +278,11 @@ static inline __attribute__((always_inline)) int transcode(enum xi_encoding enco
         if (length == 0)
             return broken((uint32_t)encoding);
         if (is_surrogate(code)) {
-            int error = judge_surrogate(str->flags, surrogatepass);
+            int error = judge_surrogate(str->flags, errors);
             if (error)
                 return error;
+            if (errors == XI_TEXT_REPLACE)
+                code = 0xfffd;
         }
         emit(&local, code);
         p += length, left -= length;
@@ -289,8 +291,15 @@ static inline __attribute__((always_inline)) int transcode(enum xi_encoding enco
     return 0;
 }
 
+/* U+FFFD for each surrogate in UTF-8 that is sound but for these: three bytes for three. */
+static void replace_surrogates(uint8_t *p, size_t n) {
+    for (size_t i = 0; i + 2 < n; i++)
+        if (p[i] == 0xed && p[i + 1] >= 0xa0)
+            memcpy(p + i, "\xef\xbf\xbd", 3);
+}
+
 /* ASCII and UTF-8 are UTF-8 already: copied first and checked in the copy, which nobody else can change. */
-static int copy_utf8(const xi_value *str, struct sink *sink, bool surrogatepass) {
+static int copy_utf8(const xi_value *str, struct sink *sink, unsigned errors) {
     const uint8_t *p = str->data;
     if (str->length <= sink->capacity && str->length > 0)
         p = memcpy(sink->out, str->data, str->length);
@@ -300,24 +309,29 @@ static int copy_utf8(const xi_value *str, struct sink *sink, bool surrogatepass)
     bool lone;
     if (!scan_utf8(p, str->length, &lone))
         return broken(XI_UTF8);
-    return lone ? judge_surrogate(str->flags, surrogatepass) : 0;
+    int error = lone ? judge_surrogate(str->flags, errors) : 0;
+    if (lone && errors == XI_TEXT_REPLACE && p == sink->out)
+        replace_surrogates(sink->out, str->length);
+    return error;
 }
 
-int64_t xi_to_utf8(const xi_value *str, char *out, size_t capacity, bool surrogatepass) {
+int64_t xi_to_utf8(const xi_value *str, char *out, size_t capacity, unsigned errors) {
     struct sink sink = {(uint8_t *)out, out ? capacity : 0, 0};
     uint32_t encoding = str->flags & XI_F_ENCODING, unit = xi_unit_size(encoding);
     int error = 0;
+    if (errors > XI_TEXT_REPLACE)
+        return xi_fail(XI_E_INVAL, "what to do with lone surrogates is one of enum xi_text_errors, not %u", errors);
     if (str->tag != XI_STR)
         return xi_fail(XI_E_TYPE, "the value is not a str (its tag is %u)", str->tag);
     if (unit == 0 || !xi_is_aligned(str->length, unit))
         return broken(encoding);
     switch ((enum xi_encoding)encoding) {
     case XI_ASCII:
-    case XI_UTF8: error = copy_utf8(str, &sink, surrogatepass); break;
-    case XI_LATIN1: error = transcode(XI_LATIN1, str, &sink, surrogatepass); break;
-    case XI_UCS2: error = transcode(XI_UCS2, str, &sink, surrogatepass); break;
-    case XI_UCS4: error = transcode(XI_UCS4, str, &sink, surrogatepass); break;
-    case XI_UTF16: error = transcode(XI_UTF16, str, &sink, surrogatepass); break;
+    case XI_UTF8: error = copy_utf8(str, &sink, errors); break;
+    case XI_LATIN1: error = transcode(XI_LATIN1, str, &sink, errors); break;
+    case XI_UCS2: error = transcode(XI_UCS2, str, &sink, errors); break;
+    case XI_UCS4: error = transcode(XI_UCS4, str, &sink, errors); break;
+    case XI_UTF16: error = transcode(XI_UTF16, str, &sink, errors); break;
     }
     if (error)
         return error;

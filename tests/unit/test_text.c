@@ -286,16 +286,33 @@ START_TEST(lone_surrogates_pass_or_are_refused_as_asked) {
     for (size_t i = 0; i < 4; i++) {
         xi_value v = str_of(forms[i].encoding, LONE, forms[i].text, forms[i].n);
         assert_utf8(forms[i].encoding, LONE, forms[i].text, forms[i].n, "a\xed\xa0\x80", 4);
-        ck_assert_int_eq(xi_to_utf8(&v, out, sizeof out, false), XI_E_RANGE);
+        ck_assert_int_eq(xi_to_utf8(&v, out, sizeof out, XI_TEXT_STRICT), XI_E_RANGE);
+        ck_assert_int_eq(xi_to_utf8(&v, NULL, 0, XI_TEXT_REPLACE), 4);
+        ck_assert_int_eq(xi_to_utf8(&v, out, sizeof out, XI_TEXT_REPLACE), 4);
+        ck_assert_str_eq(out, "a\xef\xbf\xbd");
+        ck_assert_int_eq(xi_to_utf8(&v, out, sizeof out, XI_TEXT_REPLACE + 1), XI_E_INVAL);
         v = str_of(forms[i].encoding, 0, forms[i].text, forms[i].n);
-        ck_assert_int_eq(xi_to_utf8(&v, out, sizeof out, true), XI_E_CORRUPT);
-        ck_assert_int_eq(xi_to_utf8(&v, out, sizeof out, false), XI_E_CORRUPT);
+        for (unsigned errors = XI_TEXT_STRICT; errors <= XI_TEXT_REPLACE; errors++)
+            ck_assert_int_eq(xi_to_utf8(&v, out, sizeof out, errors), XI_E_CORRUPT);
     }
 }
 END_TEST
 
 START_TEST(a_pair_in_ucs2_is_two_lone_surrogates) {
     assert_utf8(XI_UCS2, LONE, UNITS16(0xd83d, 0xde00), 4, "\xed\xa0\xbd\xed\xb8\x80", 6);
+}
+END_TEST
+
+START_TEST(replacing_leaves_all_other_text_as_it_is) {
+    static const char text[] = "\xed\x9f\xbf\xed\xa0\x80\xed\xbf\xbf\xf0\x9f\x98\x80z";
+    static const char want[] = "\xed\x9f\xbf\xef\xbf\xbd\xef\xbf\xbd\xf0\x9f\x98\x80z";
+    char out[sizeof text];
+    xi_value v = str_of(XI_UTF8, LONE, text, sizeof text - 1);
+    ck_assert_int_eq(xi_to_utf8(&v, out, sizeof out, XI_TEXT_REPLACE), (int64_t)sizeof text - 1);
+    ck_assert_str_eq(out, want);
+    v = str_of(XI_UCS4, LONE, UNITS32(0xd7ff, 0xd800, 0xdfff, 0x1f600, 'z'), 20);
+    ck_assert_int_eq(xi_to_utf8(&v, out, sizeof out, XI_TEXT_REPLACE), (int64_t)sizeof text - 1);
+    ck_assert_str_eq(out, want);
 }
 END_TEST
 
@@ -372,6 +389,7 @@ int main(void) {
     tcase_add_test(tests, embedded_nul_is_text);
     tcase_add_test(tests, lone_surrogates_pass_or_are_refused_as_asked);
     tcase_add_test(tests, a_pair_in_ucs2_is_two_lone_surrogates);
+    tcase_add_test(tests, replacing_leaves_all_other_text_as_it_is);
     tcase_add_test(tests, text_that_lies_about_itself_is_corrupt);
     tcase_add_test(tests, a_value_that_is_no_str_has_no_utf8);
     tcase_add_test(tests, no_byte_is_written_beyond_the_capacity);

@@ -16,6 +16,7 @@
  *   encode.c     objects to values          decode.c   values to objects
  *   text.c       str, both ways             exact.c    datetime, UUID, ... both ways
  *   types.c      classes by name            array.c    numpy arrays, both ways
+ *   codecs.c     search functions, and handlers of what does not fit
  *   buffer.c     Loan, View and the memory under them
  *   dlpack.c     Loan and View as tensors
  *
@@ -143,6 +144,11 @@ typedef struct State {
     PyObject *uuid_unknown; /* SafeUUID.unknown */
     /* types.c: of xidata._types, loaded likewise */
     PyObject *plans, *plan_of, *make, *codecs, *dumps;
+    /* codecs.c */
+    PyObject *search_path;        /* tuple of functions; NULL: none */
+    uint64_t search_version;      /* one more with each change of it */
+    PyObject *error_handlers;     /* name -> function; NULL: none */
+    PyObject *search_changed, *stand_in; /* of xidata._types, loaded on first need */
     /* array.c */
     PyTypeObject *ndarray, *dtype;
     PyObject *descr_to_dtype, *dtype_to_descr, *literal_eval;
@@ -193,6 +199,9 @@ typedef struct {
 /* BY_USERS: refuse where other users may open the channel, since a pickle runs what its maker likes. */
 enum pickle_policy { PICKLE_ALLOW, PICKLE_REFUSE, PICKLE_BY_USERS };
 
+/* What is done with what does not fit: codecs.c. CALL: what the handler of that name says. */
+enum errors_policy { ERRORS_PASS, ERRORS_STRICT, ERRORS_REPLACE, ERRORS_CALL };
+
 /* How a handle was opened: for opening it again in a forked child, and another for a group. Its strings are its own. */
 typedef struct {
     xi_open_opts open;
@@ -209,6 +218,8 @@ struct Channel {
     bool freed;          /* free() was called */
     bool zero_copy;
     bool spare_used;     /* with the spare message */
+    enum errors_policy errors;
+    PyObject *errors_name;     /* of ERRORS_CALL, a str; else NULL */
     enum pickle_policy pickle; /* as asked for */
     bool refuse_pickle;        /* what that means here */
     size_t inline_max;
@@ -263,6 +274,7 @@ static inline PyObject *finished(State *st, int64_t rc) {
         raise_error(st, rc);
     return NULL;
 }
+static inline PyObject *none_or_error(int rc) { return rc < 0 ? NULL : Py_NewRef(Py_None); }
 #define XI_RAISED ((int64_t)INT32_MIN) /* in place of an enum xi_error: a Python exception is set */
 
 /* ---------------------------------------------------------- interpreters */
@@ -423,6 +435,7 @@ typedef struct {
     uint32_t depth;
     bool in_loan;
     bool refuse_pickle;
+    bool replacing;       /* what has no native form is replaced: encode_stand_in() */
     const char *why;      /* why it cannot be encoded natively, for the error */
     xi_loan loan;
     PyObject *met;        /* by id, the objects of which it matters that there is one: types.c. NULL if none was met */
@@ -485,6 +498,7 @@ PyObject *decode(Decoder *d, const xi_value *v);
 /* The one child of an ext or ndarray. */
 int decode_child(State *st, const xi_value *v, xi_value *child);
 PyObject *decode_str(State *st, const xi_value *v);
+bool text_has_surrogates(PyObject *s);
 PyObject *decode_ext(Decoder *d, const xi_value *v);
 PyObject *decode_planned(Decoder *d, const xi_value *v);
 PyObject *decode_array(Decoder *d, const xi_value *v);
@@ -493,6 +507,23 @@ int decoder_borrow(Decoder *d);
 const xi_msg *decoder_message(const Decoder *d);
 /* Where the bytes of an XI_BUFFER lie. -1 with an exception. Makes the borrow. */
 int decoder_buffer(Decoder *d, const xi_value *v, const void **data);
+
+/* ---------------------------------------------------------------- codecs */
+
+PyObject *codecs_register_search(State *st, PyObject *function);
+PyObject *codecs_unregister_search(State *st, PyObject *function);
+PyObject *codecs_search(State *st, PyObject *key);
+PyObject *codecs_register_error(State *st, PyObject *args);
+PyObject *codecs_lookup_error(State *st, PyObject *name);
+/* What the keyword `errors` says (NULL, None: surrogatepass). *name is a new reference or NULL. -1 with an exception. */
+int errors_converter(State *st, PyObject *o, enum errors_policy *policy, PyObject **name);
+PyObject *errors_name(const Channel *ch); /* a new reference */
+/* The text that goes in place of one with lone surrogates; not of a channel that passes them. NULL with an exception. */
+PyObject *text_fit(const Channel *ch, PyObject *s);
+/* For what has no codec: None (an error), True (a Replacement), or the function that says: a new reference, or NULL. */
+PyObject *codec_errors(const Channel *ch);
+/* In place of an object without a native form. As encode(). */
+int encode_stand_in(Encoder *e, PyObject *obj);
 
 /* --------------------------------------------------------------- buffers */
 

@@ -228,6 +228,7 @@ static void channel_dealloc(PyObject *self) {
     stash_clear(ch);
     PyMem_Free(ch->name);
     options_free(&ch->options);
+    Py_XDECREF(ch->errors_name);
     Py_DECREF(ch->interp);
     PyObject_GC_Del(self);
     Py_DECREF(type);
@@ -347,9 +348,12 @@ static PyMethodDef channel_methods[] = {
     METHOD("__reduce__", channel_reduce, METH_NOARGS, NULL),
     {NULL, NULL, 0, NULL},
 };
+static PyObject *channel_get_errors(PyObject *self, void *Py_UNUSED(closure)) { return errors_name((Channel *)self); }
+
 static PyGetSetDef channel_getset[] = {
     {"name", channel_get_name, NULL, "The channel's name.", NULL},
     {"group_name", channel_get_group, NULL, "The group given when it was opened, or None.", NULL},
+    {"errors", channel_get_errors, NULL, "What is done with what does not fit: as given when it was opened.", NULL},
     {"shared", channel_get_shared, NULL, "True if other users may open the channel. Pickles are refused then.", NULL},
     {"freed", channel_get_freed, NULL, "True after free().", NULL},
     {"interpreter", channel_get_interp, NULL, "The Interpreter that it belongs to.", NULL},

@@ -41,6 +41,4 @@ int claim_traverse(PyObject *self, visitproc visit, void *arg);
 int claim_clear(PyObject *self);
 void claim_dealloc(PyObject *self);
 
-static inline PyObject *none_or_error(int rc) { return rc < 0 ? NULL : Py_NewRef(Py_None); }
-
 #endif

@@ -317,6 +317,16 @@ static PyObject *unknown(Decoder *d, const xi_value *v) {
     return NULL;
 }
 
+/* A str on a channel that does not pass lone surrogates. */
+static PyObject *decode_fit_str(Decoder *d, const xi_value *v) {
+    PyObject *s = decode_str(d->st, v);
+    if (!s || !(v->flags & XI_F_SURROGATES) || !text_has_surrogates(s))
+        return s;
+    PyObject *fit = text_fit(d->ch, s);
+    Py_DECREF(s);
+    return fit;
+}
+
 PyObject *decode(Decoder *d, const xi_value *v) {
     switch (v->tag) {
     case XI_NONE: return Py_NewRef(Py_None);
@@ -326,7 +336,7 @@ PyObject *decode(Decoder *d, const xi_value *v) {
     case XI_FLOAT: return PyFloat_FromDouble(v->u.real);
     case XI_COMPLEX: return PyComplex_FromDoubles(v->u.complex_[0], v->u.complex_[1]);
     case XI_BIGINT: return decode_big_int(v);
-    case XI_STR: return decode_str(d->st, v);
+    case XI_STR: return XI_LIKELY(d->ch->errors == ERRORS_PASS) ? decode_str(d->st, v) : decode_fit_str(d, v);
     case XI_BYTES: return decode_bytes(d, v);
     case XI_TUPLE: return decode_tuple(d, v);
     case XI_LIST: return decode_list(d, v);

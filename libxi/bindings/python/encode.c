@@ -73,6 +73,7 @@ void encoder_init(Encoder *e, Channel *ch) {
     e->shared = e->depth = 0;
     e->in_loan = false;
     e->refuse_pickle = ch->refuse_pickle;
+    e->replacing = false;
     e->why = NULL;
     e->met = NULL;
     xi_builder_init(&e->b, e->first, sizeof e->first, 0);
@@ -579,7 +580,8 @@ static int load_pickle(State *st) {
 static bool has_codecs(State *st) {
     if (!st->plans)
         return false;
-    return load_attribute(&st->codecs, "xidata._types", "CODECS") < 0 || PyDict_GET_SIZE(st->codecs) > 0;
+    return (st->search_path && PyTuple_GET_SIZE(st->search_path) > 0) ||
+           load_attribute(&st->codecs, "xidata._types", "CODECS") < 0 || PyDict_GET_SIZE(st->codecs) > 0;
 }
 
 /* pickle.dumps(obj, protocol=5, buffer_callback=buffers.append) */
@@ -653,7 +655,11 @@ static int encode_rest(Encoder *e, PyObject *obj) {
         return encode_loan(e, obj);
     if (array_is_exact_type(e->st, type))
         return encode_array(e, obj);
-    return encode_foreign(e, obj);
+    size_t before = e->b.length;
+    int rc = encode_foreign(e, obj);
+    if (XI_UNLIKELY(rc == ENCODE_PICKLE && e->replacing && !e->b.error && e->b.length == before))
+        return encode_stand_in(e, obj);
+    return rc;
 }
 
 int encode(Encoder *e, PyObject *obj) {
@@ -687,12 +693,44 @@ static int encode_as(Encoder *e, PyObject *obj, int (*how)(Encoder *, PyObject *
     return rc;
 }
 
+/* Piece by piece, with what `errors` puts in place of what has no native form. As encode(). */
+static int encode_replacing(Encoder *e, PyObject *obj) {
+    restart(e, 0);
+    e->replacing = true;
+    int rc = encode_as(e, obj, encode);
+    e->replacing = false;
+    return rc;
+}
+
+/* Of what has no native form: the pickle, or if there is to be none, or none can be made, with replacements. As encode(). */
+static int encode_otherwise(Encoder *e, PyObject *obj) {
+    bool replaces = e->ch->errors >= ERRORS_REPLACE;
+    restart(e, 0);
+    if (e->refuse_pickle)
+        return replaces ? encode_replacing(e, obj) : ENCODE_PICKLE;
+    int rc = encode_as(e, obj, encode_pickle);
+    if (rc == 0 || !replaces || !PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError))
+        return rc;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    rc = encode_replacing(e, obj);
+    if (rc != ENCODE_PICKLE) {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        return rc;
+    }
+    PyErr_Restore(type, value, traceback); /* it contains itself: why it is no pickle is what there is to say */
+    return -1;
+}
+
 int64_t encoder_run(Encoder *e, PyObject *obj) {
     int rc = encode_as(e, obj, encode);
     if (XI_UNLIKELY(rc == ENCODE_PICKLE)) {
+        rc = encode_otherwise(e, obj);
         const char *why = e->why;
-        restart(e, 0);
-        if (e->refuse_pickle) {
+        if (rc == ENCODE_PICKLE) {
+            restart(e, 0);
             PyErr_Format(PyExc_ValueError,
                          "this value has no native form (%s), and %s: send native types, or open the channel with "
                          "pickle='allow'",
@@ -701,7 +739,6 @@ int64_t encoder_run(Encoder *e, PyObject *obj) {
                                                         : "other users may open the channel, who do not load pickles");
             return XI_RAISED;
         }
-        rc = encode_as(e, obj, encode_pickle);
     }
     if (XI_UNLIKELY(rc != 0))
         return XI_RAISED;

@@ -128,6 +128,28 @@ static PyObject *module_open_existing(PyObject *module, PyObject *arg) {
     return name ? channel_open_named(in, name) : NULL;
 }
 
+static PyObject *module_register_search(PyObject *module, PyObject *function) {
+    return codecs_register_search(state_of(module), function);
+}
+
+static PyObject *module_unregister_search(PyObject *module, PyObject *function) {
+    return codecs_unregister_search(state_of(module), function);
+}
+
+static PyObject *module_search(PyObject *module, PyObject *key) { return codecs_search(state_of(module), key); }
+
+static PyObject *module_search_version(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+    return PyLong_FromUnsignedLongLong(state_of(module)->search_version);
+}
+
+static PyObject *module_register_error(PyObject *module, PyObject *args) {
+    return codecs_register_error(state_of(module), args);
+}
+
+static PyObject *module_lookup_error(PyObject *module, PyObject *name) {
+    return codecs_lookup_error(state_of(module), name);
+}
+
 static PyObject *module_alive(PyObject *module, PyObject *id) {
     Interp *in = interp_current(state_of(module));
     if (!in)
@@ -173,7 +195,7 @@ static PyMethodDef methods[] = {
            "channel($module, name, *, mode=None, capacity=0, values=0, grow=0, ttl=None, dead=None, retain=0, when_full='block',\n"
            "        access=None, group=None, from_='tail', ack=False, max_deliveries=0, window=0, ack_timeout=None,\n"
            "        dead_letters=None, temporary=False, send_only=False, recv_only=False, existing=False, need_peer=False,\n"
-           "        pickle=None, zero_copy=False)\n--\n\n"
+           "        pickle=None, zero_copy=False, errors=None)\n--\n\n"
            "Open a channel, making it if need be; joins first if nobody has.\n\n"
            "What a new channel is like (of an old one ignored): mode: 'queue' (each value to one receiver; the default) or\n"
            "'broadcast' (to every handle that is open when it is sent). capacity: bytes of the ring (64 KiB). values: the\n"
@@ -189,7 +211,10 @@ static PyMethodDef methods[] = {
            "This handle: send_only, recv_only: what it is for. existing: NotFound rather than make it. need_peer: NoProducer\n"
            "or NoConsumer rather than wait for somebody to come. pickle: 'refuse' to neither send nor load pickles, 'allow'\n"
            "to do so in any case; None refuses them where other users may open the channel, since loading a pickle runs\n"
-           "what its sender likes. zero_copy: received bytes are memoryviews of the sender's memory.\n\n"
+           "what its sender likes. zero_copy: received bytes are memoryviews of the sender's memory. errors: what becomes of\n"
+           "text with lone surrogates and of what has no codec: 'surrogatepass' (the text goes as it is, the other is an\n"
+           "error; the default), 'strict' (both are errors), 'replace' (U+FFFD, and a Replacement), or the name of a handler\n"
+           "of register_error() or codecs.register_error().\n\n"
            "    >>> ch = xidata.channel('jobs')\n"
            "    >>> ch.send((1, 'two', 3.0))\n"
            "    >>> ch.recv()\n"
@@ -229,6 +254,23 @@ static PyMethodDef methods[] = {
            "channels($module, ns=None)\n--\n\nChannelInfo of every channel of a namespace, without joining it.\n\n"
            "    >>> ch = xidata.channel('jobs')\n    >>> ch.send(1)\n"
            "    >>> [(c.name, c.depth) for c in xidata.channels() if c.name == 'jobs']\n    [('jobs', 1)]"),
+    METHOD("register_search", module_register_search, METH_O,
+           "register_search($module, function, /)\n--\n\n"
+           "Ask function(key) for the codec of what nobody registered: a class that would be pickled, or the name or id of a\n"
+           "value that was received. It returns Codec(type, to_xi, from_xi, name), or None: the next one is asked. It is\n"
+           "asked once: what it says is kept, until the search functions change or the class is registered.\n\n"
+           "    xidata.register_search(lambda key: codecs_of_mine.get(key))"),
+    METHOD("unregister_search", module_unregister_search, METH_O,
+           "unregister_search($module, function, /)\n--\n\nTake back a search function, and whatever it found."),
+    METHOD("register_error", module_register_error, METH_VARARGS,
+           "register_error($module, name, handler, /)\n--\n\n"
+           "A handler of what does not fit, for channel(..., errors=name). handler(error) gets a UnicodeEncodeError (text with\n"
+           "lone surrogates) and returns a str; or a CodecError, and returns what is sent, or received, in the place of what\n"
+           "has no codec. Or it raises."),
+    METHOD("lookup_error", module_lookup_error, METH_O,
+           "lookup_error($module, name, /)\n--\n\nThe handler of register_error() of that name; LookupError if there is none."),
+    METHOD("_search", module_search, METH_O, NULL),
+    METHOD("_search_version", module_search_version, METH_NOARGS, NULL),
     METHOD("_memory", module_memory, METH_VARARGS, NULL),
     METHOD("_open_existing", module_open_existing, METH_O, NULL),
     METHOD("_alive", module_alive, METH_O, NULL),
@@ -312,7 +354,8 @@ static int exec(PyObject *module) {
     DO(s_base) DO(s_dtype) DO(s_array_struct) DO(s_setflags)                                                           \
     DO(pickle_dumps) DO(pickle_loads) DO(interp_id) DO(ready_type) DO(uuid) DO(decimal) DO(fraction)                   \
     DO(uuid_unknown) DO(ndarray) DO(dtype) DO(descr_to_dtype) DO(dtype_to_descr) DO(literal_eval) DO(dtype_names)      \
-    DO(dtypes) DO(plans) DO(plan_of) DO(make) DO(codecs) DO(dumps) DO(current)
+    DO(dtypes) DO(plans) DO(plan_of) DO(make) DO(codecs) DO(dumps) DO(search_path) DO(error_handlers)                  \
+    DO(search_changed) DO(stand_in) DO(current)
 
 static int traverse(PyObject *module, visitproc visit, void *arg) {
     State *st = state_of(module);

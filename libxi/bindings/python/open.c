@@ -92,8 +92,15 @@ void options_free(Options *o) {
     memset(o, 0, sizeof *o);
 }
 
-static PyObject *open_channel(Interp *in, const char *name, const Options *o, enum pickle_policy pickle,
-                              bool zero_copy) {
+/* How a handle treats values. */
+typedef struct {
+    enum pickle_policy pickle;
+    enum errors_policy errors;
+    PyObject *errors_name;
+    bool zero_copy;
+} Treatment;
+
+static PyObject *open_channel(Interp *in, const char *name, const Options *o, const Treatment *t) {
     State *st = in->st;
     Channel *ch = PySys_Audit("xidata.open", "ss", in->ns, name) < 0 ? NULL : PyObject_GC_New(Channel, st->channel_type);
     if (!ch)
@@ -101,8 +108,10 @@ static PyObject *open_channel(Interp *in, const char *name, const Options *o, en
     memset((char *)ch + sizeof(PyObject), 0, sizeof *ch - sizeof(PyObject));
     ch->st = st;
     ch->interp = (Interp *)Py_NewRef((PyObject *)in);
-    ch->pickle = pickle;
-    ch->zero_copy = zero_copy;
+    ch->pickle = t->pickle;
+    ch->errors = t->errors;
+    ch->errors_name = Py_XNewRef(t->errors_name);
+    ch->zero_copy = t->zero_copy;
     ch->options = *o;
     int rc = options_own(&ch->options);
     const char *copy = name;
@@ -267,17 +276,18 @@ PyObject *channel_open(Interp *in, PyObject *args, PyObject *keywords) {
     static char *names[] = {"name",      "mode",   "capacity", "group",          "send_only", "recv_only",   "existing",
                             "pickle",    "values", "grow",     "ttl",            "dead",      "retain",      "when_full",
                             "need_peer", "access", "from_",    "ack",            "window",    "ack_timeout", "zero_copy",
-                            "max_deliveries",      "dead_letters",               "temporary", NULL};
+                            "max_deliveries",      "dead_letters",               "temporary", "errors",    NULL};
     const char *name, *pickle = NULL;
     int send_only = 0, recv_only = 0, existing = 0, zero_copy = 0, need_peer = 0, policy = PICKLE_BY_USERS;
+    PyObject *errors = NULL;
     Options o = {0};
     NewKeywords n = {.when_full = "block"};
     GroupKeywords g = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "s|$zOzpppzOOOzOspzOpOOpOzp:channel", names, &name, &n.mode,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "s|$zOzpppzOOOzOspzOpOOpOzpO:channel", names, &name, &n.mode,
                                      &n.capacity, &o.open.group, &send_only, &recv_only, &existing, &pickle, &n.values,
                                      &n.grow, &n.ttl, &o.open.dead, &n.retain, &n.when_full, &need_peer, &o.open.access,
                                      &g.from, &g.ack, &g.window, &g.timeout, &zero_copy, &g.max_deliveries, &g.dead,
-                                     &g.temporary))
+                                     &g.temporary, &errors))
         return NULL;
     if (parse_new(&n, &o) < 0 || parse_group(&g, &o) < 0 ||
         (pickle && (policy = which("pickle", pickle, pickle_words)) < 0))
@@ -285,12 +295,18 @@ PyObject *channel_open(Interp *in, PyObject *args, PyObject *keywords) {
     bool group = o.open.group || o.open.group_opts;
     if (parse_flags(send_only, recv_only, existing, need_peer, group, &o.open.flags) < 0)
         return NULL;
-    return open_channel(in, name, &o, (enum pickle_policy)policy, zero_copy);
+    Treatment t = {(enum pickle_policy)policy, ERRORS_PASS, NULL, zero_copy};
+    if (errors_converter(in->st, errors, &t.errors, &t.errors_name) < 0)
+        return NULL;
+    PyObject *ch = open_channel(in, name, &o, &t);
+    Py_XDECREF(t.errors_name);
+    return ch;
 }
 
 PyObject *channel_open_named(Interp *in, const char *name) {
     Options o = {.open = {.flags = XI_OPEN_EXISTING}};
-    return open_channel(in, name, &o, PICKLE_BY_USERS, false);
+    static const Treatment plain = {PICKLE_BY_USERS, ERRORS_PASS, NULL, false};
+    return open_channel(in, name, &o, &plain);
 }
 
 PyObject *channel_open_group(Channel *ch, PyObject *args, PyObject *keywords) {
@@ -310,7 +326,8 @@ PyObject *channel_open_group(Channel *ch, PyObject *args, PyObject *keywords) {
     o.open.flags = (ch->options.open.flags & (XI_OPEN_RECV | XI_OPEN_NEED_PEER)) | XI_OPEN_EXISTING;
     if (ch->options.open.flags & XI_OPEN_SEND)
         o.open.flags |= XI_OPEN_RECV; /* this one is for sending, so that one for the rest */
-    PyObject *other = open_channel(ch->interp, ch->name, &o, ch->pickle, views);
+    Treatment t = {ch->pickle, ch->errors, ch->errors_name, views};
+    PyObject *other = open_channel(ch->interp, ch->name, &o, &t);
     channel_exit(ch);
     return other;
 }

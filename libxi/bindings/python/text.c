@@ -42,11 +42,8 @@ static bool has_surrogates4(const uint32_t *p, size_t n) {
 
 #define LARGE_TEXT ((size_t)1 << 18)
 
-int encode_str(Encoder *e, PyObject *obj) {
-#if PY_VERSION_HEX < 0x030c0000
-    if (XI_UNLIKELY(PyUnicode_READY(obj) < 0))
-        return -1;
-#endif
+/* Of a str that is ready, and is put as it is. */
+static int put_text(Encoder *e, PyObject *obj, uint32_t flags) {
     size_t count = (size_t)PyUnicode_GET_LENGTH(obj);
     int kind = PyUnicode_KIND(obj);
     const void *data = PyUnicode_DATA(obj);
@@ -55,10 +52,6 @@ int encode_str(Encoder *e, PyObject *obj) {
                                 : kind == PyUnicode_1BYTE_KIND ? XI_LATIN1
                                 : kind == PyUnicode_2BYTE_KIND ? XI_UCS2
                                                                : XI_UCS4;
-    uint32_t flags = 0;
-    if ((kind == PyUnicode_2BYTE_KIND && has_surrogates2(data, count)) ||
-        (kind == PyUnicode_4BYTE_KIND && has_surrogates4(data, count)))
-        flags = XI_F_SURROGATES;
     if (encoder_room(e, XI_SIZE_BYTES(n)) < 0)
         return -1;
     if (XI_LIKELY(n < LARGE_TEXT)) {
@@ -71,6 +64,32 @@ int encode_str(Encoder *e, PyObject *obj) {
         return encoder_error(e, error);
     copy_bytes(where, data, n);
     return 0;
+}
+
+static uint32_t flags_of(PyObject *obj) {
+    size_t count = (size_t)PyUnicode_GET_LENGTH(obj);
+    int kind = PyUnicode_KIND(obj);
+    const void *data = PyUnicode_DATA(obj);
+    return (kind == PyUnicode_2BYTE_KIND && has_surrogates2(data, count)) ||
+                   (kind == PyUnicode_4BYTE_KIND && has_surrogates4(data, count))
+               ? XI_F_SURROGATES
+               : 0;
+}
+
+bool text_has_surrogates(PyObject *s) { return flags_of(s) != 0; }
+
+int encode_str(Encoder *e, PyObject *obj) {
+#if PY_VERSION_HEX < 0x030c0000
+    if (XI_UNLIKELY(PyUnicode_READY(obj) < 0))
+        return -1;
+#endif
+    uint32_t flags = flags_of(obj);
+    if (XI_LIKELY(!flags || e->ch->errors == ERRORS_PASS))
+        return put_text(e, obj, flags);
+    PyObject *fit = text_fit(e->ch, obj);
+    int rc = fit ? put_text(e, fit, flags_of(fit)) : -1;
+    Py_XDECREF(fit);
+    return rc;
 }
 
 /* ---------------------------------------------------------------- decode */

@@ -11,8 +11,8 @@
  *
  * A pickle keeps it when two places refer to the same object. Dataclasses and
  * exceptions are objects for which that may matter, so a value in which one is
- * met twice is pickled as a whole; unless pickles are refused, where it arrives
- * as two, as a list does.
+ * met twice is pickled as a whole; unless there is to be no pickle, where it
+ * arrives as two, as a list does.
  */
 #include "binding.h"
 
@@ -59,7 +59,7 @@ static int is_around(Encoder *e, PyObject *o) {
 static int meet(Encoder *e, PyObject *o) {
     if (is_around(e, o))
         return ENCODE_PICKLE;
-    if (e->refuse_pickle || e->depth == 0)
+    if (e->refuse_pickle || e->replacing || e->depth == 0)
         return 0;
     if (!e->met && !(e->met = PyDict_New()))
         return -1;
@@ -112,15 +112,15 @@ static PyObject *state_of_object(PyObject *o, PyObject *slots) {
 
 static int encode_dataclass(Encoder *e, PyObject *o, PyObject *name, PyObject *slots) {
     int rc = meet(e, o);
-    if (rc == 0)
-        rc = begin(e, XI_EXT_DATACLASS, 2);
     if (rc)
         return rc;
     PyObject *state = state_of_object(o, slots);
     if (!state)
         return PyErr_Occurred() ? -1 : ENCODE_PICKLE;
     e->path[e->depth++] = o;
-    rc = encode_str(e, name);
+    rc = begin(e, XI_EXT_DATACLASS, 2);
+    if (rc == 0)
+        rc = encode_str(e, name);
     if (rc == 0)
         rc = encode(e, state);
     Py_DECREF(state);
@@ -159,11 +159,31 @@ static int encode_codec(Encoder *e, PyObject *o, uint32_t ext, PyObject *name, P
     return rc ? rc : end(e, named ? 2 : 1);
 }
 
+/* ext(payload) of a Replacement: what it stands for goes on as it came. */
+static int encode_replacement(Encoder *e, PyObject *o) {
+    if (is_around(e, o))
+        return ENCODE_PICKLE;
+    PyObject *number = PyObject_GetAttrString(o, "extension"), *payload = PyObject_GetAttrString(o, "payload");
+    long ext = number ? PyLong_AsLong(number) : -1;
+    if (payload && (ext < XI_EXT_ENUM || ext > XI_EXT_NAMED) && !PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "this Replacement's extension is none that one stands for");
+    int rc = PyErr_Occurred() ? -1 : begin(e, (uint32_t)ext, 0);
+    if (rc == 0) {
+        e->path[e->depth++] = o;
+        rc = encode(e, payload);
+        e->depth--;
+    }
+    Py_XDECREF(number);
+    Py_XDECREF(payload);
+    return rc ? rc : end(e, 1);
+}
+
 static int encode_as_planned(Encoder *e, PyObject *o, PyObject *plan) {
     PyObject *name = PyTuple_GET_ITEM(plan, 1), *how = PyTuple_GET_ITEM(plan, 2);
     long ext = PyLong_AsLong(PyTuple_GET_ITEM(plan, 0));
     int rc;
     switch (ext) {
+    case 0: return encode_replacement(e, o);
     case XI_EXT_NAMEDTUPLE: return encode_namedtuple(e, o, name, how);
     case XI_EXT_DATACLASS: return encode_dataclass(e, o, name, how);
     case XI_EXT_ENUM: return encode_made(e, o, XI_EXT_ENUM, how, plan);
@@ -183,16 +203,18 @@ int encode_planned(Encoder *e, PyObject *o) {
     return rc;
 }
 
-/* xidata._types.make(id, payload, whether pickles would be loaded) */
+/* xidata._types.make(id, payload, whether pickles would be loaded, what is done with what nobody knows) */
 PyObject *decode_planned(Decoder *d, const xi_value *v) {
     xi_value child;
     if (load_attribute(&d->st->make, "xidata._types", "make") < 0 || decode_child(d->st, v, &child) < 0)
         return NULL;
     PyObject *payload = decode(d, &child);
     PyObject *ext = payload ? PyLong_FromLong(v->aux) : NULL;
-    PyObject *made = ext ? PyObject_CallFunctionObjArgs(d->st->make, ext, payload,
-                                                        d->ch->refuse_pickle ? Py_False : Py_True, NULL)
-                         : NULL;
+    PyObject *errors = ext ? codec_errors(d->ch) : NULL;
+    PyObject *made = errors ? PyObject_CallFunctionObjArgs(d->st->make, ext, payload,
+                                                           d->ch->refuse_pickle ? Py_False : Py_True, errors, NULL)
+                            : NULL;
+    Py_XDECREF(errors);
     Py_XDECREF(payload);
     Py_XDECREF(ext);
     return made;

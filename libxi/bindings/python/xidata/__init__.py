@@ -72,8 +72,12 @@ from ._xidata import (
     join,
     leave,
     list_interpreters,
+    lookup_error,
+    register_error,
+    register_search,
     remove,
     run_free,
+    unregister_search,
 )
 
 
@@ -105,6 +109,8 @@ class UnsentLoanWarning(Warning):
 # What lies in modules of its own, loaded when it is first asked for.
 _LAZY = {
     "BrokenInterpreterPool": "futures",
+    "Codec": "_types",
+    "CodecError": "_types",
     "InterpreterPoolExecutor": "futures",
     "Full": "_full",
     "JoinableQueue": "queues",
@@ -116,6 +122,7 @@ _LAZY = {
     "zeros": "_arrays",
     "RemoteException": "_types",
     "RemoteTraceback": "_types",
+    "Replacement": "_types",
     "SimpleQueue": "queues",
     "aio": None,
     "interpreters": None,
@@ -152,6 +159,8 @@ __all__ = [
     "ChannelClosed",
     "ChannelInfo",
     "ChannelRemoved",
+    "Codec",
+    "CodecError",
     "Corrupt",
     "DecodeError",
     "Delivery",
@@ -183,6 +192,7 @@ __all__ = [
     "Reference",
     "RemoteException",
     "RemoteTraceback",
+    "Replacement",
     "Request",
     "ServerDied",
     "Set",
@@ -210,11 +220,15 @@ __all__ = [
     "join",
     "leave",
     "list_interpreters",
+    "lookup_error",
     "namespaces",
     "register",
+    "register_error",
+    "register_search",
     "remove",
     "run_free",
     "stats",
     "unregister",
+    "unregister_search",
     "zeros",
 ]

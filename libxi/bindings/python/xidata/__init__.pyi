@@ -3,7 +3,7 @@ import enum
 import queue
 from types import TracebackType
 from _typeshed import structseq
-from typing import Any, AsyncIterator, Callable, Coroutine, Dict, Iterable, Iterator, List, Literal, Optional, Protocol, Tuple, Type, TypeVar, Union, final, overload
+from typing import Any, AsyncIterator, Callable, Coroutine, Dict, Iterable, Iterator, List, Literal, NamedTuple, Optional, Protocol, Tuple, Type, TypeVar, Union, final, overload
 
 from . import aio as aio, interpreters as interpreters
 from .futures import BrokenInterpreterPool as BrokenInterpreterPool, InterpreterPoolExecutor as InterpreterPoolExecutor
@@ -50,6 +50,35 @@ class Stale(Error): ...
 
 class RemoteTraceback(Exception):
     """The traceback of a received exception, as text."""
+
+class CodecError(ValueError):
+    """What a handler of register_error() is told of: a value without a codec."""
+
+    object: Any
+    name: Union[str, int]
+    sending: bool
+    def __init__(self, text: str, object: Any, name: Union[str, int], sending: bool) -> None: ...
+
+class Replacement:
+    """Stands for a value that has no codec, where errors="replace"."""
+
+    extension: int
+    payload: Any
+    def __init__(self, extension: int, payload: Any) -> None: ...
+    @property
+    def lost(self) -> bool: ...
+    @property
+    def name(self) -> Union[str, int]: ...
+    @property
+    def value(self) -> Any: ...
+
+class Codec(NamedTuple):
+    """What a search function returns."""
+
+    type: Type[Any]
+    to_xi: Callable[[Any], Any]
+    from_xi: Callable[[Any], Any]
+    name: Union[str, int, None] = None
 
 class RemoteException(Exception):
     """Stands for a received exception whose class cannot be had here."""
@@ -227,6 +256,8 @@ class Channel(_Context):
     @property
     def group_name(self) -> Optional[str]: ...
     @property
+    def errors(self) -> str: ...
+    @property
     def shared(self) -> bool: ...
     @property
     def freed(self) -> bool: ...
@@ -357,6 +388,7 @@ class _Open(Protocol):
         need_peer: bool = False,
         pickle: Optional[Literal["allow", "refuse"]] = None,
         zero_copy: bool = False,
+        errors: Optional[str] = None,
     ) -> Channel: ...
 
 @final
@@ -394,6 +426,10 @@ def register(
     type_: Type[_T], to_xi: Callable[[_T], Any], from_xi: Callable[[Any], _T], *, name: Union[str, int, None] = None
 ) -> Type[_T]: ...
 def unregister(type_: Type[Any]) -> None: ...
+def register_search(function: Callable[[Union[Type[Any], str, int]], Optional[Codec]], /) -> None: ...
+def unregister_search(function: Callable[[Union[Type[Any], str, int]], Optional[Codec]], /) -> None: ...
+def register_error(name: str, handler: Callable[[Any], Any], /) -> None: ...
+def lookup_error(name: str, /) -> Callable[[Any], Any]: ...
 def remove(name: str, /) -> None: ...
 def buffer(size: int, /) -> Loan: ...
 # numpy.ndarray, with the parameters of numpy's functions of these names

@@ -15,10 +15,12 @@ types.c asks here once for each class how its objects are sent (`plan_of`), and 
 All of this is the interpreter's own: a subinterpreter has its own module, and so its own tables.
 """
 
+import collections
 import copyreg
 import sys
 
 from ._xidata import AccessDenied, Corrupt, Error, InvalidArgument, Mismatch, NotFound, WrongType
+from ._xidata import _search, _search_version
 
 ENUM, NAMEDTUPLE, DATACLASS, EXCEPTION, NAMED = 11, 12, 13, 14, 65535
 MOST = 4096  # classes that are remembered
@@ -27,6 +29,8 @@ PLANS = {}  # class -> (extension, where, what its kind needs), or None: a pickl
 CODECS = {}  # name or id -> (class, from_xi)
 REGISTERED = {}  # class -> its name or id, or None: known as it is
 KNOWN = {}  # where -> (class, plan, ...), of those that were registered as they are
+SEARCHED = {}  # class -> (name or id, the function that knew it): in PLANS and CODECS as if registered
+MISSING = {}  # names and ids of which no search function knew
 _FOUND = {}  # where -> (class, plan, module, name in it), of those that were looked up
 _NATIVE = {"datetime": ("date", "time", "datetime", "timedelta"), "uuid": ("UUID",), "decimal": ("Decimal",),
            "fractions": ("Fraction",), "numpy": ("ndarray",)}
@@ -55,6 +59,69 @@ class RemoteException(Exception):
     def __str__(self):
         text = Exception.__str__(self)
         return "%s: %s" % (self.class_name, text) if text else self.class_name
+
+
+class CodecError(ValueError):
+    """
+    What a handler of register_error() is told of: a value without a codec. `object` is the object that is being sent, or
+    the Replacement of what is being received; `name` what nobody knows: "module:class", or a registered name or id.
+    """
+
+    object = name = None
+    sending = False
+
+    def __init__(self, text, object, name, sending):
+        ValueError.__init__(self, text)
+        self.object, self.name, self.sending = object, name, sending
+
+
+class Replacement:
+    """
+    Stands for a value that has no codec, on a channel with errors="replace". Received where nobody knows its type, it holds
+    the `payload` (an extension's, as docs/value-format.md has it) and goes on as what it stands for. If it was its sender
+    that could not send it (`lost`), there is only the name of the class.
+    """
+
+    __slots__ = ("extension", "payload")
+
+    def __init__(self, extension, payload):
+        self.extension, self.payload = extension, payload
+
+    @property
+    def lost(self):
+        return self.extension == NAMED and self.payload[0] == LOST
+
+    @property
+    def name(self):
+        """The class, as "module:class", or the registered name or id."""
+        if self.extension in _MAKERS or self.extension == NAMED:
+            return self.payload[1] if self.lost else self.payload[0]
+        return self.extension
+
+    @property
+    def value(self):
+        """What the value is made of; None if it is lost."""
+        if self.lost:
+            return None
+        return self.payload[1] if self.extension == NAMED else self.payload
+
+    def __eq__(self, other):
+        if type(other) is not Replacement:
+            return NotImplemented
+        return (self.extension, self.payload) == (other.extension, other.payload)
+
+    __hash__ = None
+
+    def __reduce__(self):
+        return Replacement, (self.extension, self.payload)
+
+    def __repr__(self):
+        return "<xidata.Replacement of %s%s>" % (self.name, ", lost" if self.lost else "")
+
+
+LOST = "xidata.Replacement"  # the name under which one goes of which there is no more
+Codec = collections.namedtuple("Codec", "type to_xi from_xi name", defaults=(None,))
+Codec.__doc__ = "What a search function returns: the arguments of register()."
 
 
 class _Chained:
@@ -218,10 +285,16 @@ def plan_of(kind):
     """How objects of the class are sent: asked for what PLANS does not have."""
     where = _where(kind)
     plan = _native(kind, where) if where else None
+    version = _search_version()
+    if plan is None:
+        codec, function, version = _search(kind)
+        if codec is not None:
+            return _take(codec, kind, function, version)
     if len(PLANS) >= MOST:
-        for other in [k for k in PLANS if k not in REGISTERED]:
+        for other in [k for k in PLANS if k not in REGISTERED and k not in SEARCHED and k is not Replacement]:
             PLANS.pop(other, None)
-    PLANS[kind] = plan
+    if version == _search_version():
+        PLANS[kind] = plan
     return plan
 
 
@@ -291,6 +364,7 @@ def _chained_payload(chained, plan):
 
 
 PLANS[_Chained] = EXCEPTION, None, _chained_payload
+PLANS[Replacement] = 0, None, None  # types.c
 REGISTERED[_Chained] = None
 
 
@@ -374,28 +448,60 @@ def _make_exception(payload, trusted):
     return made
 
 
-def make_named(name, value):
+def _instead(extension, payload, errors, text):
+    """What stands for a received value that has no codec here: `errors` says (codecs.c)."""
+    made = Replacement(extension, payload)
+    return made if errors is True else errors(CodecError(text, made, made.name, False))
+
+
+def stand_in(o, errors):
+    """What is sent in place of an object that cannot be. Called by codecs.c."""
+    kind = type(o)
+    where = "%s:%s" % (kind.__module__, kind.__qualname__)
+    text = "objects of %s have no native form, and no pickle is made of them" % where
+    if errors is True:
+        return Replacement(NAMED, (LOST, where))
+    if errors is None:  # the handler's name is one of codecs.register_error(): it is for text alone
+        raise CodecError(text, o, where, True)
+    return errors(CodecError(text, o, where, True))
+
+
+def make_named(name, value, errors=None):
     codec = CODECS.get(name)
-    if codec is None:
-        raise WrongType("a value of the registered type %r: nothing here knows what that is. xidata.register() it" % (name,))
-    return codec[1](value)
+    if codec is None and name not in MISSING:
+        codec = _search_name(name)
+    if codec is not None:
+        return codec[1](value)
+    named = type(name) is str
+    if name == LOST:
+        return Replacement(NAMED, (name, str(value)))
+    text = "a value of the registered type %r: nothing here knows what that is. xidata.register() it" % (name,)
+    if errors is None:
+        raise WrongType(text)
+    return _instead(NAMED if named else name, (name, value) if named else value, errors, text)
 
 
 _MAKERS = {ENUM: (_make_enum, 3), NAMEDTUPLE: (_make_namedtuple, 2), DATACLASS: (_make_dataclass, 2),
            EXCEPTION: (_make_exception, 7)}
 
 
-def make(extension, payload, trusted):
-    """The object that a received extension stands for. Called by types.c."""
+def make(extension, payload, trusted, errors=None):
+    """The object that a received extension stands for; errors: None, True, or what says (codecs.c). Called by types.c."""
     if extension == NAMED:
         if type(payload) is not tuple or len(payload) != 2 or type(payload[0]) is not str:
             raise Corrupt("a received value of a registered type does not name the type")
-        return make_named(*payload)
+        return make_named(*payload, errors)
     if extension >= 256:
-        return make_named(extension, payload)
+        return make_named(extension, payload, errors)
     maker, length = _MAKERS[extension]
     if type(payload) is not tuple or len(payload) != length or (length == 2 and type(payload[1]) is not dict):
         raise Corrupt("a received extension value (%d) has another payload than its id asks for" % extension)
+    if errors is None or extension == EXCEPTION or type(payload[0]) is not str:
+        return maker(payload, trusted)
+    try:
+        find(payload[0], extension, trusted)
+    except (AccessDenied, NotFound) as error:
+        return _instead(extension, payload, errors, str(error))
     return maker(payload, trusted)
 
 
@@ -413,7 +519,7 @@ def _check_name(kind, name):
     if type(name) is int:
         if not 256 <= name < NAMED:
             raise InvalidArgument("the ids that users may take are 256 to 65534")
-    elif type(name) is not str or not name or len(name) > 255:
+    elif type(name) is not str or not name or len(name) > 255 or name == LOST:
         raise InvalidArgument("name is a str of 1 to 255 characters, or an int")
     else:
         name.encode()
@@ -468,17 +574,78 @@ def register(type_, to_xi=None, from_xi=None, *, name=None):
         raise InvalidArgument("%s travels as it is" % type_.__qualname__)
     if name is None:
         name = "%s.%s" % (type_.__module__, type_.__qualname__)
+    other = CODECS.get(name) if type(name) in (str, int) else None
+    if other and other[0] in SEARCHED:
+        _drop_searched(other[0])  # what is registered goes before what was found
     _check_name(type_, name)
     _forget(type_)
-    PLANS[type_] = name if type(name) is int else NAMED, name, to_xi
-    CODECS[name] = type_, from_xi
+    _put(type_, to_xi, from_xi, name)
     REGISTERED[type_] = name
     return type_
 
 
+def _put(kind, to_xi, from_xi, name):
+    PLANS[kind] = name if type(name) is int else NAMED, name, to_xi
+    CODECS[name] = kind, from_xi
+    MISSING.pop(name, None)
+
+
+def _drop_searched(kind):
+    name, _ = SEARCHED.pop(kind)
+    CODECS.pop(name, None)
+    PLANS.pop(kind, None)
+
+
+def search_changed(function):
+    """A search function was taken back (None: one was added): what is kept of answers goes. Called by codecs.c."""
+    MISSING.clear()
+    for kind in [k for k, plan in list(PLANS.items()) if plan is None]:
+        PLANS.pop(kind, None)
+    for kind in [k for k, (_, knew) in list(SEARCHED.items()) if function is not None and knew == function]:
+        _drop_searched(kind)
+
+
+def _take(codec, key, function, version):
+    """The plan of what a search function returned for a class or a name; kept if it is still to be asked."""
+    if not (isinstance(codec, tuple) and 3 <= len(codec) <= 4):
+        raise WrongType("the search function %r returned %r: it is to be a Codec, or None" % (function, codec))
+    kind, to_xi, from_xi, name = codec if len(codec) == 4 else (*codec, None)
+    if not (isinstance(kind, type) and callable(to_xi) and callable(from_xi)):
+        raise WrongType("the search function %r returned a codec of no class, or whose functions cannot be called" % (function,))
+    if name is None:
+        name = "%s.%s" % (kind.__module__, kind.__qualname__)
+    if key is not kind and (type(key) is not type(name) or key != name):
+        raise InvalidArgument("the search function %r was asked for %r and returned the codec of %s, %r"
+                              % (function, key, kind.__qualname__, name))
+    _check_name(kind, name)
+    if kind not in REGISTERED and version == _search_version():
+        if kind in SEARCHED:
+            _drop_searched(kind)
+        _put(kind, to_xi, from_xi, name)
+        SEARCHED[kind] = name, function
+    return name if type(name) is int else NAMED, name, to_xi
+
+
+def _search_name(name):
+    """(class, from_xi) of what a search function knows of a received name; or None, which is kept."""
+    codec, function, version = _search(name)
+    if codec is None:
+        if version == _search_version():
+            if len(MISSING) >= MOST:
+                MISSING.clear()
+            MISSING[name] = True
+        return None
+    _take(codec, name, function, version)
+    return codec[0], codec[2]
+
+
 def _forget(kind):
     """What register() said of it. False if that was nothing."""
-    if kind not in REGISTERED or kind is _Chained:
+    if kind in SEARCHED:
+        _drop_searched(kind)
+    if kind in (_Chained, Replacement):
+        return False
+    if kind not in REGISTERED:
         PLANS.pop(kind, None)
         return False
     name = REGISTERED.pop(kind)
@@ -511,13 +678,34 @@ def _reduce(kind):
     return lambda o: (make_named, (name, to_xi(o)))
 
 
+_Asking = None
+
+
+def _asking():
+    """A Pickler that asks for each class that it meets as sending does, search functions included."""
+    global _Asking
+    if _Asking:
+        return _Asking
+    import pickle
+
+    class _Asking(pickle.Pickler):
+        def reducer_override(self, o):
+            kind = type(o)
+            plan = PLANS.get(kind) if kind in PLANS else None if issubclass(kind, type) else plan_of(kind)
+            if plan is None or plan[0] < 256 or kind in REGISTERED:
+                return NotImplemented
+            return make_named, (plan[1], plan[2](o))
+
+    return _Asking
+
+
 def dumps(o, append):
     """pickle.dumps() of a value in which there may be objects of registered classes. Called by encode.c."""
     import io
     import pickle
 
     out = io.BytesIO()
-    pickler = pickle.Pickler(out, 5, buffer_callback=append)
+    pickler = (_asking() if _search_version() else pickle.Pickler)(out, 5, buffer_callback=append)
     pickler.dispatch_table = {**copyreg.dispatch_table, **{codec[0]: _reduce(codec[0]) for codec in CODECS.values()}}
     pickler.dump(o)
     return out.getvalue()
