@@ -12,7 +12,8 @@ import unittest
 from pyhelp import main, xidata
 
 FOLDER = os.path.dirname(xidata.__file__)
-MODULES = {"": "__init__", "interpreters": "interpreters", "queues": "queues", "futures": "futures", "aio": "aio"}
+MODULES = {"": "__init__", "interpreters": "interpreters", "queues": "queues", "futures": "futures", "aio": "aio",
+           "loans": "loans"}
 INHERITED = {"submit", "map", "shutdown"} # of Executor, in typeshed
 
 

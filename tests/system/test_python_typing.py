@@ -96,7 +96,7 @@ class Typing(unittest.TestCase):
             tree = ast.parse(f.read())
         used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
         used |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-        for stub in ("__init__", "interpreters", "queues", "futures", "aio"):
+        for stub in ("__init__", "interpreters", "queues", "futures", "aio", "loans"):
             with open(os.path.join(os.path.dirname(xidata.__file__), stub + ".pyi"), encoding="utf-8") as f:
                 missing = set(public(ast.parse(f.read()))) - used
             self.assertEqual(missing, set(), "sample.py does not use these of %s.pyi" % stub)

@@ -18,6 +18,7 @@
  *   types.c      classes by name            array.c    numpy arrays, both ways
  *   codecs.c     search functions, and handlers of what does not fit
  *   buffer.c     Loan, View and the memory under them
+ *   loans.c      what is held of that, by generation
  *   dlpack.c     Loan and View as tensors
  *
  * Who keeps what alive. A State is the module's; every object has a pointer to
@@ -124,6 +125,34 @@ typedef struct Channel Channel;
 typedef struct Borrow Borrow;
 typedef struct Set Set;
 
+/* Something held: in a list of Loans, by age. */
+typedef struct Held {
+    struct Held *prev, *next;
+    uint64_t bytes;
+    int64_t since; /* CLOCK_MONOTONIC of the first collection that found it */
+    uint8_t list;  /* its index + 1; 0: in none */
+    bool told;     /* that it has leaked */
+} Held;
+#define HELD_FROZEN 3
+#define HELD_LISTS 4 /* three generations, and what is frozen */
+typedef struct {
+    Held head;
+    uint64_t count, bytes;
+} HeldList;
+typedef struct {
+    HeldList lists[HELD_LISTS];
+    uint32_t threshold[3];
+    uint32_t passes[3]; /* collections of the next younger generation since the last of this one */
+    uint64_t threshold_bytes;
+    uint64_t collections[3], collected[3];
+    uint64_t released; /* ever */
+    uint64_t pending, settled; /* in the oldest generation: since the last full collection; then */
+    bool enabled, collecting;
+#ifdef Py_GIL_DISABLED
+    PyMutex mutex;
+#endif
+} Loans;
+
 typedef struct State {
     PyTypeObject *interp_type, *channel_type, *loan_type, *view_type, *reference_type;
     PyTypeObject *delivery_type, *request_type, *set_type;
@@ -149,6 +178,9 @@ typedef struct State {
     uint64_t search_version;      /* one more with each change of it */
     PyObject *error_handlers;     /* name -> function; NULL: none */
     PyObject *search_changed, *stand_in; /* of xidata._types, loaded on first need */
+    /* loans.c */
+    Loans loans;
+    PyObject *gc_collect, *gc_isenabled; /* loaded on first need */
     /* array.c */
     PyTypeObject *ndarray, *dtype;
     PyObject *descr_to_dtype, *dtype_to_descr, *literal_eval;
@@ -238,6 +270,7 @@ struct Borrow {
     uint32_t generation;
     xi_msg msg;
     Interp *interp;
+    Held held;
 };
 
 enum loan_state { LOAN_LIVE, LOAN_MOVING, LOAN_SENT, LOAN_RELEASED };
@@ -253,6 +286,7 @@ typedef struct Loan {
     Py_ssize_t exports;
     uint32_t generation;
     enum loan_state state;
+    Held held;
 } Loan;
 #define LOAN_HEAD 64 /* bytes before the data: room for the value that refers to it */
 
@@ -528,6 +562,19 @@ int encode_stand_in(Encoder *e, PyObject *obj);
 /* --------------------------------------------------------------- buffers */
 
 extern PyType_Spec loan_spec, view_spec;
+void loans_init(Loans *l);
+void loans_forked(Loans *l);
+void held_add(Loans *l, Held *h, uint64_t bytes);
+void held_more(Loans *l, Held *h, uint64_t bytes); /* turned out to be larger */
+void held_drop(Loans *l, Held *h);                 /* nothing if it is in no list */
+void loans_collect_due(State *st);                 /* leaves no exception */
+/* Before something is to be held, where any code may run. */
+static inline void loans_poll(State *st) {
+    const HeldList *young = &st->loans.lists[0];
+    if (XI_UNLIKELY((young->count >= st->loans.threshold[0] && st->loans.threshold[0]) ||
+                    (young->bytes >= st->loans.threshold_bytes && st->loans.threshold_bytes)))
+        loans_collect_due(st);
+}
 /* Arrays cannot be told that their memory has gone: for them it is held until the loan's own end. */
 PyObject *loan_new(Interp *in, Py_ssize_t size, bool for_array);
 /* The interpreter's that is meant: `who` is one or None. */

@@ -23,6 +23,7 @@ void borrow_unref(Borrow *b) {
     if (atomic_fetch_sub_explicit(&b->references, 1, memory_order_acq_rel) != 1)
         return;
     Interp *in = b->interp;
+    held_drop(&in->st->loans, &b->held);
     xi_msg_release(&b->msg);
     if (b->generation == in->st->generation)
         interp_exit(in); /* in a forked child it was never entered */
@@ -161,6 +162,7 @@ PyObject *loan_new(Interp *in, Py_ssize_t size, bool for_array) {
         PyErr_SetString(PyExc_ValueError, "the size of a buffer is not negative");
         return NULL;
     }
+    loans_poll(st);
     if (interp_enter(in) < 0)
         return NULL;
     Loan *l = PyObject_New(Loan, st->loan_type);
@@ -189,6 +191,7 @@ PyObject *loan_new(Interp *in, Py_ssize_t size, bool for_array) {
         Py_DECREF(l);
         return raise_error(st, rc);
     }
+    held_add(&st->loans, &l->held, (uint64_t)size);
     return (PyObject *)l;
 }
 
@@ -225,6 +228,7 @@ static void loan_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     if (l->state == LOAN_LIVE && !l->hold.block_ && !from_parent(l)) /* arrays come and go */
         warn_unsent_loan((size_t)l->size);
+    held_drop(&l->st->loans, &l->held);
     drop_block(l);
     if (!from_parent(l)) {
         xi_hold_drop(&l->hold);
@@ -272,6 +276,8 @@ void loan_unclaim(Loan *l) {
 void loan_sent(Loan *l) {
     l->state = LOAN_SENT;
     l->data = NULL;
+    if (!l->hold.block_)
+        held_drop(&l->st->loans, &l->held); /* it is the receivers' now; an array looks at it still */
 }
 
 static int loan_getbuffer(PyObject *self, Py_buffer *buffer, int flags) {
@@ -293,6 +299,7 @@ static PyObject *loan_release(PyObject *self, PyObject *Py_UNUSED(ignored)) {
         if (check_exports(l, "release") < 0)
             return NULL;
         l->state = LOAN_RELEASED;
+        held_drop(&l->st->loans, &l->held);
         drop_block(l);
     }
     Py_RETURN_NONE;

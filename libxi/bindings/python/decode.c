@@ -16,6 +16,7 @@ const xi_msg *decoder_message(const Decoder *d) { return d->borrow ? &d->borrow-
 int decoder_borrow(Decoder *d) {
     if (d->borrow)
         return 0;
+    loans_poll(d->st);
     Borrow *b = PyMem_RawMalloc(sizeof *b);
     if (!b) {
         PyErr_NoMemory();
@@ -30,6 +31,7 @@ int decoder_borrow(Decoder *d) {
     b->interp = (Interp *)Py_NewRef((PyObject *)d->ch->interp);
     message_init(&b->msg);
     xi_msg_move(&b->msg, d->msg); /* borrowed, so its bytes stay where they are */
+    held_add(&d->st->loans, &b->held, b->msg.size);
     d->borrow = b;
     return 0;
 }
@@ -48,6 +50,8 @@ int decoder_buffer(Decoder *d, const xi_value *v, const void **data) {
     int error = xi_msg_buffer(&d->borrow->msg, &v->u.buffer, data);
     if (error < 0)
         raise_error(d->st, error);
+    else
+        held_more(&d->st->loans, &d->borrow->held, v->u.buffer.length);
     return error < 0 ? -1 : 0;
 }
 

@@ -5,11 +5,13 @@
  * it is an interpreter of its own.
  */
 #include "binding.h"
+#include "loans.h"
 
 static State *state_of(PyObject *module) { return PyModule_GetState(module); }
 
 void state_forked(State *st) {
     st->generation++;
+    loans_forked(&st->loans);
     for (Interp *in = st->interps; in; in = in->next)
         interp_forget_parent(in);
 }
@@ -269,6 +271,26 @@ static PyMethodDef methods[] = {
            "has no codec. Or it raises."),
     METHOD("lookup_error", module_lookup_error, METH_O,
            "lookup_error($module, name, /)\n--\n\nThe handler of register_error() of that name; LookupError if there is none."),
+    METHOD("_loans_collect", loans_collect, METH_VARARGS | METH_KEYWORDS,
+           "collect($module, generation=2)\n--\n\nRun Python's gc for a generation and those before it; how many loans that released."),
+    METHOD("_loans_get_threshold", loans_get_threshold, METH_NOARGS,
+           "get_threshold($module)\n--\n\nAs set_threshold() takes them."),
+    METHOD("_loans_set_threshold", loans_set_threshold, METH_VARARGS,
+           "set_threshold($module, threshold0, threshold1=..., threshold2=..., size=..., /)\n--\n\n"
+           "Collect the youngest generation when threshold0 loans are held in it, or `size` bytes; the next one after threshold1\n"
+           "such collections, and the oldest after threshold2 of those, if it has grown by a quarter. 0: never for this reason."),
+    METHOD("_loans_get_count", loans_get_count, METH_NOARGS,
+           "get_count($module)\n--\n\nWhat is compared with the thresholds: young loans, and collections since."),
+    METHOD("_loans_get_stats", loans_get_stats, METH_NOARGS,
+           "get_stats($module)\n--\n\nOf each generation: collections, loans collected by them, loans held now, and bytes in them."),
+    METHOD("_loans_freeze", loans_freeze, METH_NOARGS,
+           "freeze($module)\n--\n\nWhat is held now is not looked at any more."),
+    METHOD("_loans_unfreeze", loans_unfreeze, METH_NOARGS, "unfreeze($module)\n--\n\nWhat is frozen is of the oldest generation."),
+    METHOD("_loans_get_freeze_count", loans_get_freeze_count, METH_NOARGS,
+           "get_freeze_count($module)\n--\n\nHow many loans are frozen."),
+    METHOD("_loans_enable", loans_enable, METH_NOARGS, "enable($module)\n--\n\nCollect by thresholds."),
+    METHOD("_loans_disable", loans_disable, METH_NOARGS, "disable($module)\n--\n\nCollect when collect() is called alone."),
+    METHOD("_loans_isenabled", loans_isenabled, METH_NOARGS, "isenabled($module)\n--\n\nWhether thresholds count."),
     METHOD("_search", module_search, METH_O, NULL),
     METHOD("_search_version", module_search_version, METH_NOARGS, NULL),
     METHOD("_memory", module_memory, METH_VARARGS, NULL),
@@ -326,6 +348,7 @@ static int add_hooks(PyObject *module) {
 static int exec(PyObject *module) {
     State *st = state_of(module);
     st->generation = 1;
+    loans_init(&st->loans);
     if (errors_init(module, st) < 0 || info_init(module, st) < 0)
         return -1;
     if (add_type(module, &st->interp_type, &interp_spec) < 0 || add_type(module, &st->channel_type, &channel_spec) < 0 ||
@@ -355,7 +378,7 @@ static int exec(PyObject *module) {
     DO(pickle_dumps) DO(pickle_loads) DO(interp_id) DO(ready_type) DO(uuid) DO(decimal) DO(fraction)                   \
     DO(uuid_unknown) DO(ndarray) DO(dtype) DO(descr_to_dtype) DO(dtype_to_descr) DO(literal_eval) DO(dtype_names)      \
     DO(dtypes) DO(plans) DO(plan_of) DO(make) DO(codecs) DO(dumps) DO(search_path) DO(error_handlers)                  \
-    DO(search_changed) DO(stand_in) DO(current)
+    DO(search_changed) DO(stand_in) DO(gc_collect) DO(gc_isenabled) DO(current)
 
 static int traverse(PyObject *module, visitproc visit, void *arg) {
     State *st = state_of(module);

@@ -2,7 +2,7 @@
 /*
  * Warnings, under the standard filters of the module `warnings`. They tell of
  * what is no error, and costs time or memory: a sender that waits for slow
- * receivers, values that nobody is left to receive, a loan dropped unsent. All
+ * receivers, values that nobody is left to receive, a loan dropped unsent, loans held for long. All
  * are of xidata.Warning, a ResourceWarning, so they are silent unless asked for
  * (python -X dev, -W default::ResourceWarning).
  *
@@ -72,4 +72,14 @@ void warn_unsent_loan(size_t size) {
              PyUnicode_FromFormat("a buffer of %zu bytes was dropped, neither sent nor released", size)) < 0)
         PyErr_WriteUnraisable(NULL);
     PyErr_Restore(type, value, traceback);
+}
+
+int warn_leaked_loans(const Leaked *leaked) {
+    char seconds[32];
+    PyOS_snprintf(seconds, sizeof seconds, "%.1f", leaked->seconds);
+    return warn("LeakedLoanWarning",
+                PyUnicode_FromFormat("%llu loans of %llu bytes in all are held still after two full collections, for %s s or "
+                                     "more: drop the arrays and memoryviews of received values, release() buffers, or say "
+                                     "xidata.loans.freeze() if they are to stay",
+                                     (unsigned long long)leaked->count, (unsigned long long)leaked->bytes, seconds));
 }

@@ -11,4 +11,11 @@ void warn_backlogs(Interp *in);
 /* A loan that was neither sent nor released is about to be freed. Leaves the exception that is set, and no other. */
 void warn_unsent_loan(size_t size);
 
+/* A full collection found that loans are held still. -1 with an exception. */
+typedef struct {
+    uint64_t count, bytes;
+    double seconds; /* the youngest of them, at least */
+} Leaked;
+int warn_leaked_loans(const Leaked *leaked);
+
 #endif

@@ -5,7 +5,7 @@ import asyncio
 import queue
 import threading
 from types import SimpleNamespace
-from typing import Any, Dict, List, Optional, Tuple, Type
+from typing import Any, Dict, List, Optional, Tuple, Type, Union
 
 import xidata
 from xidata import Ready, interpreters
@@ -189,6 +189,38 @@ def types() -> None:
     print(foreign, xidata.RemoteException("x").class_name)
 
 
+def searched(key: Union[Type[Any], str, int]) -> Optional[xidata.Codec]:
+    return xidata.Codec(Point, lambda p: p.x, lambda x: Point(*x), "sample.point") if key == "sample.point" else None
+
+
+def handled(error: Any) -> Any:
+    if isinstance(error, xidata.CodecError):
+        return (error.object, error.name, error.sending)
+    return "?"
+
+
+def fitting() -> None:
+    xidata.register_search(searched)
+    xidata.unregister_search(searched)
+    codec = xidata.Codec(Point, lambda p: p.x, lambda x: Point(*x))
+    print(codec.type, codec.to_xi, codec.from_xi, codec.name)
+    xidata.register_error("mine", handled)
+    print(xidata.lookup_error("mine"), xidata.channel("c", errors="mine").errors)
+    made = xidata.Replacement(300, "x")
+    print(made.extension, made.payload, made.lost, made.name, made.value)
+
+
+def held() -> None:
+    a, b, c, size = xidata.loans.get_threshold()
+    xidata.loans.set_threshold(a, b, c, size)
+    print(xidata.loans.collect(0), xidata.loans.get_count(), xidata.loans.get_stats()[0]["held"])
+    xidata.loans.freeze()
+    xidata.loans.unfreeze()
+    xidata.loans.disable()
+    xidata.loans.enable()
+    print(xidata.loans.isenabled(), xidata.loans.get_freeze_count())
+
+
 def failing() -> None:
     standard: List[Type[Exception]] = [
         xidata.NoMemory, xidata.ShmFull, xidata.InvalidArgument, xidata.TooBig, xidata.WrongType, xidata.OutOfRange,
@@ -197,7 +229,8 @@ def failing() -> None:
         xidata.ChannelClosed, xidata.ChannelRemoved, xidata.Corrupt, xidata.DecodeError, xidata.Ending, xidata.Forked,
         xidata.Left, xidata.Limit, xidata.Mismatch, xidata.NoConsumer, xidata.NoProducer, xidata.Quota, xidata.ServerDied,
         xidata.Stale]
-    warned: List[Type[xidata.Warning]] = [xidata.SlowConsumerWarning, xidata.BacklogWarning, xidata.UnsentLoanWarning]
+    warned: List[Type[xidata.Warning]] = [xidata.SlowConsumerWarning, xidata.BacklogWarning, xidata.UnsentLoanWarning,
+                                          xidata.LeakedLoanWarning]
     print(warned, issubclass(xidata.Warning, ResourceWarning))
     try:
         raise own[0]("x")

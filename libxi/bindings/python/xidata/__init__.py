@@ -106,6 +106,10 @@ class UnsentLoanWarning(Warning):
     """A buffer() was dropped that was neither sent nor released."""
 
 
+class LeakedLoanWarning(Warning):
+    """Loans are held still that were old at the last full collection already (xidata.loans)."""
+
+
 # What lies in modules of its own, loaded when it is first asked for.
 _LAZY = {
     "BrokenInterpreterPool": "futures",
@@ -126,6 +130,7 @@ _LAZY = {
     "SimpleQueue": "queues",
     "aio": None,
     "interpreters": None,
+    "loans": None,
     "register": "_types",
     "unregister": "_types",
     "futures": None,
@@ -177,6 +182,7 @@ __all__ = [
     "InterpreterPoolExecutor",
     "InvalidArgument",
     "JoinableQueue",
+    "LeakedLoanWarning",
     "Left",
     "Limit",
     "Loan",
@@ -220,6 +226,7 @@ __all__ = [
     "join",
     "leave",
     "list_interpreters",
+    "loans",
     "lookup_error",
     "namespaces",
     "register",

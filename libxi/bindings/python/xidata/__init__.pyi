@@ -5,7 +5,7 @@ from types import TracebackType
 from _typeshed import structseq
 from typing import Any, AsyncIterator, Callable, Coroutine, Dict, Iterable, Iterator, List, Literal, NamedTuple, Optional, Protocol, Tuple, Type, TypeVar, Union, final, overload
 
-from . import aio as aio, interpreters as interpreters
+from . import aio as aio, interpreters as interpreters, loans as loans
 from .futures import BrokenInterpreterPool as BrokenInterpreterPool, InterpreterPoolExecutor as InterpreterPoolExecutor
 from .queues import JoinableQueue as JoinableQueue, Queue as Queue, ShutDown as ShutDown, SimpleQueue as SimpleQueue
 
@@ -88,6 +88,7 @@ class Warning(ResourceWarning): ...
 class SlowConsumerWarning(Warning): ...
 class BacklogWarning(Warning): ...
 class UnsentLoanWarning(Warning): ...
+class LeakedLoanWarning(Warning): ...
 
 class Ready(enum.IntFlag):
     RECV = 1
