@@ -18,7 +18,7 @@ import unittest
 
 from pyhelp import main, numpy, xidata
 
-MODULES = ("", "aio", "futures", "interpreters", "queues", "_look", "_types")
+MODULES = ("", "aio", "futures", "interpreters", "loans", "queues", "_look", "_types")
 ARRAYS = ("asarray", "empty", "zeros") # are for numpy
 NAMES = {"__name__": "__main__", "asyncio": asyncio, "os": os, "threading": threading, "xidata": xidata}
 NOT_RUN = ("preload(",) # only before the first interpreter: test_python_interpreters.py has it

@@ -261,16 +261,31 @@ static PyMethodDef methods[] = {
            "Ask function(key) for the codec of what nobody registered: a class that would be pickled, or the name or id of a\n"
            "value that was received. It returns Codec(type, to_xi, from_xi, name), or None: the next one is asked. It is\n"
            "asked once: what it says is kept, until the search functions change or the class is registered.\n\n"
-           "    xidata.register_search(lambda key: codecs_of_mine.get(key))"),
+           "    >>> from pathlib import PurePosixPath\n"
+           "    >>> def search(key):\n"
+           "    ...     if key in (PurePosixPath, 'example.path'):\n"
+           "    ...         return xidata.Codec(PurePosixPath, str, PurePosixPath, 'example.path')\n"
+           "    >>> xidata.register_search(search)\n"
+           "    >>> ch = xidata.channel('paths', pickle='refuse')\n"
+           "    >>> ch.send(PurePosixPath('/tmp'))\n"
+           "    >>> ch.recv()\n    PurePosixPath('/tmp')\n"
+           "    >>> xidata.unregister_search(search)"),
     METHOD("unregister_search", module_unregister_search, METH_O,
-           "unregister_search($module, function, /)\n--\n\nTake back a search function, and whatever it found."),
+           "unregister_search($module, function, /)\n--\n\nTake back a search function, and whatever it found.\n\n"
+           "    >>> def search(key):\n    ...     return None\n"
+           "    >>> xidata.register_search(search)\n    >>> xidata.unregister_search(search)"),
     METHOD("register_error", module_register_error, METH_VARARGS,
            "register_error($module, name, handler, /)\n--\n\n"
            "A handler of what does not fit, for channel(..., errors=name). handler(error) gets a UnicodeEncodeError (text with\n"
            "lone surrogates) and returns a str; or a CodecError, and returns what is sent, or received, in the place of what\n"
-           "has no codec. Or it raises."),
+           "has no codec. Or it raises.\n\n"
+           "    >>> xidata.register_error('say', lambda error: '<%s>' % type(error).__name__)\n"
+           "    >>> ch = xidata.channel('said', errors='say')\n"
+           "    >>> ch.send(['caf\\udce9', threading.Lock()])\n"
+           "    >>> ch.recv()\n    ['<UnicodeEncodeError>', '<CodecError>']"),
     METHOD("lookup_error", module_lookup_error, METH_O,
-           "lookup_error($module, name, /)\n--\n\nThe handler of register_error() of that name; LookupError if there is none."),
+           "lookup_error($module, name, /)\n--\n\nThe handler of register_error() of that name; LookupError if there is none.\n\n"
+           "    >>> xidata.register_error('mark', print)\n    >>> xidata.lookup_error('mark') is print\n    True"),
     METHOD("_loans_collect", loans_collect, METH_VARARGS | METH_KEYWORDS,
            "collect($module, generation=2)\n--\n\nRun Python's gc for a generation and those before it; how many loans that released."),
     METHOD("_loans_get_threshold", loans_get_threshold, METH_NOARGS,
@@ -410,7 +425,11 @@ static PyModuleDef_Slot slots[] = {
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #endif
 #if PY_VERSION_HEX >= 0x030d0000
-    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+    /*
+     * The lists of an interpreter's channels, sets and callbacks, a channel's stash and spare message, and the search path
+     * are changed under the GIL and nothing else: a free-threaded CPython switches it on for this module.
+     */
+    {Py_mod_gil, Py_MOD_GIL_USED},
 #endif
     {0, NULL},
 };
