@@ -11,6 +11,7 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,6 +21,7 @@
 #include "error.h"
 #include "keep.h"
 #include "log.h"
+#include "proc.h"
 #include "want.h"
 #include "wire/bounds.h"
 #include "wire/names.h"
@@ -129,6 +131,29 @@ static const char *registry_fault(const struct world *w, const struct stat *file
     return NULL;
 }
 
+#define DYING_MS 2000 /* at most: until the kernel is done with a process that was killed */
+
+/*
+ * Named segments are found by whoever has the same user and namespace, but the lock that a broker holds lies in the runtime
+ * folder, of which there may be several (XI_RUNTIME_DIR). Two brokers of one namespace would each take the other's interpreters for
+ * gone. So the broker that the registry names must have ended; one that is about to is waited for.
+ */
+static int check_alone(const struct world *w) {
+    const struct xi_registry *r = w->registry;
+    if (r->seg.magic != XI_LAYOUT_MAGIC || r->seg.version != XI_LAYOUT_VERSION || r->broker_pid <= 0 || r->broker_pid == getpid()) return 0;
+    struct pollfd p = {.fd = proc_open(r->broker_pid, r->broker_start), .events = POLLIN};
+    if (p.fd < 0) return errno == EMFILE || errno == ENFILE || errno == ENOMEM ? xi_fail_errno(errno, "cannot look after an earlier broker") : 0;
+    int n;
+    do n = poll(&p, 1, DYING_MS);
+    while (n < 0 && errno == EINTR);
+    int err = errno;
+    close(p.fd);
+    if (n < 0) return xi_fail_errno(err, "cannot look after an earlier broker");
+    if (n > 0) return 0; /* it has died */
+    return xi_fail(XI_E_MISMATCH, "process %d serves namespace \"%s\" already, with another runtime folder (XI_RUNTIME_DIR): use the "
+                   "same, or another namespace", r->broker_pid, w->ns);
+}
+
 /* 1: a sound registry is mapped; 0: none, or none that is sound; negative: cannot go on. */
 static int open_registry(struct world *w) {
     char name[XI_SHM_NAME_MAX];
@@ -151,6 +176,7 @@ static int open_registry(struct world *w) {
     const char *fault = "it is too short";
     if (st.st_size >= (off_t)sizeof(struct xi_registry)) {
         rc = world_map_registry(w);
+        if (rc == 0 && !w->memfd) rc = check_alone(w);
         if (rc) return rc;
         fault = registry_fault(w, &st);
     }

@@ -74,6 +74,10 @@ for name in a b c; do XI_NAMESPACE=$XI_NAMESPACE.quotas xi send "$name" 1 >"$wor
 grep -q -- '--quota-channels' "$work/said"
 check $? "a third channel of two: $(cat "$work/said")"
 refused 1 "" -n "$XI_NAMESPACE.quotas" # one is there already
+mkdir -m 700 "$work/another-folder" # whose lock says nothing of that
+XI_RUNTIME_DIR=$work/another-folder refused 1 "process $quotas serves namespace" -n "$XI_NAMESPACE.quotas"
+XI_NAMESPACE=$XI_NAMESPACE.quotas xi recv a --count 1 >"$work/said" 2>&1 && grep -qx 1 "$work/said"
+check $? "the one that is there goes on: $(cat "$work/said")"
 kill -TERM $quotas
 ended quotas $quotas 0
 grep -q 'ended by SIGTERM' "$work/quotas.log"
