@@ -119,6 +119,7 @@ static void mark_words(const struct xi_chan_view *view, const struct marker *m) 
 
 enum xi_marked xi_mark_part(const struct xi_chan_view *view, struct xi_mark_cursor *cursor, xi_mark_fn mark, void *context) {
     const struct marker m = {mark, context};
+    if (view->unsent && xi_load_acquire(&view->chan->tail) != 0) return XI_MARK_MOVED; /* into being */
     if (!view->lost && mark_records(view, cursor, &m)) return cursor->position < cursor->limit ? XI_MARK_MORE : XI_MARK_DONE;
     if (xi_load_acquire(&view->chan->ring) != view->word) return XI_MARK_MOVED;
     mark_words(view, &m);

@@ -419,8 +419,14 @@ void recover_sweep_now(struct recover *r) {
 
 /* ---- adoption ---- */
 
-void recover_adopted(struct recover *r) {
+/* For the dead broker. Members go on meanwhile: what their moving the ring on, all the time, leaves undone is judged at the next death. */
+static void repair_current(struct recover *r, const struct chan *ch, struct xi_chan_view *view) {
     struct xi_dead broker = {0};
+    for (int again = 0; again < MOVES_MOST; again++)
+        if (xi_repair_channel(view, &broker, &r->w->repair) || !world_view(r->w, ch, view)) return;
+}
+
+void recover_adopted(struct recover *r) {
     struct xi_chan_view view;
     r->w->st = r->st;
     for (int pass = 0; pass < 2; pass++) /* every lock of the dead broker is free before anybody is woken to take it */
@@ -428,10 +434,8 @@ void recover_adopted(struct recover *r) {
             const struct chan *ch = &r->st->chans[i];
             if (!ch->id || !world_view(r->w, ch, &view)) continue;
             r->w->about_channel = i + 1;
-            if (pass == 0) /* what its ring's moving on leaves undone is judged at the next death */
-                (void)xi_repair_channel(&view, &broker, &r->w->repair);
-            else
-                xi_ring_channel(&view, &r->w->repair);
+            if (pass == 0) repair_current(r, ch, &view);
+            else xi_ring_channel(&view, &r->w->repair);
             world_trim(r->w);
         }
     ring_living(r);

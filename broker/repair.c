@@ -55,7 +55,7 @@ struct repair {
  * before the view was made. One that was free when it was seized did not: the living may have moved meanwhile.
  */
 static bool moved(struct repair *r) {
-    bool elsewhere = xi_load_acquire(&r->chan->ring) != r->view->word;
+    bool elsewhere = xi_view_stale(r->view);
     r->stale = r->stale || elsewhere;
     return elsewhere;
 }
@@ -438,7 +438,7 @@ static bool bring_home(const struct repair *r) {
         xi_put64(&group->corrupt, xi_load_relaxed(&group->corrupt) + 1);
     }
     if (all) {
-        xi_put64(xi_ring_at(r->view, tail), 0);
+        if (!r->view->bare) xi_put64(xi_ring_at(r->view, tail), 0);
         xi_put64(&r->chan->tail, tail);
         xi_put64(&r->chan->ring, 0);
     }
@@ -592,7 +592,7 @@ bool xi_repair_groups(const struct xi_chan_view *view, const struct xi_dead *dea
         if (ends_with(chan, g, dead)) due |= (uint64_t)1 << g;
     if (due == 0) return true;
     if (!xi_take_lock(view, world, &chan->lock)) return false;
-    if (xi_load_acquire(&chan->ring) != view->word) due = 0; /* moved since the view was made */
+    if (xi_view_stale(view)) due = 0;
     done = due != 0;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++)
         if ((due >> g & 1) && ends_with(chan, g, dead) && !end_owned(view, g, world)) done = false;
@@ -608,7 +608,7 @@ bool xi_end_channel(const struct xi_chan_view *view, const struct xi_world *worl
     if (!xi_take_lock(view, world, &chan->lock)) {
         done = false;
     } else {
-        bool stale = xi_load_acquire(&chan->ring) != view->word; /* moved since the view was made */
+        bool stale = xi_view_stale(view);
         done = !stale;
         for (uint32_t g = 0; !stale && g < XI_MAX_GROUPS; g++) {
             bool there = xi_load_acquire(&chan->groups[g].state) != XI_GROUP_FREE || (xi_load_acquire(&chan->active) >> g & 1);

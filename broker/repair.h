@@ -53,6 +53,7 @@ struct xi_chan_view {
     uint32_t segment;
     bool lost;     /* `word` names no ring of this channel; the view is at the channel's own, which holds nothing */
     bool bare;     /* the channel's own ring is not backed by memory: nothing was sent. Zeros lie in its place, only to be read */
+    bool unsent;   /* and the tail was 0 when that was seen: once it is not, somebody has sent, and the view is out of date */
     uint64_t word;
     bool retains; /* its last group is that of retained values: nobody's, moved by producers under their lock */
 };

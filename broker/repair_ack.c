@@ -326,7 +326,7 @@ bool xi_repair_acks(const struct xi_chan_view *view, const struct xi_acks_view *
     t = (struct table){v->acks, v->window, view, world, &view->chan->groups[g], g};
     if (!names(&t, dead->slot)) return true;
     if (!xi_take_lock(view, world, &t.group->lock)) return false;
-    if (xi_load_acquire(&view->chan->ring) != view->word && !view->lost) { /* moved since the view was made */
+    if (xi_view_stale(view) && !view->lost) {
         xi_free_lock(world, &t.group->lock, &t.group->lock_sleep);
         return false;
     }

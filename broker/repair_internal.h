@@ -62,6 +62,11 @@ static inline bool xi_position_plausible(uint64_t position) { return position < 
 static inline bool xi_number_plausible(uint64_t number) { return number < XI_COUNT_MAX - 65536; }
 
 /* The word of the ring at a position; inside the first mapping and aligned, whatever the position. */
+/* Under any lock that keeps the ring where it is: it has moved since the view was made, or was not there and is by now. */
+static inline bool xi_view_stale(const struct xi_chan_view *view) {
+    return xi_load_acquire(&view->chan->ring) != view->word || (view->unsent && xi_load_acquire(&view->chan->tail) != 0);
+}
+
 static inline xi_a64 *xi_ring_at(const struct xi_chan_view *view, uint64_t position) {
     return (xi_a64 *)(void *)(view->ring + xi_ring_place(position, view->capacity - 1));
 }

@@ -129,7 +129,8 @@ static uint32_t consumers_due(const struct xi_chan_view *view, uint32_t g) {
     uint64_t head = xi_load_full(&group->head);
     /* What comes back, and when, is in the group's table: they look for themselves. */
     if (xi_load_full(&group->flags) & XI_GROUP_F_ACK) return XI_MAX_WAITERS;
-    if (!active || xi_load_full(&chan->closed) != 0 || !xi_position_plausible(head) || view->lost) return XI_MAX_WAITERS;
+    if (!active || xi_load_full(&chan->closed) != 0 || !xi_position_plausible(head) || view->lost || xi_view_stale(view))
+        return XI_MAX_WAITERS;
     if (xi_load_full(&chan->producers) == 0) return XI_MAX_WAITERS; /* those who need one are told that there is none */
     if (xi_load_full(xi_ring_at(view, head)) == 0) return 0;
     uint64_t values = xi_load_full(&chan->tail_seq) - xi_load_full(&group->head_seq);

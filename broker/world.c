@@ -660,12 +660,16 @@ static void view_ring(struct world *w, const struct chan *ch, struct xi_chan_vie
 
 /*
  * A ring that was not backed when its channel was mapped may be by now. A sender backs it before it takes the lock, and moves
- * the tail before it lets go; so with the lock free, and then the tail at 0, nothing was sent when the lock was free.
+ * the tail before it lets go; so with the lock free, and then the tail at 0, nothing was sent when the lock was free. It may be
+ * a moment later: whoever looks into the view looks at the tail again (xi_view_stale()). A tail beside a ring that is not
+ * backed then is somebody's writing.
  */
-static int find_ring(struct world *w, struct seg *s) {
+static int find_ring(struct world *w, struct seg *s, bool *unsent) {
     struct xi_chan *c = s->map.base;
     int fd;
-    if (!s->map.bare || (xi_load_acquire(&c->lock) == 0 && xi_load_acquire(&c->tail) == 0)) return 0;
+    bool held = xi_load_acquire(&c->lock) != 0;
+    *unsent = xi_load_acquire(&c->tail) == 0;
+    if (!s->map.bare || (!held && *unsent)) return 0;
     int rc = world_open(w, s->number, true, &fd);
     if (rc == 0) {
         rc = xi_map_ring_in(fd, &s->map);
@@ -676,7 +680,8 @@ static int find_ring(struct world *w, struct seg *s) {
 
 bool world_view(struct world *w, const struct chan *ch, struct xi_chan_view *view) {
     struct seg *s = mapped(w, ch->segment, XI_SEG_CHANNEL);
-    if (!s || s->map.size != XI_RING_OFFSET + ch->capacity || find_ring(w, s) != 0) return false;
+    bool unsent = false;
+    if (!s || s->map.size != XI_RING_OFFSET + ch->capacity || find_ring(w, s, &unsent) != 0) return false;
     uint8_t *base = s->map.base;
     *view = (struct xi_chan_view){.chan = (struct xi_chan *)base,
                                   .ring = base + XI_RING_OFFSET,
@@ -684,6 +689,7 @@ bool world_view(struct world *w, const struct chan *ch, struct xi_chan_view *vie
                                   .segment = ch->segment,
                                   .retains = ch->retains,
                                   .bare = s->map.bare,
+                                  .unsent = unsent && s->map.bare,
                                   .word = xi_load_acquire(&((struct xi_chan *)base)->ring)};
     if (view->word) view_ring(w, ch, view);
     return true;

@@ -509,6 +509,67 @@ START_TEST(test_stale_view) {
 END_TEST
 
 /*
+ * A channel's ring is made memory at the first send: until then the broker has zeros in its place, to read alone. The first
+ * send may come between the broker's look and any step of its judgement, of a member that died with a lock, a group of its
+ * own, or nothing in its hands; no value of it is lost.
+ */
+static const uint8_t zeros[2 * CAPACITY]; /* to write there is SIGSEGV */
+
+static void first_send(void) {
+    if (M.chan->lock == 0) m_send(LIVING, 2);
+}
+
+static struct xi_chan_view bare_view(void) {
+    struct xi_chan_view view = M.view;
+    view.ring = (uint8_t *)(uintptr_t)zeros;
+    view.bare = view.unsent = true;
+    return view;
+}
+
+/* What the dead one has in its hands; before the at-th step of the repair (-1: before it begins) somebody sends. True if it came to that. */
+static bool send_beside_a_repair(int values, int held, long at) {
+    m_reset(values, 0, 0);
+    first_number = 1;
+    now.name = "first send";
+    now.k = held;
+    now.repair_k = at;
+    m_group_at(1, MEMBER);
+    if (held == 1) M.chan->lock = XI_LOCK_OF(MEMBER);
+    if (held == 2) M.chan->groups[0].lock = XI_LOCK_OF(MEMBER);
+    struct xi_dead dead = m_dead(MEMBER);
+    struct xi_chan_view view = bare_view();
+    if (at < 0) first_send();
+    m_between = first_send;
+    m_between_at = at;
+    while (!xi_repair_channel(&view, &dead, &m_world)) view = M.home;
+    must(M.chan->lock == 0 && M.chan->groups[0].lock == 0);
+    if (M.chan->tail == 0) view = bare_view();
+    else view = M.home;
+    while (!xi_repair_groups(&view, &dead, &m_world)) view = M.home;
+    bool sent = M.chan->tail != 0, reached = m_between_at < 0;
+    m_between_at = -1;
+    m_look();
+    check_quiet();
+    must(!is_active(1));
+    must(m_receive(LIVING, 0, 3, NULL) == (sent ? 2 : 0));
+    return at >= 0 && reached;
+}
+
+START_TEST(test_first_send) {
+    m_map(CAPACITY);
+    for (int values = 0; values < VALUE_KINDS; values++)
+        for (int held = 0; held < 3; held++) {
+            long at = -1;
+            if (held != 1) (void)send_beside_a_repair(values, held, at);
+            while (send_beside_a_repair(values, held, ++at)) continue;
+            ck_assert_int_gt(at, 3);
+        }
+    m_between = NULL;
+    m_unmap();
+}
+END_TEST
+
+/*
  * The broker brings a drained ring home, and is killed before each of its stores, while somebody sends. What is not
  * drained, or locked by the living, it leaves alone.
  */
@@ -780,6 +841,7 @@ int main(void) {
     suite_add_tcase(suite, killed);
     tcase_set_timeout(other, 60);
     tcase_add_loop_test(other, test_stale_view, 0, (int)STARTS);
+    tcase_add_test(other, test_first_send);
     tcase_add_loop_test(other, test_broker_brings_home, 0, (int)STARTS);
     tcase_add_test(other, test_summaries);
     tcase_add_test(other, test_living_holders);
