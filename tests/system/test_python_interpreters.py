@@ -445,31 +445,6 @@ RuntimeError: uh-oh!""")
         until(lambda: not interp.is_running(), "the call to end")
         self.assertEqual(interp.call(abs, -1), 1)
 
-    def test_start_up(self):
-        """create() takes at most 1.3 times what `python -I -c pass` takes; the best of some runs of each."""
-
-        def timed(what):
-            before = time.perf_counter()
-            kept = what()
-            after = time.perf_counter()
-            del kept
-            return after - before
-
-        code = ("import time; from xidata import interpreters as i; import xidata; xidata.join(); t = time.perf_counter()\n"
-                "a = i.create(); print(time.perf_counter() - t)")
-        self.create()
-        python = warm = cold = 1e9
-        for turn in range(40):  # more than a few where others use the processors as well
-            python = min(python, timed(lambda: subprocess.run([sys.executable, "-I", "-c", "pass"])))
-            warm = min(warm, timed(interpreters.create))
-            if turn < 4:
-                cold = min(cold, float(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE).stdout))
-            elif warm < 1.3 * python:
-                break
-        print("python -I %.1f ms, create() %.1f ms, the first create() of a program %.1f ms" %
-              (python * 1e3, warm * 1e3, cold * 1e3))
-        self.assertLess(warm, 1.3 * python)
-
     def test_starts_with_little(self):
         """What an interpreter loads at its start, every program waits for: nothing but the package's own and what is of C."""
         plain = set(subprocess.run([sys.executable, "-c", "import sys; print(*sys.modules)"], check=True, text=True,
