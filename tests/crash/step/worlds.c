@@ -215,12 +215,13 @@ static void write_pages(int fd, const uint8_t *bytes, size_t n) {
     }
 }
 
-/* The registry under its new name; and whose processes are those that died. */
+/* The registry under its new name; and that its broker died, and whose processes are those that did. */
 static void sign(int fd, const char *ns, const uint32_t dead[2]) {
     char name[32] = "";
     uint64_t never = 1;
     snprintf(name, sizeof name, "%s", ns);
     expect(pwrite(fd, name, sizeof name, offsetof(struct xi_registry, ns)) == (ssize_t)sizeof name, "pwrite");
+    expect(pwrite(fd, &never, sizeof never, offsetof(struct xi_registry, broker_start)) == (ssize_t)sizeof never, "pwrite");
     for (int i = 0; i < 2; i++) {
         off_t at = (off_t)(offsetof(struct xi_registry, slots) + dead[i] * sizeof(struct xi_slot) + offsetof(struct xi_slot, start_time));
         if (dead[i]) expect(pwrite(fd, &never, sizeof never, at) == (ssize_t)sizeof never, "pwrite");
