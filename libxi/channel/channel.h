@@ -274,11 +274,6 @@ static inline int xi_lock_receive(struct xi_channel *ch, int64_t timeout) {
     xi_unlock_receive(ch);
     return xi_fail_ended(ch);
 }
-static inline bool xi_try_lock_receive(struct xi_channel *ch) {
-    if (!xi_try_lock(ch, ch->group)) return false;
-    xi_view_take(ch, &ch->receive_view_used);
-    return true;
-}
 
 /* Bytes of the ring that a channel's `ring` names. Says nothing of whether there is such a ring. */
 static inline uint64_t xi_ring_capacity(const struct xi_channel *ch, uint64_t word) {

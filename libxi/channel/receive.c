@@ -301,8 +301,10 @@ XI_INLINE bool take_usual(struct xi_channel *ch, const struct xi_view *view, xi_
 __attribute__((noinline)) static bool take_far(struct xi_channel *ch, xi_msg *m) {
     struct xi_chan *c = ch->chan;
     const struct xi_view *v = &ch->receive_view;
-    return xi_load_relaxed(&c->ring) == v->word && xi_load_relaxed(&c->active) >> ch->group_index & 1 &&
-           take_usual(ch, v, m);
+    xi_view_take(ch, &ch->receive_view_used);
+    bool taken = xi_load_relaxed(&c->ring) == v->word && xi_load_relaxed(&c->active) >> ch->group_index & 1 && take_usual(ch, v, m);
+    xi_view_give(ch, &ch->receive_view_used);
+    return taken;
 }
 
 /* The usual case: one value lies in the ring and there is memory for it. False: nothing was done. */
@@ -310,11 +312,11 @@ XI_INLINE bool receive_one(struct xi_channel *ch, xi_msg *m) {
     struct xi_group *g = ch->group;
     /* Before the lock, so that a poll of an empty channel writes nothing. */
     uint64_t h = xi_load_acquire(xi_look_at(ch, xi_load_relaxed(&g->head)));
-    if (h == 0 || XI_REC_KIND_AND_FLAGS(h) != XI_REC_INLINE || ch->ack || !xi_try_lock_receive(ch)) return false;
+    if (h == 0 || XI_REC_KIND_AND_FLAGS(h) != XI_REC_INLINE || ch->ack || !xi_try_lock(ch, g)) return false;
     bool home = xi_load_relaxed(&ch->chan->ring) == 0, taken;
-    if (__builtin_expect(home, 1)) taken = take_usual(ch, &ch->home, m);
+    if (__builtin_expect(home, 1)) taken = take_usual(ch, &ch->home, m); /* which never changes: no view is taken */
     else taken = take_far(ch, m);
-    xi_unlock_receive(ch);
+    xi_unlock(g);
     if (taken) xi_wake_producers(ch);
     if (__builtin_expect(taken && !home, 0)) xi_ring_passed(ch, 1);
     return taken;
