@@ -143,9 +143,9 @@ static int check_alone(const struct world *w) {
     if (r->seg.magic != XI_LAYOUT_MAGIC || r->seg.version != XI_LAYOUT_VERSION || r->broker_pid <= 0 || r->broker_pid == getpid()) return 0;
     struct pollfd p = {.fd = proc_open(r->broker_pid, r->broker_start), .events = POLLIN};
     if (p.fd < 0) return errno == EMFILE || errno == ENFILE || errno == ENOMEM ? xi_fail_errno(errno, "cannot look after an earlier broker") : 0;
-    int n;
+    int n, failed = 0;
     do n = poll(&p, 1, DYING_MS);
-    while (n < 0 && errno == EINTR);
+    while (n < 0 && (errno == EINTR || (errno == ENOMEM && failed++ < 16))); /* no memory just now: it asks for a page at most */
     int err = errno;
     close(p.fd);
     if (n < 0) return xi_fail_errno(err, "cannot look after an earlier broker");

@@ -611,8 +611,9 @@ static int64_t open_more(struct scene *s) {
     xi_channel *more = NULL;
     int rc = xi_open(s->me, "f.more", NULL, &more);
     if (rc) return rc;
-    must(xi_send_int(more, s->number, XI_TRY));
-    return xi_channel_free(more);
+    rc = xi_send_int(more, s->number, XI_TRY); /* which needs memory for the ring */
+    must(xi_channel_free(more));
+    return rc;
 }
 static void all_as_before(struct scene *s) {
     expect(message_int(&s->msg[0]) == s->number, "what is borrowed is another value");
@@ -646,6 +647,8 @@ static void is_held(struct scene *s) {
     must_fail(XI_E_TIMEOUT, xi_recv(s->other, &s->msg[1], MS)); /* this thread has what it needs to sleep */
     close(ready.fd[0]);
     close(ready.fd[1]);
+    xi_msg m = XI_MSG_INIT;
+    expect(xi_recv(s->other, &m, 5 * MS) == XI_E_TIMEOUT, "something is there"); /* what a first sleep maps is not what a death keeps */
 }
 static int64_t dies(struct scene *s) {
     if (s->victim) {
