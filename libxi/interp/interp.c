@@ -191,6 +191,7 @@ int xi_join(const xi_join_opts *opts, xi_interp **out) {
     int rc = live(&me->life);
     pthread_mutex_unlock(&process_mutex);
     (void)xi_lock_prepare();
+    (void)xi_process(); /* what that maps belongs to the process, not to whoever sleeps first */
     if (rc == 0) rc = set_options(me, opts);
     if (rc == 0) rc = say_hello(me);
     if (rc == 0) rc = xi_borrows_init(me);
