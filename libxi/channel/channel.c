@@ -221,6 +221,7 @@ static void send_home(struct xi_channel *ch) {
     pthread_mutex_lock(&me->channels_mutex);
     shut(ch);
     while (atomic_load(&ch->waiting)) pthread_cond_wait(&me->idle, &me->channels_mutex);
+    atomic_store(&ch->alone, true);
     pthread_mutex_unlock(&me->channels_mutex);
 }
 

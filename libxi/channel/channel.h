@@ -79,7 +79,8 @@ struct xi_channel {
     uint64_t sent_told, received_told;
     uint64_t known_tail;  /* the tail as last seen, and values received since that was of no help: under the group's lock */
     uint32_t run;
-    _Atomic bool freeing;
+    _Atomic bool freeing; /* whoever waits in it goes home */
+    _Atomic bool alone;   /* and has gone: what its end needs of locks is waited for */
     atomic_uint waiting;  /* calls asleep on this handle */
     /* Blocks sent through this handle that not every group has received, oldest first: under the producers' lock. */
     struct xi_flight {
@@ -466,6 +467,12 @@ int xi_sleep_ended(struct xi_interp *me, enum xi_wake_reason why);
 /* group.c */
 int xi_group_join(struct xi_channel *ch, const char *name, const xi_group_opts *opts);
 void xi_group_end(struct xi_channel *ch);
+/*
+ * Where somebody who was stopped held a lock, a group may be left whose handle is gone (XI_GROUP_F_ORPHAN). Who finds the channel
+ * full ends it: true if one was ended. Waits for locks as a try does. And a look without a lock, for who waits for room.
+ */
+bool xi_group_end_orphan(struct xi_channel *ch);
+bool xi_group_orphaned(const struct xi_channel *ch);
 /* Under the producers' lock: releases for this group the block that the record at a position of the ring names. */
 void xi_release_record(struct xi_channel *ch, uint32_t group, uint64_t position, uint64_t header);
 

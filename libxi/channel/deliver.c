@@ -371,15 +371,16 @@ static void tell(struct taking *t, bool moved) {
 }
 
 /*
- * Takes the lock whatever signals come, and though a stopped process has it for long. Not for ever: its word may be
- * anybody's writing. What is not done then is done when we leave, or die: so the lock is waited for for longer than
- * whoever only tells that it names nobody needs (lock.c).
+ * Takes the lock whatever signals come, though the handle is being closed, and though a stopped process has it for long. Not
+ * for ever: its word may be anybody's writing. What is not done then is done when we leave, or die: so the lock is waited
+ * for for longer than whoever only tells that it names nobody needs (lock.c).
  */
-#define LOCK_TRIES 10
+#define LOCK_SURELY_NS (20 * XI_LOCK_ABANDON_NS)
 static int lock_surely(struct xi_channel *ch) {
-    int rc = XI_E_TIMEOUT;
-    for (int i = 0; i < LOCK_TRIES && (rc == XI_E_INTR || rc == XI_E_TIMEOUT); i++)
-        rc = xi_lock(ch, ch->group, 2 * XI_LOCK_ABANDON_NS);
+    int64_t deadline = xi_now() + LOCK_SURELY_NS;
+    int rc;
+    do rc = xi_lock(ch, ch->group, xi_left(deadline));
+    while (rc == XI_E_INTR || (rc == XI_E_LEFT && !atomic_load(&ch->interp->leaving)));
     return rc;
 }
 

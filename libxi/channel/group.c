@@ -192,6 +192,7 @@ int xi_group_join(struct xi_channel *ch, const char *text, const xi_group_opts *
         rc = xi_fail(XI_E_INVAL, "a temporary group has no name: it is this handle's own");
     if (rc == 0) rc = check_options(ch, j.opts);
     if (rc == 0) rc = join(ch, &j);
+    if (rc == XI_E_LIMIT && xi_group_end_orphan(ch)) rc = join(ch, &j);
     if (rc < 0) {
         put_table(&j);
         return rc;
@@ -267,68 +268,101 @@ static void end(struct xi_channel *ch, uint32_t index, const struct xi_ack *ack)
 }
 
 /* Lock whatever signals come: this is not to be left half done. */
-static int lock_producers(struct xi_channel *ch) {
+static int lock_producers(struct xi_channel *ch, int64_t patience) {
     int rc;
-    do rc = xi_lock_producers(ch, XI_LOCK_ABANDON_NS);
+    do rc = xi_lock_producers(ch, patience);
     while (rc == XI_E_INTR);
     return rc;
 }
 
-static int lock_group(struct xi_channel *ch, struct xi_group *g) {
+static int lock_group(struct xi_channel *ch, struct xi_group *g, int64_t patience) {
     int rc;
-    do rc = xi_lock(ch, g, XI_LOCK_ABANDON_NS);
+    do rc = xi_lock(ch, g, patience);
     while (rc == XI_E_INTR);
     return rc;
 }
 
 void xi_group_end(struct xi_channel *ch) {
     struct xi_group *g = ch->group;
-    if (lock_producers(ch)) return; /* held by one that is stopped: the broker ends it when this interpreter leaves */
-    if (lock_group(ch, g) == 0) {
-        if (xi_group_lives(ch)) end(ch, ch->group_index, ch->ack); /* else the channel was removed, and it with it */
-        xi_unlock(g);
+    bool over = false;
+    if (lock_producers(ch, XI_LOCK_ABANDON_NS) == 0) {
+        if (lock_group(ch, g, XI_LOCK_ABANDON_NS) == 0) {
+            if (xi_group_lives(ch)) end(ch, ch->group_index, ch->ack); /* else the channel was removed, and it with it */
+            xi_unlock(g);
+            over = true;
+        }
+        xi_unlock_send(ch);
     }
-    xi_unlock_send(ch);
+    if (!over) (void)xi_or_full(&g->flags, XI_GROUP_F_ORPHAN); /* before producers are told to look */
     xi_wake_producers(ch);
 }
 
-/* Under the producers' lock: the group of this name is ended. 0; 1: its table must be mapped first; or an error. */
-static int end_named(struct xi_channel *ch, const char name[32], struct joining *j) {
-    struct xi_group *g = find(ch, name, &j->slot);
+static struct xi_group *find_orphan(const struct xi_channel *ch, uint32_t *index) {
+    for (uint64_t active = xi_real_groups(ch, xi_load_full(&ch->chan->active)); active; active &= active - 1) {
+        *index = (uint32_t)__builtin_ctzll(active);
+        struct xi_group *g = &ch->chan->groups[*index];
+        if (xi_load_full(&g->flags) & XI_GROUP_F_ORPHAN && xi_load_relaxed(&g->owner) != 0) return g;
+    }
+    return NULL;
+}
+
+/* Under the producers' lock: the group of this name, or (NULL) an orphan, is ended. 0; 1: its table must be mapped first; or an
+ * error: NOENT, that there is none. */
+static int end_one(struct xi_channel *ch, const char *name, int64_t patience, struct joining *j) {
+    struct xi_group *g = name ? find(ch, name, &j->slot) : find_orphan(ch, &j->slot);
     if (xi_load_acquire(&ch->chan->closed) == XI_CHAN_REMOVED) return xi_fail_closed(ch);
-    if (!g) return xi_fail(XI_E_NOENT, "channel \"%s\" has no group \"%s\"", ch->name, name);
+    if (!g) return xi_fail(XI_E_NOENT, "channel \"%s\" has no group \"%s\"", ch->name, name ? name : "");
     uint32_t segment = xi_load_relaxed(&g->flags) & XI_GROUP_F_ACK ? xi_load_relaxed(&g->acks_seg) : 0;
     if (segment != j->segment) {
         j->segment = segment;
         return 1;
     }
-    int rc = lock_group(ch, g);
+    int rc = lock_group(ch, g, patience);
     if (rc) return rc;
     end(ch, j->slot, j->ack);
     xi_unlock(g);
     return 0;
 }
 
+/* Takes the locks for it. `patience`: for each of them. */
+static int end_found(struct xi_channel *ch, const char *name, int64_t patience) {
+    struct joining j = {.own = false};
+    int rc = 1;
+    for (int i = 0; rc == 1 && i < JOIN_TRIES; i++) {
+        put_table(&j);
+        if (j.segment) (void)xi_ack_open(ch, j.slot, j.segment, -1, &j.ack); /* it can be done without: see lets_go() */
+        rc = lock_producers(ch, patience);
+        if (rc) break;
+        rc = end_one(ch, name, patience, &j);
+        xi_unlock_send(ch);
+    }
+    put_table(&j);
+    if (rc) return rc < 0 ? rc : xi_fail(XI_E_AGAIN, "the groups of channel \"%s\" change all the time; try again", ch->name);
+    xi_wake_group(ch, j.slot);
+    xi_wake_producers(ch);
+    return 0;
+}
+
+bool xi_group_orphaned(const struct xi_channel *ch) {
+    uint32_t index;
+    return __builtin_expect(find_orphan(ch, &index) != NULL, 0);
+}
+
+bool xi_group_end_orphan(struct xi_channel *ch) {
+    struct xi_said said;
+    if (!xi_group_orphaned(ch)) return false;
+    xi_error_keep(&said);
+    bool ended = end_found(ch, NULL, XI_TRY) == 0; /* else another did, or the lock is not to be had now either */
+    if (!ended) xi_error_restore(&said);
+    return ended;
+}
+
 int xi_group_remove(xi_channel *ch, const char *text) {
     char name[32];
-    struct joining j = {.own = false};
     int rc = xi_channel_check(ch);
     if (rc == 0 && !(ch->rights & XI_ACCESS_WRITE))
         return xi_fail(XI_E_ACCESS, "channel \"%s\" is another user's: who may only receive from it cannot remove a group", ch->name);
     if (rc == 0 && !text) rc = xi_fail(XI_E_INVAL, "only a named group can be removed; the default one is the channel's own");
     if (rc == 0) rc = group_name(text, name);
-    for (int i = 0; i == 0 ? rc == 0 : rc == 1; i++) {
-        rc = i < JOIN_TRIES ? lock_producers(ch) : xi_fail(XI_E_AGAIN, "group \"%s\" changes all the time; try again", name);
-        if (rc) break;
-        rc = end_named(ch, name, &j);
-        xi_unlock_send(ch);
-        if (rc != 1) break;
-        put_table(&j);
-        if (j.segment) (void)xi_ack_open(ch, j.slot, j.segment, -1, &j.ack); /* it can be done without: see lets_go() */
-    }
-    put_table(&j);
-    if (rc) return rc;
-    xi_wake_group(ch, j.slot);
-    xi_wake_producers(ch);
-    return 0;
+    return rc ? rc : end_found(ch, name, XI_LOCK_ABANDON_NS);
 }

@@ -93,7 +93,7 @@ struct suspicion {
 
 /* After a look that found the lock still taken. */
 static int judge(struct xi_channel *ch, uint32_t word, int64_t now, struct suspicion *s) {
-    if (atomic_load(&ch->interp->leaving) || atomic_load(&ch->freeing))
+    if (atomic_load(&ch->interp->leaving) || (atomic_load(&ch->freeing) && !atomic_load(&ch->alone)))
         return xi_fail(XI_E_LEFT, "this handle of channel \"%s\" was closed", ch->name);
     bool broker = word == XI_LOCK_OF(0); /* holds a lock for microseconds, repairing */
     if (word == 0 || !(broker || names_nobody(ch, word))) {

@@ -250,7 +250,7 @@ bool xi_log_has_room_for(struct xi_channel *ch, const struct xi_want *want) {
         for (unsigned i = 0; i < n; i++)
             if (tail - heads[i] > most) most = tail - heads[i];
         uint64_t capacity = xi_ring_capacity(ch, xi_load_full(&c->ring));
-        if (most <= capacity) return fits(ch, want, active, tail, most, capacity);
+        if (most <= capacity) return fits(ch, want, active, tail, most, capacity) || xi_group_orphaned(ch);
     }
     return false; /* busy, or broken: the sleep that follows looks again after a second at the latest */
 }

@@ -128,13 +128,17 @@ static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, si
                             int64_t timeout) {
     int64_t deadline = XI_TRY;
     bool waited = false;
-    int grown = 0;
+    unsigned grown = 0, orphans = 0;
     xi_free_poll(ch->interp);
     for (;;) {
         struct xi_want want = {.lack = XI_LACK_NONE};
         const char *kept = NULL;
         int64_t left = deadline == XI_TRY ? timeout : xi_left(deadline), done = append(ch, r, n, s, &want, left);
         if (done == 0 && timeout != XI_TRY && deadline == XI_TRY) deadline = xi_deadline(timeout);
+        if (done == 0 && orphans < XI_MAX_GROUPS && xi_group_end_orphan(ch)) {
+            orphans++;
+            continue;
+        }
         if (done == 0 && want.lack == XI_LACK_BYTES && ch->grow_max) {
             int rc = xi_ring_grow(ch, &want, left);
             if (rc == 1 && grown++ < GROW_ROUNDS) continue;

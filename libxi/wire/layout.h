@@ -404,8 +404,10 @@ static_assert(sizeof(struct xi_descriptor) == 32, "");
  * state = JOINING; clear the group's bit in the release word of every block
  * between head and tail; then as above. Group end, under both locks: clear the
  * bit: that is the end; life + 1; state = ENDING; release the blocks of every
- * record from head to tail for this group; state = FREE. Whoever receives in a
- * group remembers its life, and looks at it under the lock. Repair of the
+ * record from head to tail for this group; state = FREE. Where a lock is not to
+ * be had for a second the handle goes without, and XI_GROUP_F_ORPHAN asks others
+ * to end the group. Whoever receives in a group remembers its life, and looks at
+ * it under the lock. Repair of the
  * producers' lock brings both to their end: a slot whose bit is clear and that
  * is not FREE is drained (again; an unfinished join gets its bits back), then FREE.
  *
@@ -466,6 +468,9 @@ static inline xi_a64 *xi_gone_counter(struct xi_group *g, uint32_t why) {
 #define XI_GROUP_F_ACK 1u
 #define XI_GROUP_F_TAKEN 4u /* of a queue's default group, which is there before its first consumer: somebody has joined */
 #define XI_GROUP_F_RETAIN 2u /* nobody's: keeps the last values for groups that join later; moved by producers */
+/* Of an interpreter's own group, set without a lock: its handle is gone, but the locks of its end were not to be had, since
+ * somebody was stopped who held one. Who finds the channel full ends it; or the broker, with the interpreter. */
+#define XI_GROUP_F_ORPHAN 8u
 #define XI_GROUP_RETAIN (XI_MAX_GROUPS - 1)
 #define XI_RETAIN_BIT ((uint64_t)1 << XI_GROUP_RETAIN) /* of `active` and the like, in channels with retain > 0 */
 

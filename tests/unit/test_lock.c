@@ -120,6 +120,118 @@ START_TEST(closing_the_handle_ends_the_wait) {
 }
 END_TEST
 
+/* ---- what a handle's end needs of locks */
+
+static bool is_there(const xi_channel *ch, uint32_t group) { return xi_load_full(&ch->chan->active) >> group & 1; }
+
+static xi_channel *join_alone(uint32_t flags) {
+    xi_group_opts opts = {.flags = XI_GROUP_TEMPORARY | flags};
+    return open_here(you, "locked", XI_OPEN_RECV, (xi_open_opts){.group_opts = &opts});
+}
+
+/* Starts the call, which wants the lock, and lets it look in vain twice. */
+static void start_in_vain(xi_a32 *lock, xi_a32 *lock_sleep, xi_channel *ch, int (*end_it)(xi_channel *ch)) {
+    xi_store_full(lock, C.out->lock_word);
+    start(0, ch, end_it);
+    while (!(xi_load_full(lock_sleep) & 1) || !is_asleep(&S[0])) sched_yield();
+    pass_time(30 * MS);
+}
+
+/* The lock is to be had some looks later: the group has ended nevertheless. */
+START_TEST(a_group_ends_with_its_handle_though_a_lock_is_held) {
+    xi_channel *own = join_alone(_i & 2 ? XI_GROUP_ACK : 0);
+    uint32_t group = own->group_index;
+    struct xi_group *g = own->group;
+    if (_i & 1) start_in_vain(&g->lock, &g->lock_sleep, own, closes);
+    else start_in_vain(&own->chan->lock, &own->chan->lock_sleep, own, closes);
+    ck_assert_int_eq(done_of(1), 0);
+    if (_i & 1) xi_unlock_words(&g->lock, &g->lock_sleep);
+    else xi_unlock_words(&C.out->chan->lock, &C.out->chan->lock_sleep);
+    end(0, 0);
+    ck_assert(!is_there(C.out, group));
+}
+END_TEST
+
+/* And what the handle had, of a group that goes on, is given back. */
+START_TEST(what_a_handle_had_is_given_back_though_a_lock_is_held) {
+    xi_group_opts group = {.flags = XI_GROUP_ACK};
+    xi_channel *out = open_here(me, "given", XI_OPEN_SEND, (xi_open_opts){0});
+    xi_channel *in = open_here(you, "given", XI_OPEN_RECV, (xi_open_opts){.group_opts = &group});
+    xi_channel *other = open_here(me, "given", XI_OPEN_RECV, (xi_open_opts){.group_opts = &group});
+    struct xi_group *g = in->group;
+    xi_msg m = XI_MSG_INIT, again = XI_MSG_INIT;
+    ok(xi_send_int(out, 1, XI_TRY));
+    ok(xi_recv(in, &m, XI_TRY));
+    start_in_vain(&g->lock, &g->lock_sleep, in, closes);
+    ck_assert_int_eq(done_of(1), 0);
+    xi_unlock_words(&g->lock, &g->lock_sleep);
+    end(0, 0);
+    ok(xi_recv(other, &again, XI_TRY));
+    ok(xi_ack(&again));
+    xi_msg_release(&again);
+    xi_msg_release(&m);
+    let_go(out, other);
+}
+END_TEST
+
+static xi_msg late;
+static int releases(xi_channel *ch) {
+    (void)ch;
+    xi_msg_release(&late);
+    return 0;
+}
+
+/* Likewise a delivery that is let go of when its handle has been closed: its block is free then. */
+START_TEST(a_delivery_ends_behind_its_handle_though_a_lock_is_held) {
+    xi_group_opts group = {.flags = XI_GROUP_ACK};
+    xi_channel *out = open_here(me, "given", XI_OPEN_SEND, (xi_open_opts){0});
+    xi_channel *in = open_here(you, "given", XI_OPEN_RECV, (xi_open_opts){.group_opts = &group});
+    xi_channel *other = open_here(me, "given", XI_OPEN_RECV, (xi_open_opts){.group_opts = &group});
+    struct xi_group *g = in->group;
+    xi_msg again = XI_MSG_INIT;
+    send_number(out, 1, 20000);
+    ok(xi_recv(in, &late, XI_TRY));
+    ok(xi_channel_free(in)); /* given back; but the block is still read */
+    ok(xi_recv(other, &again, XI_TRY));
+    ok(xi_ack(&again));
+    xi_msg_release(&again);
+    ck_assert_uint_eq(blocks_out(me), 1);
+    start_in_vain(&g->lock, &g->lock_sleep, NULL, releases);
+    ck_assert_int_eq(done_of(1), 0);
+    xi_unlock_words(&g->lock, &g->lock_sleep);
+    end(0, 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
+    let_go(out, other);
+}
+END_TEST
+
+/*
+ * Whoever holds the lock is stopped for so long that the handle is closed without: the group is an orphan. Nobody waits for
+ * it: who finds the channel full ends it, asleep by then or not; and it counts for no limit.
+ */
+START_TEST(an_orphan_is_ended_by_who_finds_the_channel_full) {
+    xi_channel *own = join_alone(_i == 1 ? XI_GROUP_ACK : 0);
+    uint32_t group = own->group_index;
+    xi_msg m = XI_MSG_INIT;
+    ok(xi_recv(C.in, &m, XI_TRY)); /* the one that was there before the group */
+    while (xi_send_int(C.out, 2, XI_TRY) == 0) continue;
+    if (_i == 1) ok(xi_recv(own, &m, XI_TRY)); /* and is not acknowledged */
+    while (xi_recv(C.in, &m, XI_TRY) == 0) continue;
+    if (_i == 2) {
+        start(1, C.out, sends_one);
+        while (bits_set(&C.out->chan->parked_senders) == 0 || !is_asleep(&S[1])) sched_yield();
+    }
+    xi_store_full(&C.out->chan->lock, C.out->lock_word);
+    ok(xi_channel_free(own));
+    ck_assert(is_there(C.out, group));
+    xi_unlock_words(&C.out->chan->lock, &C.out->chan->lock_sleep);
+    if (_i == 2) end(1, 0);
+    else ok(xi_send_int(C.out, 3, XI_TRY));
+    ck_assert(!is_there(C.out, group));
+    xi_msg_release(&m);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("locks");
     TCase *t = tcase_create("all");
@@ -131,6 +243,10 @@ int main(void) {
     tcase_add_test(t, freeing_wakes_all);
     tcase_add_test(t, a_barrier_everywhere_is_used_where_there_is_one);
     tcase_add_test(t, closing_the_handle_ends_the_wait);
+    tcase_add_loop_test(t, a_group_ends_with_its_handle_though_a_lock_is_held, 0, 4);
+    tcase_add_test(t, what_a_handle_had_is_given_back_though_a_lock_is_held);
+    tcase_add_test(t, a_delivery_ends_behind_its_handle_though_a_lock_is_held);
+    tcase_add_loop_test(t, an_orphan_is_ended_by_who_finds_the_channel_full, 0, 3);
     suite_add_tcase(s, t);
     return run_suite(s);
 }
