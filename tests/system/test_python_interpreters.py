@@ -17,6 +17,42 @@ from pyhelp import SOON, TestCase, main, until, xidata
 from xidata import interpreters
 
 
+FIRST_OF_TWO = """
+import os, sys, threading, xidata
+from xidata import _forkserver, interpreters as i
+begin, inside, second, seen, made, joins = _forkserver.start, threading.Event(), threading.Event(), [], [], []
+
+class Watched:
+    lock = threading.RLock()
+
+    def __enter__(self):
+        if not self.lock.acquire(blocking=False):
+            seen.append("waits")
+            second.set()
+            self.lock.acquire()
+
+    def __exit__(self, *_):
+        self.lock.release()
+
+def start(*args):
+    seen.append("starts")
+    if inside.is_set():
+        second.set()
+    inside.set()
+    second.wait()
+    return begin(*args)
+
+i._starting, _forkserver.start = Watched(), start
+sys.addaudithook(lambda event, args: event == "xidata.join" and joins.append(args))
+threads = [threading.Thread(target=lambda: made.append(i.create())) for _ in range(2)]
+threads[0].start()
+inside.wait()
+threads[1].start()
+for thread in threads: thread.join()
+print("%s: %d made, %d joined, %d parent" % (", ".join(seen[:2]), len(made), len(joins), len({o.call(os.getppid) for o in made})))
+"""
+
+
 class Spam:
     def __init__(self, value):
         self.value = value
@@ -467,6 +503,11 @@ RuntimeError: uh-oh!""")
         for _ in range(5):
             child = self.child(code, stdout=subprocess.PIPE)
             self.assertEqual(child.communicate(timeout=SOON)[0], b"8 1 1\n")
+
+    def test_the_second_waits_for_the_first(self):
+        """The first of two is stopped in its start until the other has to wait for it, or starts as well."""
+        child = self.child(FIRST_OF_TWO, stdout=subprocess.PIPE)
+        self.assertEqual(child.communicate(timeout=SOON)[0], b"starts, waits: 2 made, 1 joined, 1 parent\n")
 
     def test_preload(self):
         code = ("from xidata import interpreters as i\ni.preload('json', 'no_such_module')\na = i.create()\n"
