@@ -257,6 +257,7 @@ struct Channel {
     size_t inline_max;
     xi_msg spare;        /* reused from call to call, with the heap buffer that it grew */
     Channel *prev, *next; /* Interp.channels */
+    xi_set *ready;       /* of this one member, for fileno(); NULL: nobody asked */
     Stashed *stash;      /* stash_count of them, the next to be delivered last */
     size_t stash_count, stash_size;
     char *name;
@@ -379,6 +380,8 @@ static inline void channel_exit(Channel *ch) {
         channel_finish(ch);
 }
 void channel_free_handle(Channel *ch);
+/* A receive found nothing: the descriptor of fileno() is not readable until there is something. */
+void channel_settle(Channel *ch);
 void channel_forget_parent(Channel *ch);
 
 PyObject *channel_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);

@@ -46,12 +46,15 @@ int channel_enter_slow(Channel *ch) {
 
 void channel_finish(Channel *ch) {
     xi_channel *h = ch->h;
+    xi_set *ready = ch->ready;
     ch->h = NULL;
+    ch->ready = NULL;
     if (!h)
         return;
     xi_msg_release(&ch->spare);
     stash_clear(ch);
     Py_BEGIN_ALLOW_THREADS
+    xi_set_free(ready);
     (void)xi_channel_free(h);
     Py_END_ALLOW_THREADS
     interp_exit(ch->interp);
@@ -74,6 +77,8 @@ void channel_free_handle(Channel *ch) {
 
 void channel_forget_parent(Channel *ch) {
     xi_channel *h = ch->h;
+    xi_set_free(ch->ready);
+    ch->ready = NULL;
     ch->h = NULL;
     ch->spare_used = false;
     stash_clear(ch);
@@ -81,6 +86,50 @@ void channel_forget_parent(Channel *ch) {
     if (h)
         (void)xi_channel_free(h); /* in a child: memory alone */
     guard_reset(&ch->guard);
+}
+
+/* ------------------------------------------------------------ descriptor
+ *
+ * A set with this handle alone in it. Its descriptor stays readable until a wait
+ * on the set finds nothing; here a receive that found nothing waits so, without
+ * waiting. Values on the stash keep it readable: it is not settled before they
+ * are delivered. (Put there by another thread behind our back they make it
+ * readable within the second in which it is so for nothing.)
+ */
+
+void channel_settle(Channel *ch) {
+    xi_event event;
+    int64_t r = ch->stash_count == 0 ? xi_set_wait(ch->ready, &event, 1, XI_TRY) : 0;
+    (void)r; /* something came, or an error: it stays readable */
+}
+
+/* The descriptor; or an enum xi_error, raised if it is not the latest. */
+static int make_descriptor(Channel *ch) {
+    xi_set *set;
+    int rc = xi_set_new(ch->interp->me, &set);
+    if (rc < 0)
+        return rc;
+    rc = xi_set_add(set, ch->h, XI_READY_RECV, 0, 0);
+    if (rc == 0)
+        rc = xi_set_fd(set);
+    if (rc < 0) {
+        raise_error(ch->st, rc);
+        xi_set_free(set);
+        return rc;
+    }
+    ch->ready = set;
+    return rc;
+}
+
+static PyObject *channel_fileno(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    Channel *ch = (Channel *)self;
+    if (channel_enter(ch) < 0)
+        return NULL;
+    int fd = ch->ready ? xi_set_fd(ch->ready) : make_descriptor(ch);
+    if (fd < 0 && !PyErr_Occurred())
+        raise_error(ch->st, fd);
+    channel_exit(ch);
+    return fd < 0 ? NULL : PyLong_FromLong(fd);
 }
 
 /* --------------------------------------------------------------- methods */
@@ -331,6 +380,20 @@ static PyMethodDef channel_methods[] = {
            "    3\n"
            "    >>> ch.recv_many(100)\n"
            "    [0, 1, 2]"),
+    METHOD("fileno", channel_fileno, METH_NOARGS,
+           "fileno($self)\n--\n\n"
+           "A descriptor that is readable when recv() may have something, or would raise because the channel has ended: for\n"
+           "selectors, poll, loop.add_reader(). It stays readable until a receive with timeout=0, or try_recv(), has found\n"
+           "nothing. It may be readable for nothing, and is once a second. It is this handle's, the same at each call, and\n"
+           "closed by free(); a forked child asks anew. For many channels, or for room to send, there is Set.\n\n"
+           "    >>> import selectors\n"
+           "    >>> ch = xidata.channel('jobs')\n"
+           "    >>> with selectors.DefaultSelector() as selector:\n"
+           "    ...     key = selector.register(ch, selectors.EVENT_READ)\n"
+           "    ...     ch.send('job')\n"
+           "    ...     for key, events in selector.select():\n"
+           "    ...         print(key.fileobj.try_recv(None))\n"
+           "    job"),
     METHOD("close", channel_close, METH_NOARGS,
            "close($self)\n--\n\nClose the channel itself, for everybody: senders get ChannelClosed at once, receivers when "
            "they have\ndrained it. Idempotent.\n\n"

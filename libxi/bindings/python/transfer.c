@@ -587,6 +587,11 @@ static __attribute__((noinline)) PyObject *receive_apart(Channel *ch, int64_t ti
     return o;
 }
 
+/* Of a receive: was there nothing, so that the descriptor of fileno() is to be armed? */
+static inline bool found_nothing(const Channel *ch, int64_t r) {
+    return XI_UNLIKELY(ch->ready != NULL) && (r == XI_E_AGAIN || r == XI_E_TIMEOUT);
+}
+
 /* The next value. NULL: *code is why, or 0 with an exception set. The channel is entered. */
 static PyObject *receive(Channel *ch, int64_t timeout, bool zero_copy, int64_t *code) {
     PyObject *o;
@@ -615,6 +620,8 @@ static PyObject *receive_or_raise(Channel *ch, int64_t timeout, bool zero_copy, 
     PyObject *o = receive(ch, timeout, zero_copy, code);
     if (XI_UNLIKELY(!o && *code < 0 && *code != quiet))
         raise_error(ch->st, *code);
+    if (XI_UNLIKELY(!o) && found_nothing(ch, *code))
+        channel_settle(ch);
     channel_exit(ch);
     return o;
 }
@@ -743,6 +750,8 @@ static PyObject *receive_many(Channel *ch, size_t n, int64_t timeout) {
         int64_t r = transfer(ch, attempt_recv_many, &job, timeout, true);
         if (r < 0)
             raise_error(ch->st, r);
+        if (found_nothing(ch, r))
+            channel_settle(ch);
         good = r >= 0 && deliver_many(ch, messages, (size_t)r, list);
         for (size_t i = 0; i < n; i++)
             xi_msg_release(&messages[i]);
