@@ -337,6 +337,12 @@ XI_API XI_NODISCARD int xi_join(const xi_join_opts *opts, xi_interp **out);
  * quarter of a second where none is to be had; what it was not told then, the next finds out when this process ends.
  */
 XI_API int xi_leave(xi_interp *me);
+/*
+ * Gives back to the system what the arena keeps for later values: blocks that everybody has released, those kept for the next
+ * of their size, segments with nothing in them, which otherwise go after a second of idling. Returns how many bytes of shared
+ * memory that was. For a process that will send nothing for long. Thread-safe; never blocks. Errors: INVAL, FORKED.
+ */
+XI_API int64_t xi_trim(xi_interp *me);
 /* The process's first joined interpreter, in O(1), or NULL (none, or this is a forked child). */
 XI_API xi_interp *xi_current(void);
 XI_API int64_t xi_id(const xi_interp *me);             /* never used twice in a namespace */

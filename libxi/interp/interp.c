@@ -261,6 +261,16 @@ int xi_leave(xi_interp *me) {
     return rc == XI_E_BROKER || rc == XI_E_TIMEOUT ? 0 : rc;
 }
 
+int64_t xi_trim(xi_interp *me) {
+    if (!me) return xi_fail(XI_E_INVAL, "xi_trim needs an interpreter");
+    if (!xi_alive(me)) return xi_fail_forked();
+    uint64_t before = xi_load_relaxed(&me->own->counters.arena_bytes);
+    xi_arena_reclaim(me, SIZE_MAX);
+    xi_arena_trim(me, INT64_MAX);
+    uint64_t after = xi_load_relaxed(&me->own->counters.arena_bytes);
+    return after < before ? (int64_t)(before - after) : 0; /* other threads may have made it grow meanwhile */
+}
+
 xi_interp *xi_current(void) {
     struct xi_interp *me = atomic_load_explicit(&first, memory_order_acquire);
     return me && xi_alive(me) ? me : NULL;

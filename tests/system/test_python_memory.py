@@ -9,6 +9,7 @@ import threading
 import time
 import tracemalloc
 import unittest
+import weakref
 
 from pyhelp import SOON, TestCase, main, name, numpy, until, xidata
 
@@ -219,6 +220,36 @@ class Views(TestCase):
         del view
         until(lambda: id not in [i.id for i in xidata.interpreters()], "it to leave")
 
+    def test_nothing_is_kept_at_leave(self):
+        """What the arena keeps for later values goes at leave(), though a view puts the rest off."""
+        def files():
+            return {f for f in os.listdir("/dev/shm") if f.startswith("xi.%d.%s." % (os.getuid(), xidata.current().namespace))}
+
+        def arena(id):
+            return sum(i.arena_bytes for i in xidata.list_interpreters() if i.id == id)
+
+        before = files()
+        for viewed in (True, False):
+            with self.subTest(viewed=viewed):
+                me = xidata.join(name="keeps")
+                channel = me.channel(name())
+                channel.send(memoryview(b"v" * 100000))
+                view = channel.recv()
+                for _ in range(3):
+                    channel.send(b"x" * (9 << 20))
+                    self.assertEqual(len(channel.recv()), 9 << 20)
+                self.assertGreater(arena(me.id), 9 << 20)
+                if not viewed:
+                    del view
+                me.leave()
+                until(lambda: arena(me.id) < 2 << 20, "the arena to be trimmed")
+                if viewed:
+                    self.assertGreater(arena(me.id), 100000)
+                    self.assertEqual(bytes(view), b"v" * 100000)
+                    del view
+                until(lambda: me.id not in [i.id for i in xidata.list_interpreters()], "it to leave")
+                until(lambda: files() <= before, "its memory to go")
+
     def test_last_view_dies_in_another_thread(self):
         self.channel.send_many([memoryview(b"t" * 5000)] * 20)
         views = [self.channel.recv() for _ in range(20)]
@@ -295,6 +326,42 @@ class FreeCallbacks(TestCase):
         self.assertEqual(len(list(channel)), n)
         settle(lambda: len(freed) == n)
         self.assertEqual(sys.getrefcount(callback), before)
+
+    def test_at_leave(self):
+        """Those that are due are called; of the others nothing is kept. What an exception says is told when it has left."""
+        me, called = xidata.join(name="leaves"), []
+        channel = me.channel(name())
+        other = xidata.channel(channel.name)
+
+        class Callback:
+            def __call__(self):
+                called.append(self)
+
+        kept, due = Callback(), Callback()
+        channel.send(b"due" * 1000, on_free=due)
+        channel.send(b"kept" * 1000, on_free=kept)
+        self.assertEqual(other.recv(SOON), b"due" * 1000)
+        self.assertEqual(called, [])
+        me.leave()
+        self.assertEqual(called, [due])
+        gone = weakref.ref(kept)
+        del kept
+        self.assertIsNone(gone())
+        self.assertEqual(other.recv(SOON), b"kept" * 1000)
+        me.leave()
+        self.assertEqual(called, [due])
+
+        def interrupt():
+            raise KeyboardInterrupt
+
+        me = xidata.join(name="interrupted")
+        channel = me.channel(other.name)
+        channel.send(b"due" * 1000, on_free=interrupt)
+        self.assertEqual(other.recv(SOON), b"due" * 1000)
+        with self.assertRaises(KeyboardInterrupt):
+            me.leave()
+        self.assertTrue(me.left)
+        until(lambda: me.id not in [i.id for i in xidata.list_interpreters()], "it to have left")
 
     def test_callback_may_send_and_fail(self):
         channel, other = xidata.channel(name()), xidata.channel(name())

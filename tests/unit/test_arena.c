@@ -349,6 +349,30 @@ START_TEST(idle_memory_makes_way) {
 }
 END_TEST
 
+/* What was released and is kept for later values, and nothing that is out. */
+START_TEST(it_is_trimmed_on_demand) {
+    struct xi_block *b, *held_one;
+    ok(xi_arena_alloc(me, 100000, &held_one));
+    memset(xi_block_data(held_one), 0x5a, 100000);
+    ok(xi_arena_alloc(me, 12 << 20, &b));
+    xi_arena_mark_sent(b, 1, 0, 0);
+    ck_assert_int_eq(xi_trim(me), 0); /* a group has yet to release it */
+    set_bits(b, 1);
+    size_t bytes = me->arena.bytes;
+    int64_t given = xi_trim(me);
+    ck_assert_int_ge(given, 12 << 20);
+    ck_assert_uint_eq(me->arena.bytes, bytes - (size_t)given);
+    ck_assert_int_eq(xi_trim(me), 0);
+    for (size_t i = 0; i < 100000; i++) ck_assert_uint_eq(((uint8_t *)xi_block_data(held_one))[i], 0x5a);
+    xi_arena_free(me, held_one);
+    ck_assert_int_gt(xi_trim(me), 0);
+    ck_assert_ptr_null(me->arena.segments);
+    ok(xi_arena_alloc(me, 100000, &b)); /* and it grows again */
+    xi_arena_free(me, b);
+    fails(XI_E_INVAL, (int)xi_trim(NULL));
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("arena");
     TCase *t = tcase_create("all");
@@ -362,6 +386,7 @@ int main(void) {
     tcase_add_test(t, idle_memory_goes_back);
     tcase_add_test(t, a_sleeper_gives_idle_memory_back);
     tcase_add_test(t, idle_memory_makes_way);
+    tcase_add_test(t, it_is_trimmed_on_demand);
     suite_add_tcase(s, t);
     return run_suite(s);
 }

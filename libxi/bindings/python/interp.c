@@ -125,6 +125,17 @@ int interp_revive(Interp *in) {
 
 /* --------------------------------------------------------------- leaving */
 
+static void drop_callbacks(Interp *in) {
+    FreeSlot *slots = in->slots;
+    uint32_t n = in->slots_size;
+    in->slots = NULL;
+    in->slots_size = in->slots_free = in->slots_used = 0;
+    in->due_first = in->due_last = 0;
+    for (uint32_t i = 0; i < n; i++)
+        Py_XDECREF(slots[i].callable);
+    PyMem_Free(slots);
+}
+
 /* The last user has gone. */
 static void finish(Interp *in) {
     xi_interp *me = in->me;
@@ -134,6 +145,25 @@ static void finish(Interp *in) {
     Py_BEGIN_ALLOW_THREADS
     (void)xi_leave(me);
     Py_END_ALLOW_THREADS
+    drop_callbacks(in); /* nobody tells us any more */
+}
+
+/*
+ * It is to leave, and somebody is inside: views of what it received are alive. What its arena keeps for later values is
+ * given back now, since there will be none; only what is out stays until then.
+ */
+static void trim(Interp *in) {
+    bool must_finish = false;
+    if ((guard_word(&in->guard) & GUARD_USERS) == 0)
+        return; /* all of it goes at once */
+    if (guard_enter(&in->guard, &must_finish)) {
+        Py_BEGIN_ALLOW_THREADS
+        (void)xi_trim(in->me);
+        Py_END_ALLOW_THREADS
+        interp_exit(in);
+    } else if (must_finish) {
+        finish(in);
+    }
 }
 
 int interp_enter(Interp *in) {
@@ -159,11 +189,15 @@ void interp_exit(Interp *in) {
 
 PyObject *interp_leave(Interp *in) {
     State *st = in->st;
+    PyObject *type = NULL, *value = NULL, *traceback = NULL;
     Py_INCREF(in);
     if (!in->left && PySys_Audit("xidata.leave", "sL", in->ns, (long long)in->id) < 0)
         PyErr_WriteUnraisable((PyObject *)in); /* nobody is kept from leaving */
-    if (!in->left && in->generation == st->generation)
+    if (!in->left && in->generation == st->generation) {
+        if (in->slots_used && free_run(in) < 0) /* what was consumed by now is told of, as xi_leave() has it */
+            PyErr_Fetch(&type, &value, &traceback);
         warn_backlogs(in);
+    }
     in->left = true;
     if (st->current == in) {
         st->current = NULL;
@@ -174,22 +208,15 @@ PyObject *interp_leave(Interp *in) {
             set_close_handle(in->sets);
         while (in->channels)
             channel_free_handle(in->channels);
+        trim(in);
         if (guard_close(&in->guard))
             finish(in);
     }
     Py_DECREF(in);
-    Py_RETURN_NONE;
-}
-
-static void drop_callbacks(Interp *in) {
-    FreeSlot *slots = in->slots;
-    uint32_t n = in->slots_size;
-    in->slots = NULL;
-    in->slots_size = in->slots_free = in->slots_used = 0;
-    in->due_first = in->due_last = 0;
-    for (uint32_t i = 0; i < n; i++)
-        Py_XDECREF(slots[i].callable);
-    PyMem_Free(slots);
+    if (!type)
+        Py_RETURN_NONE;
+    PyErr_Restore(type, value, traceback);
+    return NULL;
 }
 
 void interp_forget_parent(Interp *in) {
@@ -434,7 +461,8 @@ static void interp_dealloc(PyObject *self) {
 static PyMethodDef interp_methods[] = {
     METHOD("leave", interp_leave_method, METH_NOARGS,
            "leave($self)\n--\n\nLeave the namespace: close its channel handles and give its shared memory back. What was "
-           "sent stays\ndeliverable. Views of received values stay valid; the memory goes with the last of them."),
+           "sent stays\ndeliverable. Views of received values stay valid; the memory goes with the last of them, and what was\n"
+           "kept for values to come at once. on_free callbacks that are due are called; later ones are not."),
     METHOD("channel", interp_channel, METH_VARARGS | METH_KEYWORDS,
            "channel($self, name, **options)\n--\n\nAs xidata.channel(), of this interpreter."),
     METHOD("remove", interp_remove, METH_O, "remove($self, name, /)\n--\n\nAs xidata.remove(), of this interpreter."),

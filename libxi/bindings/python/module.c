@@ -171,7 +171,9 @@ static PyObject *module_at_exit(PyObject *module, PyObject *Py_UNUSED(ignored)) 
     State *st = state_of(module);
     while (st->current) {
         PyObject *left = interp_leave(st->current);
-        Py_XDECREF(left);
+        if (!left)
+            return NULL; /* it has left: the exception is a callback's */
+        Py_DECREF(left);
     }
     Py_RETURN_NONE;
 }
