@@ -329,9 +329,9 @@ class FreeCallbacks(TestCase):
 
     def test_at_leave(self):
         """Those that are due are called; of the others nothing is kept. What an exception says is told when it has left."""
+        other = xidata.channel(name())  # of the current interpreter, which stays
         me, called = xidata.join(name="leaves"), []
-        channel = me.channel(name())
-        other = xidata.channel(channel.name)
+        channel = me.channel(other.name)
 
         class Callback:
             def __call__(self):

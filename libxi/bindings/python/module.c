@@ -362,8 +362,28 @@ static int add_hooks(PyObject *module) {
     return rc;
 }
 
+/*
+ * A free-threaded CPython has switched the GIL on for this module by now (Py_mod_gil), unless it was told never to. What
+ * would happen then is nothing that an exception could tell of later.
+ */
+static int check_gil(void) {
+#ifdef Py_GIL_DISABLED
+    PyObject *asked = PyObject_CallNoArgs(PySys_GetObject("_is_gil_enabled")); /* of every CPython from 3.13 on */
+    int enabled = asked ? PyObject_IsTrue(asked) : -1;
+    Py_XDECREF(asked);
+    if (enabled == 0)
+        PyErr_SetString(PyExc_ImportError, "xidata relies on the GIL, which PYTHON_GIL=0 or -X gil=0 keeps switched off: "
+                                           "leave that out, or say PYTHON_GIL=1");
+    return enabled > 0 ? 0 : -1;
+#else
+    return 0;
+#endif
+}
+
 static int exec(PyObject *module) {
     State *st = state_of(module);
+    if (check_gil() < 0)
+        return -1;
     st->generation = 1;
     loans_init(&st->loans);
     if (errors_init(module, st) < 0 || info_init(module, st) < 0)
@@ -428,8 +448,9 @@ static PyModuleDef_Slot slots[] = {
 #endif
 #if PY_VERSION_HEX >= 0x030d0000
     /*
-     * The lists of an interpreter's channels, sets and callbacks, a channel's stash and spare message, and the search path
-     * are changed under the GIL and nothing else: a free-threaded CPython switches it on for this module.
+     * The lists of an interpreter's channels, sets and callbacks, a channel's stash and spare message, the states of loans and
+     * claims, what is loaded on first need, and the search path are changed under the GIL and nothing else: a free-threaded
+     * CPython switches it on for this module (docs/architecture.md, "Without a GIL").
      */
     {Py_mod_gil, Py_MOD_GIL_USED},
 #endif

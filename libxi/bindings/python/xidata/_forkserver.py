@@ -285,6 +285,8 @@ def interpreter_flags():
         options.append("-W" + warning)
     for option, value in sys._xoptions.items():
         options += ["-X", option if value is True else "%s=%s" % (option, value)]
+    if "t" in sys.abiflags and "gil" not in sys._xoptions:
+        options += ["-X", "gil=1"]  # free-threaded: the module would switch it on, with a warning in each interpreter
     return options
 
 
