@@ -3,13 +3,17 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import types
 import unittest
 
 from pyhelp import TestCase, main, name, xidata
 
 NS = os.environ["XI_NAMESPACE"]
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def look(*args, status=0):
@@ -96,6 +100,24 @@ class Look(TestCase):
         done = subprocess.run("'%s' -m xidata --json | head -c 1" % sys.executable, shell=True, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, timeout=60)
         self.assertEqual((done.stdout, done.stderr), ("{", ""))
+
+    def test_man_page(self):
+        """It names every option and every field, in their order, and has no mistake that groff sees."""
+        path = os.path.join(ROOT, "docs", "man", "xidata.1")
+        with open(path, encoding="utf-8") as f:
+            page = f.read().replace("\\-", "-")
+        options = set(re.findall(r"(?<![\w-])--?[a-z]+", look("--help"))) - {"-m"}  # that one is Python's
+        self.assertIn("--json", options)
+        for option in options:
+            self.assertRegex(page, r"(?m)^\.(BR?|TP).*%s\b" % option)
+        for title, kind in (("Of an interpreter", xidata.InterpreterInfo), ("Of a channel", xidata.ChannelInfo)):
+            fields = [n for n, member in vars(kind).items() if isinstance(member, types.MemberDescriptorType)]
+            table = page.partition(".SS " + title)[2].partition(".TE")[0]
+            self.assertEqual(re.findall(r"(?m)^(\w+)\|", table), fields)
+        if shutil.which("groff"):
+            done = subprocess.run(["groff", "-t", "-man", "-ww", "-Tutf8", path], stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.PIPE, timeout=60)
+            self.assertEqual((done.returncode, done.stderr), (0, b""))
 
 
 if __name__ == "__main__":
