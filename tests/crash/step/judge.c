@@ -265,8 +265,11 @@ void judge(const struct question *q) {
     alarm(60);
     enter();
     live();
+    uint32_t segment = q->t->ch[0]->segment;
+    uint64_t had = world_backed(q->copy, q->epoch, segment);
     repair();
-    look(&(struct looker){B, q->dead, q->dead_id, q->sleeper, q->t->ch[0]->segment, q->bells, q->scene->sleeper == sleeper_sends});
+    holds(world_backed(q->copy, q->epoch, segment) <= had, "a broker touched memory that was not there");
+    look(&(struct looker){B, q->dead, q->dead_id, q->sleeper, segment, q->bells, q->scene->sleeper == sleeper_sends});
     listen_to_readers();
     nothing_is_out();
     q->verdict->done = true;

@@ -75,6 +75,7 @@ struct play {
     struct gate up, third, come, ready, go, sleep, repair, repaired;
     int reached; /* outcome */
     uint64_t judged, kills, live, orders, found;
+    bool refused; /* D was refused memory */
     bool woken;  /* T has done what it does meanwhile */
     uint32_t bells;
     bool whole;  /* everything, not a part */
@@ -129,10 +130,21 @@ static void hear_of_death(struct broker *b, uint32_t slot, int64_t id) {
     broker_turn(b);
 }
 
+/* Zeros in the place of rings that are not backed, of which no file has anything: they are not inherited, either. */
+static void put_zeros(const struct world *w) {
+    for (const struct seg *s = w->newest; s; s = s->older) {
+        if (s->kind != XI_SEG_CHANNEL || !s->map.bare) continue;
+        uint8_t *ring = (uint8_t *)s->map.base + XI_RING_OFFSET;
+        void *at = mmap(ring, s->map.mapped - XI_RING_OFFSET, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+        expect(at == ring, "mmap: %s", strerror(errno));
+    }
+}
+
 __attribute__((noreturn)) static void live_as_double(struct double_ *d, const struct mappings *m) {
     struct broker *b = d->b;
     alarm(60);
     mappings_enter(m, b->world.epoch, d->p->copy);
+    put_zeros(&b->world);
     snprintf(b->world.ns, sizeof b->world.ns, "%s", d->p->copy);
     if (S->two) hear_of_death(b, S->other, S->other_id);
     hear_of_death(b, S->dead, S->dead_id);
@@ -227,15 +239,34 @@ static const struct picture *last_picture(const struct play *p) {
     return p->count ? &p->moments[p->count - 1].picture : NULL;
 }
 
-static void keep_picture(struct play *p, bool by_broker) {
+/* For another picture; `last` stays where it is to be found by last_picture() until that is counted. */
+static struct picture *new_moment(struct play *p, bool by_broker) {
     if (p->count == p->capacity) {
         p->capacity = p->capacity ? p->capacity * 2 : 64;
         p->moments = realloc(p->moments, p->capacity * sizeof *p->moments);
         expect(p->moments != NULL, "no memory");
     }
-    p->moments[p->count].instruction = p->d.instructions + p->broker.instructions;
-    p->moments[p->count].by_broker = by_broker;
-    picture_take(&p->moments[p->count].picture, &p->image, last_picture(p));
+    struct moment *m = &p->moments[p->count];
+    m->instruction = p->d.instructions + p->broker.instructions;
+    m->by_broker = by_broker;
+    return &m->picture;
+}
+
+/* The call that backs a ring may be killed between any two of its pages. */
+static void keep_half_backed(struct play *p, const struct picture *now, bool by_broker) {
+    unsigned which, more = picture_backed_since(now, last_picture(p), &which);
+    for (unsigned n = 1; n < more; n++) {
+        struct picture *half = new_moment(p, by_broker);
+        picture_half_backed(half, last_picture(p), now, which, 1);
+        p->count++;
+    }
+}
+
+static void keep_picture(struct play *p, bool by_broker) {
+    struct picture now;
+    picture_take(&now, &p->image, last_picture(p));
+    if (p->count) keep_half_backed(p, &now, by_broker);
+    *new_moment(p, by_broker) = now;
     p->count++;
 }
 
@@ -348,11 +379,13 @@ static const struct verdict *ask(struct play *p, const struct picture *picture, 
         S->two = by == BY_ITS_OWN_AFTER_ANOTHER;
         S->dead = q.dead;
         S->dead_id = q.dead_id;
+        uint64_t had = world_backed(p->copy, q.epoch, S->segment);
         gate_lift(&p->repair, 1);
         gate_pass(&p->repaired);
         if (WIFEXITED(S->repaired) && WEXITSTATUS(S->repaired) == 3)
             failed(p, "repaired by its own broker: there is something for the one that sleeps, and it was not woken");
         if (S->repaired) failed(p, "its own broker ended over it: wait status %#x", S->repaired);
+        if (world_backed(p->copy, q.epoch, S->segment) > had) failed(p, "its own broker touched memory that was not there");
     }
     pid_t child = _Fork();
     must_sys(child);
@@ -495,9 +528,12 @@ static void judge_orders(struct play *p) {
 
 /* -------------------------------------------------------------------- scenes */
 
-/* After an instruction: keeps a picture if memory has changed. */
+/* After an instruction: keeps a picture if memory has changed. What is not backed gets memory by a call that can fail, never by
+ * being touched, which is a signal where there is none left. */
 static void look_again(struct play *p, bool call, bool by_broker) {
     bool talks = p->scene->flags & SCENE_BROKER && (call || by_broker), files = false;
+    if (image_backed(&p->image) && !call)
+        failed(p, "instruction %lu touched memory that is not there yet", p->d.instructions + p->broker.instructions);
     if (talks && !p->steps_broker) tracer_settle(p->broker.pid);
     if (talks && call) files = image_scan(&p->image);
     if (files || image_differs(&p->image, last_picture(p), talks)) keep_picture(p, by_broker);
@@ -523,8 +559,21 @@ static void let_others_run(struct play *p) {
     nanosleep(&moment, NULL); /* the stepped one is in a call of the kernel, which tells no tracer when it could go on */
 }
 
+/*
+ * Once, as the kernel says that a page of shared memory is not to be had, when it has found one. Where another has backed the ring before
+ * it is the process that has no memory for its page table.
+ */
+static void refuse_memory(struct play *p) {
+    if (p->refused || !(p->scene->flags & SCENE_NO_MEMORY)) return;
+    bool backed = world_backed(p->ns, p->t.me->epoch, S->segment) >= p->t.ch[0]->entry->map.size;
+    if (!tracer_refuse_memory(&p->d, backed ? ENOMEM : EFAULT)) return;
+    p->refused = true;
+    (void)image_back_one(&p->image, S->segment);
+    look_again(p, true, false);
+}
+
 static void run_operation(struct play *p) {
-    for (enum stepped what; (what = tracer_step(&p->d)) != STEPPED_TO_END;) {
+    for (enum stepped what; refuse_memory(p), (what = tracer_step(&p->d)) != STEPPED_TO_END;) {
         if (what == STEPPED_TO_SLEEP) let_others_run(p);
         else look_again(p, what == STEPPED_CALL, false);
     }
@@ -545,6 +594,7 @@ static void check_result(struct play *p) {
 
 static void check_end(struct play *p) {
     int last = 0;
+    if (p->scene->flags & SCENE_NO_MEMORY && !p->refused) failed(p, "nobody asked for memory");
     while (last + 1 < OUTCOMES && p->scene->outcome[last + 1]) last++;
     if (p->reached != last) failed(p, "the operation is over, and what came of it is \"%s\"", p->scene->outcome[p->reached]);
 }

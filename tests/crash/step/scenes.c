@@ -98,6 +98,52 @@ static void ready(struct part_in *t) {
     near_end(t);
 }
 
+/* ---------------------------------------------- channels without memory yet */
+
+/* Nothing was ever sent through them: their rings, of four pages, are not backed. */
+#define FRESH (4 * XI_CAPACITY_MIN)
+static const xi_open_opts fresh = {.mode = XI_QUEUE, .capacity = FRESH};
+static const xi_group_opts fresh_acks = {.flags = XI_GROUP_ACK, .window = 16};
+static const xi_open_opts fresh_work = {.mode = XI_QUEUE, .capacity = FRESH, .group_opts = &fresh_acks};
+
+static void q_fresh(struct part_in *t) {
+    reader(t, 0, "c", &fresh);
+    have_arena(t);
+}
+static void ack_fresh(struct part_in *t) {
+    reader(t, 0, "c", &fresh_work);
+    have_arena(t);
+}
+static void cast_fresh(struct part_in *t) {
+    reader(t, 0, "c", &(xi_open_opts){.mode = XI_BROADCAST, .capacity = FRESH, .group = "a"});
+    reader(t, 1, "c", &(xi_open_opts){.mode = XI_BROADCAST, .capacity = FRESH, .group = "b"});
+    open_as(t, 2, "c", &(xi_open_opts){.mode = XI_BROADCAST, .capacity = FRESH, .flags = XI_OPEN_SEND});
+    t->writer = 2;
+    have_arena(t);
+}
+static void d_fresh(struct part_in *d) {
+    open_as(d, 0, "c", &fresh);
+    have_arena(d);
+}
+static void ignore_free(void *context, uint64_t argument) {
+    (void)context;
+    (void)argument;
+}
+/* What has a free function is a block, however small. */
+static void d_fresh_free(struct part_in *d) {
+    d_fresh(d);
+    must(xi_free_register(d->me, "none", ignore_free, NULL, &d->free_index));
+}
+static void d_fresh_work(struct part_in *d) { open_as(d, 0, "c", &fresh_work); }
+static void d_fresh_group_a(struct part_in *d) {
+    open_as(d, 0, "c", &(xi_open_opts){.mode = XI_BROADCAST, .capacity = FRESH, .group = "a"});
+}
+static void send_22(struct part_in *t) { give(t, 0, 22); }
+static int64_t send_in_vain(struct part_in *d) {
+    must_fail(XI_E_NOSPACE, put(d, 0, 9));
+    return put(d, 0, 9);
+}
+
 /* ------------------------------------------------------------------ openings */
 
 static const xi_open_opts queue = {.mode = XI_QUEUE}, cast = {.mode = XI_BROADCAST}, sends = {.flags = XI_OPEN_SEND};
@@ -176,10 +222,6 @@ static int64_t send_loan(struct part_in *d) {
     uint64_t buffer[BLOCK_BYTES / 8 + 32];
     return xi_send_loan(d->ch[0], &d->loan, encode_padded(buffer, sizeof buffer, 29, BLOCK_BYTES), NULL);
 }
-static void ignore_free(void *context, uint64_t argument) {
-    (void)context;
-    (void)argument;
-}
 static void d_sends_free(struct part_in *d) {
     d_sends(d);
     must(xi_free_register(d->me, "none", ignore_free, NULL, &d->free_index));
@@ -238,6 +280,11 @@ static int64_t open_late(struct part_in *d) {
 static int64_t receive(struct part_in *d) {
     d->msg[0] = (xi_msg)XI_MSG_INIT;
     return xi_recv(d->ch[0], &d->msg[0], XI_TRY);
+}
+static int64_t receive_in_vain(struct part_in *d) {
+    d->msg[0] = (xi_msg)XI_MSG_INIT;
+    must_fail(XI_E_NOMEM, xi_recv(d->ch[0], &d->msg[0], XI_TRY));
+    return receive(d);
 }
 static int64_t receive_two(struct part_in *d) {
     for (int i = 0; i < MESSAGES; i++) d->msg[i] = (xi_msg)XI_MSG_INIT;
@@ -467,6 +514,9 @@ static int64_t open_new(struct part_in *d) {
     return xi_open(d->me, "new", &(xi_open_opts){.mode = XI_QUEUE, .capacity = XI_CAPACITY_MIN}, &d->ch[1]);
 }
 static int64_t open_listener(struct part_in *d) { return xi_open(d->me, "c", &cast, &d->ch[0]); }
+static int64_t open_fresh_listener(struct part_in *d) {
+    return xi_open(d->me, "c", &(xi_open_opts){.mode = XI_BROADCAST, .capacity = FRESH}, &d->ch[0]);
+}
 static int64_t open_group_at_oldest(struct part_in *d) {
     xi_group_opts from = {.from = XI_FROM_OLDEST, .flags = XI_GROUP_TEMPORARY};
     return xi_open(d->me, "c", &(xi_open_opts){.mode = XI_BROADCAST, .group_opts = &from}, &d->ch[0]);
@@ -566,6 +616,11 @@ static int64_t set_free(struct part_in *d) {
 
 /* ------------------------------------------------------------------- sleeping */
 
+static void sleeper_receives_first(struct part_in *w) {
+    xi_msg m = XI_MSG_INIT;
+    open_as(w, 0, "c", &fresh);
+    must(xi_recv(w->ch[0], &m, XI_FOREVER));
+}
 void sleeper_receives(struct part_in *w) {
     xi_msg m = XI_MSG_INIT;
     open_as(w, 0, "c", &queue);
@@ -636,6 +691,21 @@ const struct scene scenes[] = {
     {"send, drop the oldest block", SCENE_NOT_SEND, drops, d_queue, NULL, send_29, .outcome = {" 21 2", " 2", " 2 29"}},
     {"send, keep the last", SCENE_KEEPS, retains, d_sends, NULL, send_29, .outcome = {" 1 2", " 1 2 29"}},
     {"send, keep the last, blocks", SCENE_KEEPS, retains_blocks, d_sends, NULL, send_29, .outcome = {"", " 29"}},
+
+    {"send the first", 0, q_fresh, d_fresh, NULL, send_9, .outcome = {"", " 9"}},
+    {"send the first, a block", 0, q_fresh, d_fresh_free, NULL, send_free, .outcome = {"", " 29"}},
+    {"send the first, a batch", 0, q_fresh, d_fresh, NULL, send_batch, .outcome = {"", " 7", " 7 8", " 7 8 9"}},
+    {"send the first, groups", 0, cast_fresh, d_sends, NULL, send_9, .outcome = {"|", " 9| 9"}},
+    {"send the first, two die", SCENE_TWO, cast_fresh, d_sends_free, NULL, send_free, .outcome = {"|", " 29| 29"}},
+    {"send the first, no memory", SCENE_NO_MEMORY, q_fresh, d_fresh, NULL, send_in_vain, .outcome = {"", " 9"}},
+    {"receive the first", 0, q_fresh, d_fresh, send_2, receive, .outcome = {" 2", ""}},
+    {"receive the first, a block", 0, q_fresh, d_fresh, send_22, receive, .outcome = {" 22", ""}},
+    {"receive the first, no memory", SCENE_NO_MEMORY, q_fresh, d_fresh, send_2, receive_in_vain, .outcome = {" 2", ""}},
+    {"receive the first to acknowledge", 0, ack_fresh, d_fresh_work, send_22, receive, .outcome = {" 22", " 22*2"}},
+    {"receive where nothing was sent", SCENE_AGAIN, cast_fresh, d_fresh_group_a, NULL, receive, .outcome = {"|"}},
+    {"join a group where nothing was sent", SCENE_BROKER, cast_fresh, nothing, NULL, open_fresh_listener, .outcome = {"|"}},
+    {"sleep for the first", SCENE_NOT_SEND, q_fresh, d_fresh, NULL, receive_or_sleep, .outcome = {"", " 2", ""}, .meanwhile = send_2},
+    {"wake a receiver by the first", SCENE_SLEEPER, q_fresh, d_fresh, NULL, send_9, .outcome = {"", " 9"}, .sleeper = sleeper_receives_first},
 
     {"receive", 0, q_small, d_queue, NULL, receive, .outcome = {" 1 2 3", " 2 3"}, .orders = 3},
     {"receive a block", 0, q_large, d_queue, NULL, receive, .outcome = {" 21 22", " 22"}, .orders = 4},

@@ -57,6 +57,7 @@ enum live { LIVE_NONE, LIVE_SEND, LIVE_RECEIVE, LIVE_RELEASE, LIVE_KINDS };
 #define SCENE_ALL_KILLS 2048u /* its repair is killed before every store by default too: once a store of it was out of order */
 #define SCENE_TWO 512u         /* another dies as well, whose group is to end */
 #define SCENE_LONG 256u        /* takes too long for every day */
+#define SCENE_NO_MEMORY 4096u  /* the first time that D asks for a ring's memory there is none left but one page */
 #define SCENE_DIES 64u     /* there is no operation: D is killed, and the broker repairs that */
 
 struct scene {
@@ -115,6 +116,8 @@ void tracee_offer(void);
 void tracer_attach(struct tracee *t, pid_t pid);
 /* One instruction. TO_SLEEP: that is a system call in which it has fallen asleep; the next call waits on for its end. */
 enum stepped tracer_step(struct tracee *t);
+/* True if the next instruction asks the kernel to back a mapping with memory; that has then failed so. */
+bool tracer_refuse_memory(struct tracee *t, int error);
 /* Until the process sleeps: the broker, having nothing more to do. */
 void tracer_settle(pid_t pid);
 /* False: this system does not let us trace, not even our own children. */

@@ -6,8 +6,10 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stddef.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/user.h>
 
 #include "step.h"
@@ -89,6 +91,19 @@ static bool at_system_call(pid_t pid) {
     expect(errno == 0, "ptrace: %s", strerror(errno));
     const uint8_t *code = (const uint8_t *)(uintptr_t)at;
     return is_code((uint64_t)at) && code[0] == 0x0f && code[1] == 0x05;
+}
+
+/* (Asked for no bytes the kernel says whether it knows the request.) */
+bool tracer_refuse_memory(struct tracee *t, int error) {
+    struct user_regs_struct r;
+    if (t->under_way || !at_system_call(t->pid)) return false;
+    must_sys(ptrace(PTRACE_GETREGS, t->pid, NULL, &r));
+    if (r.rax != SYS_madvise || r.rdx != MADV_POPULATE_WRITE || r.rsi == 0) return false;
+    r.rax = (unsigned long long)-error;
+    r.rip += 2;
+    must_sys(ptrace(PTRACE_SETREGS, t->pid, NULL, &r));
+    t->instructions++;
+    return true;
 }
 
 enum stepped tracer_step(struct tracee *t) {

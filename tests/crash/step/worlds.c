@@ -21,6 +21,64 @@ static size_t kept_of(uint32_t kind, size_t size) {
     return kept < size ? kept : size;
 }
 
+/* ------------------------------------------------------------- backed or not */
+
+/* Bytes before what need not be backed. */
+static size_t backed_at_first(uint32_t kind) { return kind == XI_SEG_CHANNEL ? XI_RING_OFFSET : XI_PAGE; }
+
+static bool is_backed(const struct pages *p, size_t page) { return p->all || p->bits[page / 64] >> page % 64 & 1; }
+static void set_backed(struct pages *p, size_t page) { p->bits[page / 64] |= (uint64_t)1 << page % 64; }
+
+static bool pages_differ(const struct pages *a, const struct pages *b) {
+    return a->all != b->all || (!a->all && memcmp(a->bits, b->bits, sizeof a->bits) != 0);
+}
+
+/* What posix_fallocate() reserved counts as a hole for lseek(), so what is before the ring is known, and all is told by the sum. */
+static void find_pages(struct segment *s) {
+    struct stat st;
+    s->pages = (struct pages){.all = true};
+    if (s->fd < 0) return;
+    must_sys(fstat(s->fd, &st));
+    s->used = (uint64_t)st.st_blocks * 512;
+    if (s->used >= s->size) return;
+    size_t from = backed_at_first(s->kind), count = (from < s->used ? from : s->used) / XI_PAGE; /* of a removed one less is left */
+    expect(s->size / XI_PAGE <= PAGES_MAX, "segment %u is too large to be looked at page by page", s->number);
+    s->pages.all = false;
+    for (size_t i = 0; i < count; i++) set_backed(&s->pages, i);
+    for (off_t at = (off_t)from, end; (at = lseek(s->fd, at, SEEK_DATA)) >= 0; at = end) {
+        end = lseek(s->fd, at, SEEK_HOLE);
+        expect(end > at, "lseek: %s", strerror(errno));
+        for (size_t i = (size_t)at / XI_PAGE; i < (size_t)end / XI_PAGE; i++, count++) set_backed(&s->pages, i);
+    }
+    expect(errno == ENXIO, "lseek: %s", strerror(errno));
+    expect(count * XI_PAGE == s->used, "segment %u has %lu bytes of memory, of which %zu are found", s->number, s->used, count * XI_PAGE);
+}
+
+bool image_backed(struct image *m) {
+    bool changed = false;
+    for (unsigned i = 0; i < m->count; i++) {
+        struct segment *s = &m->seg[i];
+        struct pages before = s->pages;
+        struct stat st;
+        if (s->fd < 0 || s->pages.all) continue;
+        must_sys(fstat(s->fd, &st));
+        if ((uint64_t)st.st_blocks * 512 == s->used) continue;
+        find_pages(s);
+        changed |= pages_differ(&before, &s->pages);
+    }
+    return changed;
+}
+
+/* True if `bytes` are what is there, from `from` on; where nothing is backed they are zero, and nobody looks. */
+static bool same_bytes(const struct segment *s, const uint8_t *bytes, size_t from) {
+    if (s->pages.all) return memcmp(s->live + from, bytes + from, s->kept - from) == 0;
+    for (size_t at = from, end; at < s->kept; at = end) {
+        end = (at / XI_PAGE + 1) * XI_PAGE < s->kept ? (at / XI_PAGE + 1) * XI_PAGE : s->kept;
+        if (is_backed(&s->pages, at / XI_PAGE) && memcmp(s->live + at, bytes + at, end - at) != 0) return false;
+    }
+    return true;
+}
+
 /* ------------------------------------------------------------- the live one */
 
 static int segment_index(const struct image *m, uint32_t number) {
@@ -43,20 +101,23 @@ static bool segment_open(struct segment *s, const char *file, uint32_t number) {
     void *base = size ? mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0) : NULL;
     expect(base != MAP_FAILED, "mmap: %s", strerror(errno));
     if (size) must_sys(madvise(base, size, MADV_DONTFORK));
-    *s = (struct segment){number, whole ? head.kind : 0, size, whole ? kept_of(head.kind, size) : 0, base};
-    close(fd);
+    *s = (struct segment){number, whole ? head.kind : 0, size, whole ? kept_of(head.kind, size) : 0, base, -1, 0, {.all = true}};
+    if (s->kind == XI_SEG_CHANNEL || s->kind == XI_SEG_RING) s->fd = fd;
+    else close(fd);
+    find_pages(s);
     return true;
 }
 
 static void segment_close(struct segment *s) {
     if (s->size) munmap((void *)(uintptr_t)s->live, s->size);
+    if (s->fd >= 0) close(s->fd);
 }
 
 /* One that was being made when it was seen: by now it may be more. */
 static bool segment_look_again(struct segment *s, const char *file) {
     struct segment now;
     if (s->kind || !segment_open(&now, file, s->number)) return false;
-    bool changed = now.kind != s->kind || now.size != s->size;
+    bool changed = now.kind != s->kind || now.size != s->size || pages_differ(&now.pages, &s->pages);
     segment_close(s);
     *s = now;
     return changed;
@@ -125,7 +186,7 @@ bool image_differs(const struct image *m, const struct picture *p, bool broker) 
     size_t from;
     for (unsigned i = 0; i < m->count; i++)
         if (counts(m, &m->seg[i], broker, &from) &&
-            memcmp(m->seg[i].live + from, p->piece[i].bytes + from, m->seg[i].kept - from) != 0)
+            (!same_bytes(&m->seg[i], p->piece[i].bytes, from) || pages_differ(&m->seg[i].pages, &p->piece[i].pages)))
             return true;
     return false;
 }
@@ -148,14 +209,25 @@ static void blob_drop(struct blob *b) {
     if (--b->users == 0) free(b);
 }
 
+/* What a segment holds now. */
+static struct blob *blob_of(const struct segment *s) {
+    if (s->pages.all) return blob_new(s->live, s->kept);
+    struct blob *b = calloc(1, sizeof *b + s->kept);
+    expect(b != NULL, "no memory");
+    b->users = 1;
+    for (size_t at = 0; at < s->kept; at += XI_PAGE)
+        if (is_backed(&s->pages, at / XI_PAGE)) memcpy(b->bytes + at, s->live + at, s->kept - at < XI_PAGE ? s->kept - at : XI_PAGE);
+    return b;
+}
+
 void picture_take(struct picture *p, const struct image *m, const struct picture *last) {
     for (unsigned i = 0; i < m->count; i++) {
         const struct segment *s = &m->seg[i];
         const struct piece *old = last ? picture_piece(last, s->number) : NULL;
-        struct blob *blob = old && old->kept == s->kept && memcmp(old->bytes, s->live, s->kept) == 0 ? old->blob : NULL;
+        struct blob *blob = old && old->kept == s->kept && same_bytes(s, old->bytes, 0) ? old->blob : NULL;
         if (blob) blob->users++;
-        else blob = blob_new(s->live, s->kept);
-        p->piece[i] = (struct piece){s->number, s->kind, s->size, s->kept, blob, blob->bytes};
+        else blob = blob_of(s);
+        p->piece[i] = (struct piece){s->number, s->kind, s->size, s->kept, s->pages, blob, blob->bytes};
     }
     p->count = m->count;
 }
@@ -176,6 +248,29 @@ const struct piece *picture_piece(const struct picture *p, uint32_t number) {
     return NULL;
 }
 
+unsigned picture_backed_since(const struct picture *now, const struct picture *last, unsigned *which) {
+    for (unsigned i = 0; i < now->count; i++) {
+        const struct piece *to = &now->piece[i], *from = picture_piece(last, to->number);
+        unsigned more = 0;
+        if (!from || from->pages.all || from->kind != to->kind) continue;
+        for (size_t k = 0; k < to->size / XI_PAGE; k++) more += is_backed(&to->pages, k) && !is_backed(&from->pages, k);
+        *which = i;
+        if (more) return more;
+    }
+    return 0;
+}
+
+void picture_half_backed(struct picture *out, const struct picture *last, const struct picture *now, unsigned which, unsigned n) {
+    const struct piece *to = &now->piece[which];
+    picture_copy(out, last);
+    struct piece *p = (struct piece *)(uintptr_t)picture_piece(out, to->number);
+    for (size_t k = 0; n && k < to->size / XI_PAGE; k++) {
+        if (!is_backed(&to->pages, k) || is_backed(&p->pages, k)) continue;
+        set_backed(&p->pages, k);
+        n--;
+    }
+}
+
 bool picture_alike(const struct picture *a, const struct picture *b) {
     for (unsigned i = 0; i < a->count && a->count == b->count; i++)
         if (a->piece[i].number != b->piece[i].number || a->piece[i].size != b->piece[i].size) return false;
@@ -186,6 +281,7 @@ void picture_apply(struct picture *to, const struct picture *before, const struc
     for (unsigned i = 0; i < to->count; i++) {
         struct piece *t = &to->piece[i];
         const struct piece *b = &before->piece[i], *a = &after->piece[i];
+        if (a->pages.all && !b->pages.all) t->pages = a->pages;
         if (a->blob == b->blob) continue;
         struct blob *own = blob_new(t->bytes, t->kept);
         for (size_t k = 0; k < t->kept; k += 4) /* words are of 4 bytes at least */
@@ -213,6 +309,35 @@ static void write_pages(int fd, const uint8_t *bytes, size_t n) {
         if (memcmp(bytes + at, zero, length) == 0) continue;
         expect(pwrite(fd, bytes + at, length, (off_t)at) == (ssize_t)length, "pwrite: %s", strerror(errno));
     }
+}
+
+/* Memory for what has some: all of it, or the pages that say so. */
+static int back_pages(int fd, const struct piece *p) {
+    if (p->pages.all) return posix_fallocate(fd, 0, (off_t)p->size);
+    int rc = 0;
+    for (size_t k = 0; rc == 0 && k < p->size / XI_PAGE; k++)
+        if (is_backed(&p->pages, k)) rc = posix_fallocate(fd, (off_t)(k * XI_PAGE), XI_PAGE);
+    return rc;
+}
+
+uint64_t world_backed(const char *ns, uint64_t epoch, uint32_t number) {
+    char path[XI_SHM_NAME_MAX + 16];
+    struct stat st;
+    file_name(path, ns, epoch, number);
+    return stat(path, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+}
+
+bool image_back_one(const struct image *m, uint32_t number) {
+    const struct segment *s = &m->seg[segment_index(m, number)];
+    char path[40];
+    size_t page = 0;
+    if (s->pages.all) return false;
+    while (is_backed(&s->pages, page)) page++;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", s->fd);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    expect(fd >= 0 && pwrite(fd, "", 1, (off_t)(page * XI_PAGE)) == 1, "segment %u: %s", number, strerror(errno));
+    close(fd);
+    return true;
 }
 
 /* The registry under its new name; and that its broker died, and whose processes are those that did. */
@@ -248,9 +373,9 @@ void picture_spread(const struct picture *p, const char *ns, const uint32_t dead
         file_name(path, ns, epoch, piece->number);
         int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         expect(fd >= 0, "%s: %s", path, strerror(errno));
-        if (piece->kind == XI_SEG_RING || piece->kind == XI_SEG_CHANNEL) /* as those are that are used */
-            expect(posix_fallocate(fd, 0, (off_t)piece->size) == 0, "/dev/shm is full");
         must_sys(ftruncate(fd, (off_t)piece->size));
+        if (piece->kind == XI_SEG_RING || piece->kind == XI_SEG_CHANNEL)
+            expect(back_pages(fd, piece) == 0, "/dev/shm is full");
         write_pages(fd, piece->bytes, piece->kept);
         if (piece->number == 0) sign(fd, ns, dead);
         close(fd);
