@@ -22,7 +22,7 @@
  * at once, with its other locks. What it had itself needs the group's lock, which
  * a living consumer may hold: so that comes later, as the end of groups does.
  *
- * tests/model/acks.pml explores these steps, by the names of the functions here, beside the living.
+ * tests/model/acks.pml explores these steps, by the names of the functions here, beside the living; lingers.pml those about blocks.
  */
 #include "repair_internal.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Groups that acknowledge: joining one, and how a delivery ends: acknowledged,
- * given back, or taken over by another. The orders of stores are in wire/layout.h; tests/model/acks.pml explores them.
+ * given back, or taken over by another. The orders of stores are in wire/layout.h; tests/model/acks.pml and lingers.pml explore them.
  *
  * A message of such a group keeps its handle, closed or not, until it is released:
  * what it has to say about the delivery is said in the group's table, under the

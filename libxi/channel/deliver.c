@@ -6,7 +6,7 @@
  * A value in a block needs its segment mapped, which may be a system call; and one
  * that goes to the dead letters is sent through another channel. Neither is done
  * under the group's lock: the choice says what it wants, lets go of the lock, and
- * when that is done chooses again. tests/model/acks.pml explores the steps, with deaths in between.
+ * when that is done chooses again. tests/model/acks.pml explores the steps, with deaths in between, and lingers.pml those about blocks.
  */
 #include "ack.h"
 #include "call.h"

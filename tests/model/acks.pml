@@ -17,7 +17,7 @@
  *   broker       mend_moves(), mend_channels(), mend_groups(), recover_adopted() in broker/recover.c; xi_judge_moves(),
  *                xi_repair_flying(), mend_entries(), free_strays(), settle(), take_back(), end_move(), give_back() in
  *                broker/repair_ack.c, by the names that stand beside the steps
- * Left out: waking; values that expire; blocks, and those who read them beyond their delivery (linger); ends of groups; the ring (records.pml).
+ * Left out: waking; values that expire; blocks, and those who read them beyond their delivery (lingers.pml); ends of groups; the ring (records.pml).
  *
  * Mutants, each of which must be found out (-D...):
  *   SEQ_EARLY     next_seq is stored before the entry's state

@@ -143,7 +143,21 @@ acks() {
     done
 }
 
-models=(park records groups adopt moves acks)
+lingers() {
+    local mutant
+    holds lingers -DKILLS=1
+    holds lingers -DKILLS=0 -DEXPIRES=1
+    holds lingers -DKILLS=1 -DWINDOW=1 -DEXPIRES=1
+    holds lingers -DKILLS=1 -DWINDOW=1 -DBROKER_KILLS=1
+    holds lingers -DKILLS=0 -DHANDS=2
+    for mutant in NO_WORD HOLDER_FIRST BIT_FIRST NO_LOOK ALONE NO_OTHERS IN_FLIGHT WORD_FREED COUNT_FIRST NO_COUNTING NO_MEND NO_WORDS NO_COUNT \
+        DEAD_LINGER DEAD_FREED; do
+        caught lingers -DKILLS=1 -D$mutant
+    done
+    caught lingers -DKILLS=1 -DHANDS=2 -DWORD_LATE
+}
+
+models=(park records groups adopt moves acks lingers)
 [ $# -eq 0 ] || models=("$@")
 for model in "${models[@]}"; do
     if [ ! -f "$model.pml" ]; then
