@@ -11,6 +11,7 @@
 
 #define SLICE_NS 2000000
 #define MS ((int64_t)1000000)
+#define BACKOFF_MOST (8 * MS) /* until a lock of the living is tried again: others may wait for what is repaired then */
 #define MOVES_MOST 100 /* of a ring while one channel is repaired: more are garbage written on purpose */
 
 enum phase { MEND_MOVES, MEND_CHANNELS, MEND_GROUPS };
@@ -185,7 +186,7 @@ static bool mend_groups(struct recover *r, struct mend *m, int64_t until) {
     to_groups(m);
     if (m->count == 0) return true;
     m->due = loop_now() + m->backoff;
-    if (m->backoff < 100 * MS) m->backoff *= 2;
+    if (m->backoff < BACKOFF_MOST) m->backoff *= 2;
     return false;
 }
 
@@ -275,7 +276,7 @@ static void endings_turn(void *context) {
         }
         if (e->due <= now) {
             e->due = now + e->backoff;
-            if (e->backoff < 100 * MS) e->backoff *= 2;
+            if (e->backoff < BACKOFF_MOST) e->backoff *= 2;
         }
         if (!due || e->due < due) due = e->due;
         at = &e->next;

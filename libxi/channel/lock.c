@@ -36,7 +36,9 @@
 #define YIELDS 20
 #endif
 #define NO_MEMBARRIER_LOOK_NS 2000000ll
-#define BROKER_LOOK_NS 10000000ll /* how often who waits looks whether there is a broker, which repairs the locks of the dead */
+/* How soon who waits looks whether there is a broker, which repairs the locks of the dead: soon, then less and less often. */
+#define BROKER_LOOK_NS 1000000ll
+#define BROKER_LOOK_MOST_NS 8000000ll
 
 static _Atomic int membarrier_works = -1; /* -1: not tried yet */
 _Atomic bool xi_lock_fenced;
@@ -89,6 +91,7 @@ static bool names_nobody(struct xi_channel *ch, uint32_t word) {
 struct suspicion {
     uint32_t word;
     int64_t since;
+    int64_t look; /* until it is looked again */
 };
 
 /* After a look that found the lock still taken. */
@@ -100,7 +103,10 @@ static int judge(struct xi_channel *ch, uint32_t word, int64_t now, struct suspi
         s->word = 0;
         return 0;
     }
-    if (s->word != word) *s = (struct suspicion){word, now};
+    if (s->word != word) {
+        s->word = word;
+        s->since = now;
+    }
     if (now - s->since < (broker ? 5 : 1) * XI_LOOK_NS) return 0;
     return xi_fail(XI_E_CORRUPT, "a lock of channel \"%s\" names no living interpreter: some member overwrote it; close "
                    "the channel and use another", ch->name);
@@ -108,21 +114,22 @@ static int judge(struct xi_channel *ch, uint32_t word, int64_t now, struct suspi
 
 static int sleep_for(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_t deadline, struct suspicion *s) {
     uint32_t seen = xi_load_full(lock_sleep);
-    int64_t now = xi_now(), look = BROKER_LOOK_NS;
+    int64_t now = xi_now(), look = s->look;
     if (deadline >= 0 && now >= deadline) return XI_E_TIMEOUT;
     if (!(seen & 1) && !xi_cas32_full(lock_sleep, &seen, seen + 1)) return 0;
     seen |= 1;
-    if (!barrier_everywhere()) look = NO_MEMBARRIER_LOOK_NS;
+    if (!barrier_everywhere() && look > NO_MEMBARRIER_LOOK_NS) look = NO_MEMBARRIER_LOOK_NS;
     if (xi_load_full(lock) == 0) return 0;
     int rc = xi_futex_wait(lock_sleep, seen, deadline >= 0 && deadline < now + look ? deadline : now + look);
     if (rc == -EINTR) return xi_fail(XI_E_INTR, "interrupted by a signal");
     if (rc != -ETIMEDOUT) return 0;
+    if (s->look < BROKER_LOOK_MOST_NS) s->look *= 2;
     xi_control_drain(ch->interp); /* if all wait for locks, nobody else notices that the broker has died too */
     return judge(ch, xi_load_relaxed(lock), xi_now(), s);
 }
 
 int xi_lock_slow(struct xi_channel *ch, xi_a32 *lock, xi_a32 *lock_sleep, int64_t timeout) {
-    struct suspicion suspicion = {0, 0};
+    struct suspicion suspicion = {0, 0, BROKER_LOOK_NS};
     for (int i = 0; i < SPINS; i++) {
         if (try_lock(ch, lock)) return 0;
         xi_pause();

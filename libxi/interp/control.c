@@ -259,9 +259,12 @@ static int connect_or_start(struct xi_interp *me) {
             return xi_fail(XI_E_BROKER, "a broker of namespace \"%s\" holds its lock but does not listen; see xi doctor", me->place.text);
         rc = start_broker(me);
         if (rc) return rc;
-        /* "busy": another broker holds the lock and is about to listen, or to leave. There is no event for either. */
-        if (connect_once(me) == 0) return 0;
-        (void)poll(NULL, 0, wait_ms);
+        /* "busy": another broker holds the lock and is about to listen, or to leave. There is no event for either; to look costs
+         * little, to start another does not. */
+        for (int i = 0; i < wait_ms; i++) {
+            if (connect_once(me) == 0) return 0;
+            (void)poll(NULL, 0, 1);
+        }
     }
 }
 

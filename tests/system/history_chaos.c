@@ -27,6 +27,7 @@
 #define NEAR (100 * MS)
 #define TRIES 500 /* to stop one while it holds a lock, which it does for tens of nanoseconds: before every fourth kill */
 #define DEATHS 512
+#define PAUSES 8192
 #define DELAYS (1u << 16)
 #define BOUND (400 * MS) /* of the median: machines are busy, but a second means that nobody was rung */
 
@@ -39,7 +40,12 @@ static struct {
     struct {
         pid_t pid; /* 0: free */
         int64_t until;
+        uint32_t pause;
     } stopped[STOPS];
+    struct pause {
+        int64_t from, to;
+    } pauses[PAUSES]; /* when somebody stood still, the doomed apart */
+    uint32_t pause_count;
     int64_t deaths[DEATHS], broker_deaths[DEATHS];
     uint32_t death_count, broker_count;
     uint32_t kills;
@@ -50,7 +56,10 @@ static struct delays {
     const char *name;
     uint32_t deaths, count;
     int64_t ns[DELAYS];
-} delays[] = {{.name = "holding a lock"}, {.name = "holding a lock, and the broker near it"}};
+} delays[] = {{.name = "holding a lock"},
+              {.name = "holding a lock, and the broker near it"},
+              {.name = "holding a lock, nobody stopped from then on to the call's end"},
+              {.name = "holding a lock, and the broker near it, nobody stopped"}};
 static uint32_t stops, broker_stops, broker_kills;
 
 /* ------------------------------------------------------------------ who holds what */
@@ -96,13 +105,27 @@ static bool holds_a_lock(pid_t pid) {
 
 /* It need not be there any more: then there is nothing to do. */
 static void go_on(uint32_t i) {
-    if (C.stopped[i].pid) (void)kill(C.stopped[i].pid, SIGCONT);
+    if (C.stopped[i].pid) {
+        (void)kill(C.stopped[i].pid, SIGCONT);
+        C.pauses[C.stopped[i].pause].to = now_ns();
+    }
     C.stopped[i].pid = 0;
+}
+
+/* It dies. */
+static void forget(pid_t pid) {
+    for (uint32_t i = 0; i < STOPS; i++) {
+        if (C.stopped[i].pid != pid) continue;
+        C.stopped[i].pid = 0;
+        C.pauses[C.stopped[i].pause].to = now_ns();
+    }
 }
 
 static void stop(pid_t pid, int64_t ns) {
     for (uint32_t i = 0; i < STOPS; i++) {
-        if (C.stopped[i].pid || kill(pid, SIGSTOP) != 0) continue;
+        if (C.stopped[i].pid || C.pause_count == PAUSES || kill(pid, SIGSTOP) != 0) continue;
+        C.stopped[i].pause = C.pause_count++;
+        C.pauses[C.stopped[i].pause] = (struct pause){now_ns(), INT64_MAX};
         C.stopped[i].pid = pid;
         C.stopped[i].until = now_ns() + ns;
         return;
@@ -112,8 +135,7 @@ static void stop(pid_t pid, int64_t ns) {
 static void kill_broker(void) {
     pid_t pid = xi_observer_broker_pid(C.observer);
     if (pid <= 0 || C.broker_count == DEATHS || kill(pid, SIGKILL) != 0) return;
-    for (uint32_t i = 0; i < STOPS; i++)
-        if (C.stopped[i].pid == pid) C.stopped[i].pid = 0;
+    forget(pid);
     C.broker_deaths[C.broker_count++] = now_ns();
     broker_kills++;
 }
@@ -136,8 +158,7 @@ void chaos_turn(uint64_t *random, const pid_t *pids, uint32_t count) {
 void chaos_before_kill(pid_t pid) {
     C.held = false;
     if (!plan.stop) return;
-    for (uint32_t i = 0; i < STOPS; i++)
-        if (C.stopped[i].pid == pid) C.stopped[i].pid = 0;
+    forget(pid);
     for (uint32_t tries = ++C.kills % 4 ? 1 : TRIES; tries && !C.held; tries--) {
         siginfo_t info;
         (void)kill(pid, SIGCONT);
@@ -173,6 +194,12 @@ static bool is_near_broker_death(int64_t at) {
     return false;
 }
 
+static bool somebody_stopped(int64_t from, int64_t to) {
+    for (uint32_t i = 0; i < C.pause_count; i++)
+        if (C.pauses[i].from < to && C.pauses[i].to > from) return true;
+    return false;
+}
+
 /* Of one actor: how long after `at` a call ended that was under way then, or the next that did more than run out of time;
  * or -1. */
 static int64_t delay_of(uint32_t actor, int64_t at) {
@@ -190,11 +217,14 @@ static int64_t delay_of(uint32_t actor, int64_t at) {
 
 void chaos_measure(void) {
     for (uint32_t i = 0; i < C.death_count; i++) {
-        struct delays *d = &delays[is_near_broker_death(C.deaths[i])];
+        struct delays *d = &delays[is_near_broker_death(C.deaths[i])], *calm = d + 2;
         d->deaths++;
+        calm->deaths++;
         for (uint32_t a = 0; a < H->actors && d->count < DELAYS; a++) {
             int64_t ns = delay_of(a, C.deaths[i]);
-            if (ns >= 0) d->ns[d->count++] = ns;
+            if (ns < 0) continue;
+            d->ns[d->count++] = ns;
+            if (!somebody_stopped(C.deaths[i], C.deaths[i] + ns)) calm->ns[calm->count++] = ns;
         }
     }
 }
