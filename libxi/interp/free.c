@@ -24,12 +24,13 @@ int xi_free_register(xi_interp *me, const char *name, xi_free_fn fn, void *conte
     if (!xi_alive(me)) return xi_fail_forked();
     struct xi_frees *f = &me->frees;
     pthread_mutex_lock(&f->mutex);
-    bool room = f->count + 1 < XI_FREE_FUNCTIONS;
+    uint32_t i = f->count + 1; /* changed under the mutex, looked at without */
+    bool room = i < XI_FREE_FUNCTIONS;
     if (room) {
-        uint32_t i = ++f->count;
         f->fn[i].fn = fn;
         f->fn[i].context = context;
         strncpy(f->fn[i].name, name ? name : "", sizeof f->fn[i].name - 1);
+        f->count = i;
         *index = i;
     }
     pthread_mutex_unlock(&f->mutex);
