@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
 CPython's own tests, as they are installed with it, on what xidata has in place of what they were written for:
-multiprocessing's of queues, queue's, and (3.13) those of subinterpreters, with stand-ins for the low-level modules.
+multiprocessing's of queues, queue's, and (3.13, 3.14) those of subinterpreters, with stand-ins for the low-level modules.
 
 What is left out is named, with the reason; a name that is no test is an error, so that the lists stay true.
 """
@@ -59,7 +59,7 @@ for _kind in (MpQueue, MpSimpleQueue):
 
 
 class Subinterpreters(unittest.TestCase):
-    """test.test_interpreters of 3.13: each module in a Python that has the stand-ins."""
+    """test.test_interpreters of 3.13 and 3.14: each module in a Python that has the stand-ins."""
 
     def run_module(self, name):
         path = os.pathsep.join([os.environ["PYTHONPATH"], os.path.join(HERE, "standins")])
@@ -69,7 +69,7 @@ class Subinterpreters(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout)
 
 
-if sys.version_info[:2] == (3, 13) and "t" not in sys.abiflags:  # they skip themselves in free-threaded builds
+if sys.version_info[:2] in ((3, 13), (3, 14)) and "t" not in sys.abiflags:  # they skip themselves in free-threaded builds
     for _name in ("test_queues", "test_lifecycle", "test_api"):
         setattr(Subinterpreters, _name, lambda self, name=_name: self.run_module(name))
 
@@ -83,7 +83,7 @@ def load_tests(loader, standard, pattern):
                 left_out["%s.%s" % (kind.__name__, name)] = reason
             else:
                 suite.addTest(kind(name))
-    if sys.version_info[:2] == (3, 13):
+    if sys.version_info[:2] in ((3, 13), (3, 14)):
         unknown = set(LEFT_OUT) - set(left_out) - {"MpQueue.test_queue_feeder_onexc"}
         assert not unknown, unknown
     for name, reason in left_out.items():

@@ -64,6 +64,16 @@ class Spam:
         return type(other) is Spam and other.value == self.value
 
 
+class Lost:
+    """Can be pickled, and not be had again."""
+
+    def __reduce__(self):
+        return int, ("x",)
+
+    def __call__(self):
+        pass
+
+
 class Unpicklable(Exception):
     def __init__(self, a, b):
         super().__init__(a, b)
@@ -372,7 +382,8 @@ class Commands(Interpreters):
 
         interp.exec(body)
         interp.exec(compile("assert y == 3", "file.py", "exec"))
-        for bad in (10, b"1", None):
+        interp.exec(b"assert y == 3")
+        for bad in (10, bytearray(b"1"), None, len):
             with self.assertRaises(TypeError):
                 interp.exec(bad)
         with self.assertRaises(ValueError):
@@ -380,8 +391,11 @@ class Commands(Interpreters):
         with self.assertRaises(interpreters.ExecutionFailed) as caught:
             interp.exec("raise SystemExit(3)")
         self.assertEqual(caught.exception.excinfo.type.__name__, "SystemExit")
+        for source in ("this is no python", b"this is no python"):
+            with self.assertRaises(SyntaxError):
+                interp.exec(source)
         with self.assertRaises(interpreters.ExecutionFailed) as caught:
-            interp.exec("this is no python")
+            interp.exec("exec('this is no python')")
         self.assertEqual(caught.exception.excinfo.type.__name__, "SyntaxError")
 
     def test_text_of_failures(self):
@@ -393,9 +407,14 @@ class Commands(Interpreters):
 Uncaught in the interpreter:
 
 Traceback (most recent call last):
-  File "<string>", line 4, in <module>
-  File "<string>", line 2, in ham
+  File "<script>", line 4, in <module>
+  File "<script>", line 2, in ham
 RuntimeError: uh-oh!""")
+        with self.assertRaises(interpreters.ExecutionFailed) as caught:
+            interp.exec("raise KeyError")  # line 1: of what was sent, not of what Python's -c ran
+        self.assertIn('File "<script>", line 1, in <module>\nKeyError', str(caught.exception))
+        with self.assertRaises(interpreters.ExecutionFailed) as caught:
+            interp.exec("raise RuntimeError('uh-oh!')")
         info = caught.exception.excinfo
         self.assertEqual((info.type.__name__, info.type.__qualname__, info.type.__module__, info.msg, info.formatted),
                          ("RuntimeError", "RuntimeError", "builtins", "uh-oh!", "RuntimeError: uh-oh!"))
@@ -419,9 +438,9 @@ RuntimeError: uh-oh!""")
             with self.assertRaises(interpreters.NotShareableError):
                 interp.call(bad)
         with self.assertRaises(interpreters.NotShareableError):
-            interp.call(len, lambda: 0)
+            interp.call(len, lambda: value)
         with self.assertRaises(interpreters.NotShareableError):
-            interp.call(lambda: (lambda: 0))
+            interp.call(lambda x: [lambda: x], 1)
         with self.assertRaises(TypeError):
             interp.call("not callable")
         with self.assertRaises(interpreters.ExecutionFailed):
@@ -429,6 +448,47 @@ RuntimeError: uh-oh!""")
         thread = interp.call_in_thread(exec, "import __main__; __main__.z = 1")
         thread.join(SOON)
         interp.exec("assert z == 1")
+
+    def test_functions_are_values(self):
+        """Those that use nothing of where they come from go by their code, and belong to the __main__ that they come to."""
+        interp = self.create()
+        self.assertEqual(interp.call(lambda: (lambda: 7))(), 7)
+        self.assertEqual(interp.call(lambda: (1, (lambda n: n + 1,)))[1][0](1), 2)
+        self.assertEqual(interp.call(lambda f, x: f(x), lambda x: -x, 3), -3)
+        self.assertEqual(interp.call(sorted, [1, 3, 2], key=lambda n: -n), [3, 2, 1])
+        self.assertEqual(interp.call(lambda f: f(), lambda: globals()["__name__"]), "__main__")
+        self.assertIs(interp.call(lambda: (lambda: globals()))(), sys.modules["__main__"].__dict__)
+        q = interpreters.create_queue()
+        q.put(("f", lambda x: 2 * x))
+        self.assertEqual(q.get()[1](4), 8)
+        for bad in ((lambda n: (lambda: n))(1), {}.keys()):
+            with self.assertRaises(interpreters.NotShareableError):
+                q.put(bad)
+        self.assertEqual(q.qsize(), 0)
+
+    def test_what_cannot_be_had_there(self):
+        """No failure of what was called: nothing was."""
+        interp = self.create()
+        q = interpreters.create_queue()
+        for use in (lambda: interp.call(len, Lost()), lambda: interp.call(Lost()), lambda: (q.put(Lost()), q.get())):
+            with self.assertRaisesRegex(interpreters.NotShareableError, "invalid literal"):
+                use()
+        self.assertEqual((interp.call(abs, -1), q.qsize()), (1, 0))
+
+    def test_builtins_that_look_at_names(self):
+        """As if __main__ there called them."""
+        interp = self.create()
+        names = ["__builtins__", "__doc__", "__loader__", "__name__", "__package__", "__spec__"]
+        self.assertEqual(interp.call(dir), names)
+        self.assertEqual([interp.call(eval, n) for n in names[1:]],
+                         [None, sys.__loader__, "__main__", None, None])
+        interp.call(exec, "x = 5")
+        self.assertEqual((interp.call(eval, "x"), interp.call(eval, "x", {"x": 6}), interp.call(eval, "x", None)), (5, 6, 5))
+        self.assertEqual(interp.call(dir), names + ["x"])
+        self.assertEqual(interp.call(dir, 1), dir(1))
+        for function in (globals, locals, vars):
+            with self.assertRaises(interpreters.NotShareableError):
+                interp.call(function)
 
     def test_globals_stay_at_home(self):
         interp = self.create()
@@ -446,6 +506,9 @@ RuntimeError: uh-oh!""")
         interp.exec("assert d == 2.5")
         with self.assertRaises(ValueError):
             interp.prepare_main()
+        for names, error in (({1: 2}, TypeError), ({"\0": 1}, ValueError), (None, ValueError), (5, TypeError)):
+            with self.assertRaises(error):
+                interp.prepare_main(names)
         with self.assertRaises(interpreters.NotShareableError):
             interp.prepare_main(good=1, bad=[1])
         with self.assertRaises(interpreters.ExecutionFailed):
@@ -557,6 +620,8 @@ class Queues(Interpreters):
         self.assertIn(q, interpreters.list_queues())
         with self.assertRaises(interpreters.QueueNotFoundError):
             interpreters.Queue(12345)
+        with self.assertRaises(ValueError):
+            interpreters.Queue(-1)
         with self.assertRaises(NotImplementedError):
             interpreters.create_queue(unbounditems=3)
 
@@ -650,7 +715,7 @@ class Exceptions(unittest.TestCase):
             (i.InterpreterNotFoundError, (i.InterpreterError,)),
             (i.ExecutionFailed, (i.InterpreterError,)),
             (i.NotShareableError, (TypeError,)),
-            (i.QueueError, (Exception,)),
+            (i.QueueError, (RuntimeError,)),
             (i.QueueNotFoundError, (i.QueueError,)),
             (i.QueueEmpty, (i.QueueError, queue.Empty)),
             (i.QueueFull, (i.QueueError, queue.Full)),

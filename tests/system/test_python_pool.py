@@ -69,8 +69,10 @@ class Pool(TestCase):
             self.assertIsInstance(error.__cause__, interpreters.ExecutionFailed)
             self.assertIn("in fail", str(error.__cause__))
             self.assertIsInstance(pool.submit(fail, Odd, 1, 2).exception(SOON), interpreters.ExecutionFailed)
-            self.assertIsInstance(pool.submit(lambda: (lambda: 0)).exception(SOON), interpreters.NotShareableError)
-            self.assertIsInstance(pool.submit(square, lambda: 0).exception(SOON), interpreters.NotShareableError)
+            self.assertIsInstance(pool.submit(lambda: [lambda: error]).exception(SOON), interpreters.NotShareableError)
+            self.assertIsInstance(pool.submit(lambda: (lambda n: lambda: n)(0)).exception(SOON), interpreters.NotShareableError)
+            self.assertIsInstance(pool.submit(square, lambda: error).exception(SOON), interpreters.NotShareableError)
+            self.assertEqual(pool.submit(lambda f: f(3), lambda n: n + 1).result(SOON), 4)
             self.assertEqual(pool.submit(square, 3).result(SOON), 9)
 
     def test_initializer(self):

@@ -73,9 +73,12 @@ class Typing(unittest.TestCase):
         return done.stdout
 
     def test_sample(self):
-        for version in ("3.9", "3.10", "3.11") if LONG else ("3.11",):
+        for version in ("3.9", "3.10", "3.11", "3.14") if LONG else ("3.11",):
             with self.subTest(version):
-                self.assertEqual(self.mypy("--python-version", version, os.path.join(TYPED, "sample.py")), "")
+                said = self.mypy("--python-version", version, os.path.join(TYPED, "sample.py"))
+                if "Python %s is not supported" % version in said:
+                    self.skipTest("this mypy looks at no Python %s any more" % version)
+                self.assertEqual(said, "")
 
     def test_stubs_alone(self):
         stubs = sorted(glob.glob(os.path.join(os.path.dirname(xidata.__file__), "*.pyi")))

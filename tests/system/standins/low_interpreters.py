@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""_interpreters of CPython 3.13 on xidata.interpreters: ids (the program's is 0 here), references by count, pipes."""
+"""_interpreters of CPython 3.13 and 3.14 on xidata.interpreters: ids (the program's is 0 here), references by count, pipes."""
 
 import os
 import re
@@ -12,9 +12,12 @@ WHENCE_UNKNOWN, WHENCE_RUNTIME, WHENCE_LEGACY_CAPI, WHENCE_CAPI, WHENCE_XI, WHEN
 InterpreterError, InterpreterNotFoundError = xi.InterpreterError, xi.InterpreterNotFoundError
 is_shareable = xi.is_shareable
 
+if sys.version_info >= (3, 14):
+    NotShareableError = xi.NotShareableError
+else:
 
-class NotShareableError(ValueError):
-    """As 3.13 has it: a ValueError."""
+    class NotShareableError(ValueError):
+        """As 3.13 has it: a ValueError."""
 
 
 _held = {}  # id: [object, references counted]
@@ -50,6 +53,7 @@ def _whence(interp):
 def create(config=None, *, reqrefs=False):
     config = new_config() if config is None else config
     if isinstance(config, str):
+        config.encode()  # UnicodeEncodeError
         if config == "empty":
             raise InterpreterError("the 'empty' config is no interpreter's")
         config = new_config(config)
@@ -162,6 +166,11 @@ def run_func(id, func, shared=None, *, restrict=False):
 
 
 def call(id, callable, args=None, kwargs=None, *, restrict=False):
+    if sys.version_info >= (3, 14):
+        try:
+            return _object(id, restrict).call(callable, *args or (), **kwargs or {}), None
+        except xi.ExecutionFailed as failed:
+            return None, failed.excinfo
     if type(callable) is not types.FunctionType:
         raise TypeError("3.13 calls functions alone, not %r" % (callable,))
     if callable.__closure__ or callable.__code__.co_argcount or args or kwargs:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
 Makes every Python that is started with this folder in PYTHONPATH have xidata in place of the low-level modules of
-CPython 3.13's subinterpreters. Tests name descriptors of pipes by number in code that another process runs; so the
+CPython's subinterpreters (3.13, 3.14). Tests name descriptors of pipes by number in code that another process runs; so the
 processes of interpreters keep their own descriptors above 700, and have the tests' pipes put where they are named.
 """
 
@@ -11,7 +11,8 @@ import os
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-NAMES = {"_interpreters": "low_interpreters.py", "_interpqueues": "low_queues.py"}
+NAMES = {"_interpreters": "low_interpreters.py",
+         "_interpqueues": "low_queues.py" if sys.version_info < (3, 14) else "low_queues_314.py"}
 LOWEST_OWN = 700
 
 

@@ -52,7 +52,7 @@ class ExecutionFailed(InterpreterError):
         return type(self), (self.excinfo,)
 
 
-class QueueError(Exception):
+class QueueError(RuntimeError):
     """Something about a queue between interpreters."""
 
 

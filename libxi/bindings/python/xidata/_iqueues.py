@@ -9,6 +9,7 @@ whether that interpreter is still there.
 
 import os
 import weakref
+from pickle import PickleError
 
 import xidata
 
@@ -20,15 +21,18 @@ from ._crossinterp import (
     UNBOUND_ERROR,
     UNBOUND_REMOVE,
     ItemInterpreterDestroyed,
+    NotShareableError,
     QueueEmpty,
     QueueFull,
     QueueNotFoundError,
     unbound_flag,
 )
+from ._functions import by_code
 
 _PREFIX = "pep734."
 _GROW = 1 << 34  # bytes
 _GONE = (xidata.ChannelRemoved, xidata.ChannelClosed, xidata.Left, xidata.NotFound)
+UNSENDABLE = (PickleError, TypeError, ValueError, AttributeError)  # what pickle says of a value
 _known = weakref.WeakValueDictionary()
 _made = 0
 
@@ -96,6 +100,8 @@ class Queue:
         if not isinstance(id, int):
             raise TypeError("id must be an int, got %r" % (id,))
         id = int(id)
+        if id < 0:
+            raise ValueError("a queue's id is not negative, as %d is" % id)
         self = _known.get(id)
         if self is not None and self._pid == os.getpid():
             return self
@@ -198,11 +204,21 @@ class Queue:
 
     def _put(self, mark, obj, timeout):
         try:
-            self._channel.send((mark, obj), timeout)
+            try:
+                self._channel.send((mark, obj), timeout)
+            except UNSENDABLE as error:
+                again = by_code(obj)
+                if again is obj or isinstance(error, xidata.Error):
+                    raise
+                self._channel.send((mark, again), timeout)
         except (xidata.Full, xidata.Timeout):
             raise QueueFull("queue %d is full" % self._id) from None
         except _GONE:
             raise self._lost() from None
+        except xidata.Error:
+            raise
+        except UNSENDABLE as error:
+            raise NotShareableError("%r does not support cross-interpreter data: %s" % (obj, error)) from error
 
     def get(self, block=True, timeout=None):
         """
@@ -233,6 +249,8 @@ class Queue:
             raise QueueEmpty("queue %d is empty" % self._id) from None
         except _GONE:
             raise self._lost() from None
+        except xidata.DecodeError as error:
+            raise NotShareableError(str(error)) from error.__cause__
 
     def get_nowait(self):
         """get() that does not wait."""

@@ -67,8 +67,7 @@ class CodecError(ValueError):
     the Replacement of what is being received; `name` what nobody knows: "module:class", or a registered name or id.
     """
 
-    object = name = None
-    sending = False
+    object, name, sending = None, "", False
 
     def __init__(self, text, object, name, sending):
         ValueError.__init__(self, text)

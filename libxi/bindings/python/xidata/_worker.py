@@ -14,8 +14,9 @@ import marshal
 import os
 import sys
 
-REFUSED, DONE, FAILED, ENDS, UNSHAREABLE = range(5)
-FAKE_MAIN = "__xi_main__"  # the creator's script, loaded as a module
+REFUSED, DONE, FAILED, ENDS, UNSHAREABLE, UNREADABLE = range(6)
+FAKE_MAIN = "<fake __main__>"  # the creator's script, loaded as a module
+SCRIPT = "<script>"  # what tracebacks call source that was sent: of "<string>" they would show what Python's -c ran
 
 
 def channel_name(id):
@@ -74,6 +75,13 @@ def captured(error):
     return (kind.__name__, kind.__qualname__, kind.__module__, text, "%s: %s" % (name, text) if text else name, display)
 
 
+class Unreadable(Exception):
+    """What is to be called cannot be had here; its cause says why."""
+
+
+LOOKS_AT_NAMES = (eval, exec, dir, vars, globals, locals)
+
+
 class Worker:
     def __init__(self, me):
         self.pid = os.getpid()
@@ -100,7 +108,7 @@ class Worker:
         try:
             command = request.value
         except Exception as error:  # it could not be decoded, so nothing of it was done
-            self.reply(request, FAILED, captured(error))
+            self.reply(request, UNREADABLE, captured(error))
             return False
         seen, op = command[:2]
         if seen != self.begun:
@@ -110,6 +118,8 @@ class Worker:
         self.running.send(None)
         try:
             outcome, result = self.run(op, *command[2:])
+        except Unreadable as error:
+            outcome, result = UNREADABLE, captured(error.__cause__)
         except BaseException as error:
             outcome, result = FAILED, captured(error)
         self.flush()
@@ -129,7 +139,13 @@ class Worker:
         except Exception as error:  # the result cannot be pickled
             if outcome != DONE:
                 raise
-            self.reply(request, UNSHAREABLE, captured(error))
+            from ._functions import by_code
+
+            again = by_code(result)
+            if again is result:
+                self.reply(request, UNSHAREABLE, captured(error))
+            else:
+                self.reply(request, DONE, again)
 
     @staticmethod
     def flush():
@@ -143,7 +159,7 @@ class Worker:
         return getattr(self, "do_" + op)(*arguments)
 
     def do_exec(self, code):
-        exec(marshal.loads(code) if isinstance(code, bytes) else compile(code, "<string>", "exec"), self.main.__dict__)
+        exec(marshal.loads(code) if isinstance(code, bytes) else compile(code, SCRIPT, "exec"), self.main.__dict__)
         return DONE, None
 
     def do_call(self, target, is_code, args, kwargs):
@@ -152,8 +168,23 @@ class Worker:
         else:
             import pickle
 
-            function = pickle.loads(target)
+            try:
+                function = pickle.loads(target)
+            except Exception as error:
+                raise Unreadable from error
+            if type(function) is type(eval) and function in LOOKS_AT_NAMES:
+                return DONE, self.names(function, args, kwargs)
         return DONE, function(*args, **kwargs)
+
+    def names(self, function, args, kwargs):
+        """One of the builtins that look at the names of their caller, as if __main__ called it."""
+        names = self.main.__dict__
+        if function in (eval, exec):
+            if len(args) == 1 and "globals" not in kwargs or len(args) > 1 and args[1] is None:
+                args = (args[0], names) + args[2:]
+        elif not args and not kwargs:
+            return sorted(names) if function is dir else names
+        return function(*args, **kwargs)
 
     def do_task(self, *arguments):
         """do_call() for a pool, where the exception itself is wanted."""
@@ -162,6 +193,7 @@ class Worker:
         except Exception as error:
             import pickle
 
+            error = error.__cause__ if type(error) is Unreadable else error
             try:
                 pickle.loads(pickle.dumps(error))
             except Exception:
@@ -198,7 +230,7 @@ def settle_in(child):
     sys.argv[:] = [""]
     main = sys.modules["__main__"] = Main("__main__")
     main.__builtins__ = builtins
-    main.__spec__ = main.__loader__ = main.__package__ = None
+    main.__loader__ = sys.__loader__  # of what is built in, as CPython has it
     return ready
 
 

@@ -23,7 +23,6 @@ import os
 import sys
 import types
 import weakref
-from pickle import PickleError
 
 import xidata
 
@@ -45,8 +44,9 @@ from ._crossinterp import (
     excinfo,
     is_shareable,
 )
-from ._iqueues import Queue, create as create_queue, list_all as list_queues
-from ._worker import DONE, ENDS, FAILED, FAKE_MAIN, REFUSED, channel_name
+from ._functions import by_code, code_of
+from ._iqueues import UNSENDABLE, Queue, create as create_queue, list_all as list_queues
+from ._worker import DONE, ENDS, FAILED, FAKE_MAIN, REFUSED, SCRIPT, UNREADABLE, channel_name
 
 __all__ = [
     "ExecutionFailed",
@@ -265,29 +265,6 @@ def _ended(pid):
     return "its process ended with status %d" % os.WEXITSTATUS(status)
 
 
-def _code_of(function):
-    """The code of a function that can run elsewhere as it is, marshalled; None of everything else."""
-    if type(function) is not types.FunctionType or function.__closure__ or function.__defaults__ or function.__kwdefaults__:
-        return None
-    if _uses_globals(function.__code__, function.__globals__):
-        return None
-    return marshal.dumps(function.__code__)
-
-
-_GLOBAL_NAMES = {verb + "_" + kind for verb in ("LOAD", "STORE", "DELETE") for kind in ("GLOBAL", "NAME")}
-
-
-def _uses_globals(code, names):
-    """True if the code, or one within it, loads or stores a name of the module that it comes from."""
-    suspects = [n for n in code.co_names if n in names]
-    if suspects:
-        import dis  # attributes are in co_names, too: only the instructions tell
-
-        if any(i.argval in suspects and i.opname in _GLOBAL_NAMES for i in dis.get_instructions(code)):
-            return True
-    return any(_uses_globals(c, names) for c in code.co_consts if type(c) is types.CodeType)
-
-
 class Interpreter:
     """
     An interpreter of the namespace. There is one object for an id in a process, and it holds a reference to the
@@ -388,7 +365,13 @@ class Interpreter:
         """The result of a command; ExecutionFailed, and every other InterpreterError, if there is none."""
         requests, seen = self._begun()
         try:
-            outcome, result = requests.call((seen, op) + arguments)
+            try:
+                outcome, result = requests.call((seen, op) + arguments)
+            except UNSENDABLE as error:
+                again = by_code(arguments)
+                if again is arguments or isinstance(error, xidata.Error):
+                    raise
+                outcome, result = requests.call((seen, op) + again)
         except xidata.ServerDied:
             self._died = True
             how = _ended(self._process)
@@ -399,12 +382,14 @@ class Interpreter:
             raise self._not_found() from None
         except xidata.Error:
             raise
-        except (PickleError, TypeError, ValueError, AttributeError) as error:  # what pickle says of the arguments
+        except UNSENDABLE as error:
             raise NotShareableError("the arguments cannot be sent: %s" % error) from error
         if outcome == REFUSED:
             raise InterpreterError("interpreter %d is already running" % self._id)
         if outcome == FAILED:
             raise ExecutionFailed(excinfo(result))
+        if outcome == UNREADABLE:
+            raise NotShareableError("what was sent cannot be had there: %s" % result[4])
         if outcome not in (DONE, ENDS):
             raise NotShareableError("the result cannot be sent: %s" % result[4])
         return result
@@ -449,6 +434,10 @@ class Interpreter:
         if not names:
             raise ValueError("prepare_main() binds one name at least")
         for name, value in names.items():
+            if not isinstance(name, str):
+                raise TypeError("a name is a str, not %r" % (name,))
+            if "\0" in name:
+                raise ValueError("a null character in the name %r" % name)
             if not is_shareable(value):
                 raise NotShareableError("%s: %r does not support cross-interpreter data" % (name, value))
         queues = {name: value for name, value in names.items() if type(value) is Queue}
@@ -457,7 +446,7 @@ class Interpreter:
     def exec(self, code, /):
         """
         Run source code, a code object, or the body of a function without arguments, in its __main__. What that raises
-        is an ExecutionFailed here.
+        is an ExecutionFailed here; source that cannot be compiled is a SyntaxError.
 
             interp.exec("import math; x = math.pi")
             interp.exec("print(x)")
@@ -469,6 +458,8 @@ class Interpreter:
             code = marshal.dumps(wanted)
         elif type(code) is types.CodeType:
             code = marshal.dumps(code)
+        elif isinstance(code, bytes):
+            code = code.decode()
         elif not isinstance(code, str):
             raise TypeError("exec() takes str, a function or code, not %s" % type(code).__name__)
         try:
@@ -477,12 +468,14 @@ class Interpreter:
             excinfo = failed.excinfo
         else:
             return
+        if excinfo.type.__name__ == "SyntaxError" and isinstance(code, str):
+            compile(code, SCRIPT, "exec")  # raises it, if it is about this
         raise ExecutionFailed(excinfo)
 
     def _call(self, callable, args, kwargs, op="call"):
         if not hasattr(callable, "__call__"):
             raise TypeError("expected a callable, got %r" % (callable,))
-        target = _code_of(callable)
+        target = code_of(callable)
         is_code = target is not None
         if not is_code:
             import pickle
@@ -500,7 +493,8 @@ class Interpreter:
     def call(self, callable, /, *args, **kwargs):
         """
         Call it there and return its result. Functions that use nothing of their module go by their code, all else by
-        pickle; so do arguments and results that xidata has no native form for.
+        pickle; so do arguments and results that xidata has no native form for. eval, exec and others that look at the
+        names of their caller find those of its __main__.
 
             interp.call(sum, [1, 2, 3])
         """
