@@ -16,7 +16,7 @@ import sys
 import time
 import unittest
 
-from pyhelp import BIG, LONG, SOON, TestCase, main, name, numpy, until, xidata
+from pyhelp import BIG, HERE, LONG, SOON, TestCase, main, name, numpy, until, xidata
 
 try:
     import pyarrow
@@ -367,6 +367,10 @@ for step in range(2, 5):  # through memory that numpy does not know to be the ar
         self.assertEqual((where(column) % 64, column.sum()), (0, 499500))
 
 
+class Odd:
+    """Pretends to be a batch."""
+
+
 @unittest.skipUnless(pyarrow, "no pyarrow")
 class Arrow(TestCase):
     def setUp(self):
@@ -408,6 +412,63 @@ class Arrow(TestCase):
             for column in columns:
                 for buffer in (column.chunk(0) if isinstance(column, pyarrow.ChunkedArray) else column).buffers():
                     self.assertTrue(buffer is None or self.is_shared(buffer.address))
+
+    def test_codec(self):
+        """As docs/guide.md has it: where pickles are refused, slices as what they are, in place, longer than the sender lives."""
+        with open(os.path.join(HERE, "..", "..", "docs", "guide.md"), encoding="utf-8") as f:
+            code = f.read().partition("# arrow.py\n")[2].partition("\nbatches = ")[0]
+        names = {}
+        exec(code, names)
+        self.addCleanup(xidata.unregister, pyarrow.RecordBatch)
+        strict = xidata.channel(name(), grow=1 << 24, pickle="refuse")
+        sender = self.child(code + "\nimport sys\nbatch = pyarrow.record_batch([range(100000), ['w'] * 100000], names=['n', 'w'])\n"
+                            "channel = xidata.channel(sys.argv[1], send_only=True, pickle='refuse')\n"
+                            "channel.send([batch, batch.slice(50000, 10)])", strict.name)
+        whole, part = strict.recv(timeout=SOON)
+        self.finished(sender)
+        self.assertEqual((type(whole), whole.num_rows, part.num_rows), (pyarrow.RecordBatch, 100000, 10))
+        self.assertTrue(whole.slice(50000, 10).equals(part))
+        self.assertLess(part.get_total_buffer_size(), 1000)
+        for column in whole.columns + part.columns:
+            for buffer in column.buffers():
+                self.assertTrue(buffer is None or self.is_shared(buffer.address) and not buffer.is_mutable)
+        before = blocks()
+        strict.send(whole)  # another's memory is not handed on: it is written anew
+        again = strict.recv(timeout=0)
+        self.assertTrue(again.equals(whole))
+        self.assertGreater(blocks(), before)
+        del again, column, buffer
+        self.assertEqual(blocks(), before)
+        xidata.unregister(pyarrow.RecordBatch)
+        xidata.register(Odd, lambda o: b"no stream at all", Odd, name="arrow.batch")
+        strict.send(Odd())
+        xidata.unregister(Odd)
+        xidata.register(pyarrow.RecordBatch, names["to_xi"], names["from_xi"], name="arrow.batch")
+        with self.assertRaises(xidata.DecodeError):
+            strict.recv(timeout=0)
+
+    def test_capsules(self):
+        """What has the PyCapsule interface becomes pyarrow's without a copy, and what was received has it, without one."""
+
+        class Frame:
+            def __init__(self, table):
+                self.table = table
+
+            def __arrow_c_stream__(self, requested_schema=None):
+                return self.table.__arrow_c_stream__(requested_schema)
+
+        mine = pyarrow.table(Frame(pyarrow.Table.from_batches([self.batch])))
+        self.assertEqual(self.addresses(mine), self.addresses(pyarrow.Table.from_batches([self.batch])))
+        self.channel.send(mine)
+        got = self.channel.recv(timeout=0)
+        self.assertTrue(got.equals(mine))
+        self.assertTrue(all(self.is_shared(a) for a in self.addresses(got)))
+        self.assertEqual(self.addresses(pyarrow.table(Frame(got))), self.addresses(got))
+        with self.assertRaises(ValueError):
+            xidata.channel(name(), pickle="refuse").send(mine)
+
+    def addresses(self, table):
+        return [b.address for column in table.columns for b in column.chunk(0).buffers() if b]
 
     def is_shared(self, address):
         with open("/proc/self/maps", encoding="utf-8") as maps:

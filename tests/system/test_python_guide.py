@@ -15,6 +15,12 @@ import unittest
 
 from pyhelp import SOON, TestCase, main, numpy, until, xidata
 
+try:
+    import pyarrow
+except ImportError:
+    pyarrow = None
+
+NEEDS = {"Arrays": numpy, "Arrow": pyarrow}  # sections that are passed over without the package
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BLOCK = re.compile(r"^```python\n(# (\w+\.py)\n.*?)^```\n(?:```text\n(.*?)^```\n)?", re.M | re.S)
 
@@ -54,7 +60,8 @@ class Guide(TestCase):
     def check(self, path, least):
         found = 0
         for title, programs in sections(path):
-            if title == "Arrays" and not numpy:
+            if not NEEDS.get(title, True):
+                print("skipped in part: %s of %s, without its package" % (title, path))
                 continue
             for (file, code, output), (out, err, status) in zip(programs, self.run_section(programs)):
                 with self.subTest(section=title, file=file):
@@ -67,7 +74,7 @@ class Guide(TestCase):
         self.assertGreaterEqual(found, least)
 
     def test_guide(self):
-        self.check("docs/guide.md", 18 if numpy else 16)
+        self.check("docs/guide.md", 16 + 2 * bool(numpy) + bool(pyarrow))
 
     def test_readme(self):
         self.check("README.md", 1)
