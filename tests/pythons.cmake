@@ -4,7 +4,9 @@
 set(XI_TEST_PYTHONS)
 set(XI_TEST_VERSIONS)
 file(GLOB candidates $ENV{HOME}/.pyenv/versions/*/bin/python3 /opt/python/*/bin/python3 /usr/local/bin/python3)
-list(PREPEND candidates /usr/bin/python3) # the system's, where two have the same version: it may have numpy
+file(GLOB more /usr/bin/python3.[0-9]*) # Debian's further ones
+list(FILTER more INCLUDE REGEX "/python3\\.[0-9]+$")
+list(PREPEND candidates /usr/bin/python3 ${more}) # the system's, where two have the same version: it may have numpy
 foreach(name python3.13t python3.14t python3.15t) # seldom where others are: those on PATH
   if(XI_FOUND_${name})
     list(APPEND candidates ${XI_FOUND_${name}})

@@ -15,7 +15,7 @@ export XI_BUILD="$build" PYTHONPATH="$build/python"
 
 failed=0
 seen=
-for python in /usr/bin/python3 "$PYENV_ROOT"/versions/*/bin/python3 /opt/python/*/bin/python3; do
+for python in /usr/bin/python3 /usr/bin/python3.{9,1[0-9]} "$PYENV_ROOT"/versions/*/bin/python3 /opt/python/*/bin/python3; do
     tag=$("$python" -I -c 'import sys; print(sys.implementation.cache_tag)' 2>/dev/null) || continue
     case " $seen " in *" $tag "*) continue ;; esac
     compgen -G "$build/python/xidata/_xidata.$tag*" >/dev/null || continue
