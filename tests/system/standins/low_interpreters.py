@@ -142,6 +142,8 @@ def _closed():
 
 def exec(id, code, shared=None, *, restrict=False):
     interp = _object(id, restrict)
+    if isinstance(code, bytes) and sys.version_info < (3, 14):
+        raise TypeError("3.13 takes no bytes")
     if shared:
         set___main___attrs(id, shared)
     placed = _place_pipes(interp, code) if isinstance(code, str) else False
