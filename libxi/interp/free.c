@@ -3,8 +3,8 @@
  * Free functions: registered by index, queued when their value has come back
  * from every group, run in a thread of the owner that calls the library.
  */
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "interp.h"
 
@@ -29,7 +29,7 @@ int xi_free_register(xi_interp *me, const char *name, xi_free_fn fn, void *conte
     if (room) {
         f->fn[i].fn = fn;
         f->fn[i].context = context;
-        strncpy(f->fn[i].name, name ? name : "", sizeof f->fn[i].name - 1);
+        snprintf(f->fn[i].name, sizeof f->fn[i].name, "%s", name ? name : "");
         f->count = i;
         *index = i;
     }
