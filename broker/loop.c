@@ -4,16 +4,33 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "loop_internal.h"
 #include "table.h"
+#include "wire/soon.h"
+
+#define SPIN_NS 50000
 
 struct loop {
     struct waiter *waiter;
     struct timer *timers;
+    struct xi_soon soon; /* the next packet, or whatever else comes */
+    bool busy;           /* the last turn had something to do */
 };
+
+/* As of a value's receiver: not where there is one processor, or none to spare. */
+static int64_t spin_limit(void) {
+    const char *us = getenv("XI_SPIN_US");
+    cpu_set_t set;
+    if (us && us[0]) {
+        double v = strtod(us, NULL);
+        return v > 0 && v < 1e9 ? (int64_t)(v * 1000) : 0;
+    }
+    return sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) < 2 ? 0 : SPIN_NS;
+}
 
 struct loop *loop_new(enum loop_choice choice, const char **why) {
     struct waiter *waiter = NULL;
@@ -25,7 +42,7 @@ struct loop *loop_new(enum loop_choice choice, const char **why) {
     else
         *why = "";
     struct loop *loop = memory_or_die(NULL, 1, sizeof *loop);
-    *loop = (struct loop){.waiter = waiter};
+    *loop = (struct loop){.waiter = waiter, .soon.limit = spin_limit() * XI_SOON_SPINS};
     return loop;
 }
 
@@ -91,8 +108,9 @@ void loop_stop(struct loop *loop, struct watch *watch) {
         free(watch);
 }
 
-void watch_done(struct watch *watch, int result) {
+void watch_done(struct waiter *waiter, struct watch *watch, int result) {
     watch->armed = false;
+    waiter->done++;
     if (watch->stopped)
         free(watch);
     else
@@ -111,8 +129,26 @@ static int64_t earliest(const struct loop *loop) {
     return at;
 }
 
+static void look(struct waiter *w, int64_t until) {
+    uint64_t done = w->done;
+    for (w->wait(w, AT_ONCE); w->done == done && loop_now() < until; w->wait(w, AT_ONCE)) xi_soon_pause();
+}
+
+/* Looks for what is soon there, then sleeps. */
+static void wait_for(struct loop *loop, int64_t deadline) {
+    struct waiter *w = loop->waiter;
+    uint64_t done = w->done;
+    bool was_busy = loop->busy;
+    int64_t from = was_busy ? loop_now() : 0, span = was_busy ? xi_soon(&loop->soon) : 0;
+    if (span) look(w, deadline && deadline < from + span ? deadline : from + span);
+    bool hit = w->done != done;
+    if (!hit) w->wait(w, deadline);
+    loop->busy = w->done != done;
+    if (was_busy) xi_soon_came(&loop->soon, loop->busy ? w->woke - from : INT64_MAX, span > 0, hit);
+}
+
 void loop_turn(struct loop *loop) {
-    loop->waiter->wait(loop->waiter, earliest(loop));
+    wait_for(loop, earliest(loop));
     if (!earliest(loop)) return;
     int64_t now = loop_now();
     for (struct timer *t = loop->timers; t; t = t->next) {

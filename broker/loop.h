@@ -6,7 +6,8 @@
  *
  * A watch is one thing waited for, and is one-shot: its function is called once,
  * then loop_again() asks for the next time. Timers are embedded structs. With no
- * timer set and nothing happening, the loop makes no system call at all.
+ * timer set and nothing happening, the loop makes no system call at all; but while one thing soon follows the other, it
+ * looks for the next one before it sleeps (wire/soon.h).
  */
 #ifndef XI_BROKER_LOOP_H
 #define XI_BROKER_LOOP_H

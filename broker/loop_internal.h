@@ -8,6 +8,8 @@
 
 #include "loop.h"
 
+#define AT_ONCE ((int64_t)-1)
+
 enum watch_kind { WATCH_ACCEPT, WATCH_RECEIVE, WATCH_POLL };
 
 struct watch {
@@ -27,10 +29,12 @@ struct watch {
 
 struct waiter {
     const char *name;
+    uint64_t done; /* watches that have been called so far */
+    int64_t woke;  /* loop_now() after the last wait, before them */
     void (*arm)(struct waiter *self, struct watch *watch);
     /* The watch is armed and its function must not be called any more. */
     void (*cancel)(struct waiter *self, struct watch *watch);
-    /* Waits until something happened or `deadline` (0: none) and calls watch_done for what did. */
+    /* Waits until something happened or `deadline` (0: none; AT_ONCE: it does not wait) and calls watch_done for what did. */
     void (*wait)(struct waiter *self, int64_t deadline);
     void (*free)(struct waiter *self);
 };
@@ -41,6 +45,6 @@ struct waiter *waiter_poll_new(void);
 /* A descriptor or negative errno. Watched on after EAGAIN (who had connected has gone, or another took it) and EINTR. */
 int accept_waiting(const struct watch *watch);
 /* Disarms and calls, or frees it if it was stopped meanwhile. */
-void watch_done(struct watch *watch, int result);
+void watch_done(struct waiter *waiter, struct watch *watch, int result);
 
 #endif

@@ -63,18 +63,21 @@ static void dispatch(struct poller *p, struct watch *w, short revents) {
     struct watch **at = &p->all;
     while (*at != w) at = &(*at)->next;
     *at = w->next;
-    watch_done(w, result);
+    watch_done(&p->waiter, w, result);
 }
 
 static void wait_poll(struct waiter *self, int64_t deadline) {
     struct poller *p = (struct poller *)self;
     int timeout = -1;
-    if (deadline) {
+    if (deadline == AT_ONCE) {
+        timeout = 0;
+    } else if (deadline) {
         int64_t left = deadline - loop_now();
         timeout = left <= 0 ? 0 : (int)((left + 999999) / 1000000);
     }
     collect(p);
     int ready = poll(p->fds, p->count, timeout);
+    self->woke = loop_now();
     if (ready < 0 && errno != EINTR) loop_rest(); /* the kernel has no memory for it */
     for (size_t i = 0; ready > 0 && i < p->count; i++) {
         if (!p->fds[i].revents) continue;
@@ -96,6 +99,6 @@ static void free_poll(struct waiter *self) {
 
 struct waiter *waiter_poll_new(void) {
     struct poller *p = memory_or_die(NULL, 1, sizeof *p);
-    *p = (struct poller){.waiter = {"poll", arm, cancel, wait_poll, free_poll}};
+    *p = (struct poller){.waiter = {.name = "poll", .arm = arm, .cancel = cancel, .wait = wait_poll, .free = free_poll}};
     return &p->waiter;
 }

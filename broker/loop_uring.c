@@ -61,10 +61,13 @@ static void cancel(struct waiter *self, struct watch *w) {
     io_uring_submit(&u->ring); /* now: its descriptor is about to be closed, and its number may be used again */
 }
 
-static void wait_uring(struct waiter *self, int64_t deadline) {
-    struct uring *u = (struct uring *)self;
+static void enter(struct uring *u, int64_t deadline) {
     struct io_uring_cqe *cqe = NULL;
     struct __kernel_timespec span, *timeout = NULL;
+    if (deadline == AT_ONCE) {
+        rest_after(io_uring_submit_and_get_events(&u->ring));
+        return;
+    }
     if (deadline) {
         int64_t left = deadline - loop_now();
         if (left < 0) left = 0;
@@ -72,6 +75,13 @@ static void wait_uring(struct waiter *self, int64_t deadline) {
         timeout = &span;
     }
     rest_after(io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, timeout, NULL)); /* ETIME, EINTR: there is just nothing */
+}
+
+static void wait_uring(struct waiter *self, int64_t deadline) {
+    struct uring *u = (struct uring *)self;
+    struct io_uring_cqe *cqe = NULL;
+    enter(u, deadline);
+    self->woke = loop_now();
     while (io_uring_peek_cqe(&u->ring, &cqe) == 0 && cqe) {
         struct watch *w = io_uring_cqe_get_data(cqe);
         int result = cqe->res;
@@ -85,7 +95,7 @@ static void wait_uring(struct waiter *self, int64_t deadline) {
                 continue;
             }
         }
-        watch_done(w, result);
+        watch_done(self, w, result);
     }
 }
 
@@ -120,7 +130,7 @@ static bool knows_all(struct io_uring *ring) {
 struct waiter *waiter_uring_new(const char **why) {
     struct uring *u = memory_or_die(NULL, 1, sizeof *u);
     memset(u, 0, sizeof *u);
-    u->waiter = (struct waiter){"io_uring", arm, cancel, wait_uring, free_uring};
+    u->waiter = (struct waiter){.name = "io_uring", .arm = arm, .cancel = cancel, .wait = wait_uring, .free = free_uring};
     int rc = make_ring(&u->ring);
     if (rc == 0 && !knows_all(&u->ring)) {
         io_uring_queue_exit(&u->ring);

@@ -54,12 +54,23 @@ struct seg *world_know(struct world *w, uint32_t number, uint32_t kind, uint32_t
     return s;
 }
 
+static void unmap(struct world *w, struct seg *s) {
+    list_remove(w, s);
+    w->mapped--;
+    xi_unmap(&s->map);
+}
+
+/* Named segments are opened anew when they are needed again; until nothing more is being done, the last one stays open. */
+static void close_last(struct world *w) {
+    if (!w->last) return;
+    close(w->last->fd);
+    w->last->fd = -1;
+    w->last = NULL;
+}
+
 static void forget(struct world *w, struct seg *s) {
-    if (s->map.base) {
-        list_remove(w, s);
-        w->mapped--;
-        xi_unmap(&s->map);
-    }
+    if (s->map.base) unmap(w, s);
+    if (w->last == s) close_last(w);
     if (s->fd >= 0) close(s->fd);
     if (s->kind == XI_SEG_MAILBOX && w->mailbox_of[s->slot] == s->number) w->mailbox_of[s->slot] = 0;
     table_drop(&w->segs, s->number);
@@ -80,23 +91,25 @@ int world_map(struct world *w, struct seg *s) {
         list_push(w, s);
         return 0;
     }
-    struct xi_expect expect = {s->kind, s->number, w->epoch};
-    struct stat st;
+    /* One that somebody made larger than it was could not be mapped for that reason, which is not ours. */
+    struct xi_expect expect = {s->kind, s->number, w->epoch, s->size};
     int fd = s->fd, rc = 0;
     if (fd < 0) {
         char name[XI_SHM_NAME_MAX];
         world_name(w, name, s->number);
         rc = xi_segment_open(name, true, &fd);
     }
-    /* One that somebody made larger than it was could not be mapped for that reason, which is not ours. */
-    if (rc == 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size != s->size)
-        rc = xi_fail(XI_E_CORRUPT, "segment %08x is not of the size that it had", s->number);
     if (rc == 0)
         rc = s->kind == XI_SEG_CHANNEL ? xi_map_channel(fd, true, &expect, &s->map, NULL)
              : s->kind == XI_SEG_RING  ? xi_map_ring(fd, s->channel, &expect, &s->map)
                                        : xi_segment_map(fd, true, false, &expect, &s->map);
-    if (fd >= 0 && s->fd < 0) close(fd);
+    if (rc && fd >= 0 && s->fd < 0) close(fd);
     if (want_or(rc)) return rc;
+    if (s->fd < 0) {
+        close_last(w);
+        s->fd = fd;
+        w->last = s;
+    }
     list_push(w, s);
     w->mapped++;
     return 0;
@@ -108,12 +121,8 @@ static struct seg *mapped(struct world *w, uint32_t number, uint32_t kind) {
 }
 
 void world_trim(struct world *w) {
-    while (w->mapped > MAPPED_MAX) {
-        struct seg *s = w->oldest;
-        list_remove(w, s);
-        w->mapped--;
-        xi_unmap(&s->map);
-    }
+    while (w->mapped > MAPPED_MAX) unmap(w, w->oldest);
+    close_last(w);
 }
 
 /* ---- what repair asks for ---- */
@@ -208,7 +217,7 @@ static uint64_t draw_epoch(void) {
 }
 
 int world_map_opened(struct world *w, int fd) {
-    struct xi_expect expect = {XI_SEG_OPENED, OPENED_NUMBER, w->epoch};
+    struct xi_expect expect = {.kind = XI_SEG_OPENED, .number = OPENED_NUMBER, .epoch = w->epoch};
     struct xi_map map;
     int rc = xi_segment_map(fd, true, false, &expect, &map);
     if (rc == 0) w->opened = map.base;
@@ -417,14 +426,10 @@ static int write_at(int fd, const void *from, size_t n, uint64_t at) {
     return xi_fail_errno(errno ? errno : EIO, "cannot write a channel's head");
 }
 
-static_assert(offsetof(struct xi_chan, consumers) == offsetof(struct xi_chan, producers) + 4, "written together");
-
 /* A group that is there from the start. */
-static int fill_group(int fd, uint32_t g, uint32_t flags) {
-    uint32_t state = XI_GROUP_ACTIVE;
-    uint64_t at = offsetof(struct xi_chan, groups) + g * sizeof(struct xi_group);
-    int rc = write_at(fd, &flags, sizeof flags, at + offsetof(struct xi_group, flags));
-    return rc ? rc : write_at(fd, &state, sizeof state, at + offsetof(struct xi_group, state));
+static void fill_group(struct xi_chan *chan, uint32_t g, uint32_t flags) {
+    xi_store_relaxed(&chan->groups[g].flags, flags);
+    xi_store_relaxed(&chan->groups[g].state, XI_GROUP_ACTIVE);
 }
 
 /*
@@ -443,13 +448,14 @@ static int fill_channel(int fd, const struct chan *ch, const struct xi_request *
                                   .retain = (uint32_t)q->g,
                                   .when_full = (uint32_t)q->h};
     memcpy(fixed.dead, q->other, sizeof fixed.dead);
-    uint32_t peers[2] = {ch->told_producers, ch->told_consumers};
-    uint64_t active = (ch->mode == XI_QUEUE ? 1 : 0) | (ch->retains ? XI_RETAIN_BIT : 0);
-    int rc = xi_write_channel(fd, &fixed);
-    if (rc == 0) rc = write_at(fd, peers, sizeof peers, offsetof(struct xi_chan, producers));
-    if (rc == 0 && ch->mode == XI_QUEUE) rc = fill_group(fd, 0, 0);
-    if (rc == 0 && ch->retains) rc = fill_group(fd, XI_GROUP_RETAIN, XI_GROUP_F_RETAIN);
-    return rc ? rc : write_at(fd, &active, sizeof active, offsetof(struct xi_chan, active));
+    struct xi_chan chan;
+    memset(&chan, 0, sizeof chan);
+    xi_store_relaxed(&chan.producers, ch->told_producers);
+    xi_store_relaxed(&chan.consumers, ch->told_consumers);
+    if (ch->mode == XI_QUEUE) fill_group(&chan, 0, 0);
+    if (ch->retains) fill_group(&chan, XI_GROUP_RETAIN, XI_GROUP_F_RETAIN);
+    xi_store_relaxed(&chan.active, (ch->mode == XI_QUEUE ? 1 : 0) | (ch->retains ? XI_RETAIN_BIT : 0));
+    return xi_write_channel(fd, &fixed, &chan);
 }
 
 int world_make_channel(struct world *w, const struct state *st, uint32_t index, const struct xi_request *q, int *made) {
@@ -666,15 +672,12 @@ static void view_ring(struct world *w, const struct chan *ch, struct xi_chan_vie
  */
 static int find_ring(struct world *w, struct seg *s, bool *unsent) {
     struct xi_chan *c = s->map.base;
-    int fd;
     bool held = xi_load_acquire(&c->lock) != 0;
     *unsent = xi_load_acquire(&c->tail) == 0;
     if (!s->map.bare || (!held && *unsent)) return 0;
-    int rc = world_open(w, s->number, true, &fd);
-    if (rc == 0) {
-        rc = xi_map_ring_in(fd, &s->map);
-        close(fd);
-    }
+    int fd = s->fd, rc = fd < 0 ? world_open(w, s->number, true, &fd) : 0;
+    if (rc == 0) rc = xi_map_ring_in(fd, &s->map);
+    if (s->fd < 0 && fd >= 0) close(fd);
     return want_or(rc);
 }
 

@@ -32,7 +32,7 @@ struct seg {
     uint32_t number, kind, slot;
     uint64_t size;
     uint64_t channel; /* id of the channel that a ring belongs to */
-    int fd; /* of a memfd; else -1 */
+    int fd; /* of a memfd; else -1, or that of the one that was mapped last */
     struct xi_map map;
     struct seg *newer, *older; /* mapped ones, by use */
 };
@@ -48,6 +48,7 @@ struct world {
     struct table segs;            /* number to struct seg * */
     struct seg *newest, *oldest;
     uint32_t mapped;
+    struct seg *last; /* of those with names, the one that is open; NULL: none */
     uint32_t mailbox_of[XI_MAX_INTERPS]; /* by slot; 0: none */
     struct xi_opened *opened; /* in a namespace that is open to other users */
     uint32_t about_channel;   /* what is being repaired there: index + 1 of a channel, or 0; */

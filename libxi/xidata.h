@@ -318,7 +318,8 @@ typedef struct xi_join_opts {
     const char *name;     /* of this interpreter, for people; NULL: the program's */
     const char *language; /* "c", "cpython 3.11", ...; NULL: "c" */
     uint32_t flags;       /* XI_JOIN_* */
-    int64_t spin_ns;      /* longest spin before sleeping; 0: the default (50 us, adaptive), negative: none */
+    int64_t spin_ns;      /* longest spin before sleeping; 0: the default (50 us, adaptive), negative: none. Three times
+                             that for an answer of the broker, where the last came so soon */
 } xi_join_opts;
 
 /*

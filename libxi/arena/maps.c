@@ -142,12 +142,12 @@ static int open_segment(struct xi_interp *me, uint32_t number, bool writable, bo
 }
 
 static int map_arena(struct xi_interp *me, struct xi_map_entry *e, int fd, int release_fd, bool populate_all) {
-    struct xi_expect expect = {XI_SEG_ARENA, e->number, me->epoch};
+    struct xi_expect expect = {.kind = XI_SEG_ARENA, .number = e->number, .epoch = me->epoch};
     struct xi_segment head;
     bool small = pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head && head.size <= POPULATE_MAX;
     int rc = xi_segment_map(fd, e->writable, populate_all || small, &expect, &e->map);
     if (rc) return rc;
-    expect = (struct xi_expect){XI_SEG_RELEASE, e->number + 1, me->epoch};
+    expect = (struct xi_expect){.kind = XI_SEG_RELEASE, .number = e->number + 1, .epoch = me->epoch};
     rc = xi_segment_map(release_fd, true, true, &expect, &e->release);
     if (rc) return rc;
     if (e->release.size < XI_RELEASE_SIZE(e->map.size))
@@ -194,7 +194,7 @@ int xi_maps_mailbox(struct xi_interp *me, uint32_t number, struct xi_map_entry *
     }
     int fds[2], rc = open_segment(me, number, true, false, fds);
     if (rc == 0) {
-        struct xi_expect expect = {XI_SEG_MAILBOX, number, me->epoch};
+        struct xi_expect expect = {.kind = XI_SEG_MAILBOX, .number = number, .epoch = me->epoch};
         e = entry_new(me, number, true, true);
         rc = e ? xi_segment_map(fds[0], true, true, &expect, &e->map) : XI_E_NOMEM;
         if (rc == 0 && e->map.size < XI_MAILBOX_SIZE) rc = xi_fail(XI_E_CORRUPT, "mailbox %08x is too small", number);
@@ -225,7 +225,7 @@ int xi_maps_channel(struct xi_interp *me, uint32_t number, int fd, struct xi_map
         *out = e;
         return 0;
     }
-    struct xi_expect expect = {XI_SEG_CHANNEL, number, me->epoch};
+    struct xi_expect expect = {.kind = XI_SEG_CHANNEL, .number = number, .epoch = me->epoch};
     e = entry_new(me, number, true, false);
     int rc = e ? 0 : XI_E_NOMEM;
     if (e && !(e->fixed = calloc(1, sizeof *e->fixed))) rc = xi_fail(XI_E_NOMEM, "no memory for a mapping");
@@ -258,7 +258,7 @@ int xi_maps_ring(struct xi_interp *me, uint32_t number, uint64_t chan_id, int fd
     }
     int fds[2] = {-1, -1}, rc = fd < 0 ? open_segment(me, number, true, false, fds) : 0;
     if (rc == 0) {
-        struct xi_expect expect = {XI_SEG_RING, number, me->epoch};
+        struct xi_expect expect = {.kind = XI_SEG_RING, .number = number, .epoch = me->epoch};
         e = entry_new(me, number, true, false);
         rc = e ? xi_map_ring(fd < 0 ? fds[0] : fd, chan_id, &expect, &e->map) : XI_E_NOMEM;
     }
@@ -283,7 +283,7 @@ int xi_maps_acks(struct xi_interp *me, uint32_t number, int fd, struct xi_map_en
     }
     int fds[2] = {-1, -1}, rc = fd < 0 ? open_segment(me, number, true, false, fds) : 0;
     if (rc == 0) {
-        struct xi_expect expect = {XI_SEG_ACKS, number, me->epoch};
+        struct xi_expect expect = {.kind = XI_SEG_ACKS, .number = number, .epoch = me->epoch};
         e = entry_new(me, number, true, false);
         rc = e ? xi_segment_map(fd < 0 ? fds[0] : fd, true, false, &expect, &e->map) : XI_E_NOMEM;
     }

@@ -93,7 +93,7 @@ static void use_mapping(struct xi_channel *ch, const struct xi_reply *r) {
     ch->shared = XI_OPENED_SHARED(r->c);
     ch->lock_word = XI_LOCK_OF(ch->interp->slot);
     xi_spin_init(&ch->send_spin, ch->interp->spin_ns);
-    xi_spin_init(&ch->receive_spin, ch->interp->spin_ns);
+    ch->receive_spin = ch->send_spin;
 }
 
 static void post_close(struct xi_interp *me, uint64_t id, uint32_t flags) {
@@ -228,7 +228,10 @@ static void send_home(struct xi_channel *ch) {
 int xi_channel_free(xi_channel *ch) {
     if (!ch) return 0;
     struct xi_interp *me = ch->interp;
-    if (xi_alive(me) && !atomic_load(&me->left)) {
+    uint64_t id = ch->id;
+    uint32_t flags = ch->flags;
+    bool told = xi_alive(me) && !atomic_load(&me->left);
+    if (told) {
         send_home(ch);
         xi_sets_forget(ch);
         if (ch->group_is_own) xi_group_end(ch);
@@ -237,11 +240,15 @@ int xi_channel_free(xi_channel *ch) {
         xi_channel_flush(ch);
         list_remove(me, ch);
         xi_ring_tell(ch);
-        post_close(me, ch->id, ch->flags);
+        xi_interp_hold(me);
     } else {
         xi_letters_close(ch);
     }
-    xi_channel_drop(ch);
+    xi_channel_drop(ch); /* unmapped first, what the broker gives back to the system is nobody's any more */
+    if (told) {
+        post_close(me, id, flags);
+        xi_interp_drop(me);
+    }
     return 0;
 }
 

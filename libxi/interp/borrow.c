@@ -59,7 +59,7 @@ static int grow(struct xi_interp *me) {
     xi_control_number_end(me, (uint32_t)req.b, rc);
     if (rc) return rc;
     if (fd < 0) return xi_fail(XI_E_BROKER, "the broker answered without a descriptor");
-    struct xi_expect expect = {XI_SEG_BORROWS, (uint32_t)reply.a, me->epoch};
+    struct xi_expect expect = {.kind = XI_SEG_BORROWS, .number = (uint32_t)reply.a, .epoch = me->epoch};
     rc = xi_segment_map(fd, true, true, &expect, &map);
     close(fd);
     if (rc) {

@@ -78,6 +78,16 @@ static int await_briefly(int fd, int64_t until) {
     }
 }
 
+/* Looks for an answer that is soon there. As xi_packet_receive(); -EAGAIN: it is to be waited for. */
+static int look_for(int fd, int64_t from, int64_t span, struct xi_reply *reply, int *fds) {
+    int rc = -EAGAIN;
+    while (rc == -EAGAIN && xi_now() - from < span) {
+        xi_soon_pause();
+        rc = xi_packet_receive(fd, reply, fds, MSG_DONTWAIT);
+    }
+    return rc;
+}
+
 /* `brief_until`, where not negative: waits no longer than that; the reply is thrown away when it comes. */
 static int exchange(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want,
                     int64_t brief_until) {
@@ -96,17 +106,26 @@ static int exchange(struct xi_interp *me, struct xi_request *request, struct xi_
         lost(me);
         return xi_fail(XI_E_BROKER, "cannot ask the broker of namespace \"%s\": %s", me->place.text, strerror(err));
     }
-    for (;;) {
-        int rc = patient ? await(me, fd, &until) : await_briefly(fd, brief_until);
-        if (rc) return rc;
-        rc = xi_packet_receive(fd, reply, got, MSG_DONTWAIT);
+    struct xi_soon *soon = &me->control.soon;
+    int64_t asked = xi_now(), span = xi_soon(soon);
+    for (bool slept = false;;) {
+        int rc = slept ? -EAGAIN : look_for(fd, asked, span, reply, got);
+        if (rc == -EAGAIN) {
+            slept = true;
+            rc = patient ? await(me, fd, &until) : await_briefly(fd, brief_until);
+            if (rc) return rc;
+            rc = xi_packet_receive(fd, reply, got, MSG_DONTWAIT);
+        }
         if (rc == -EAGAIN || rc == -EINTR) continue;
         if (rc <= 0) {
             lost(me);
             return xi_fail(XI_E_BROKER, "the broker of namespace \"%s\" went away while it was asked; call again, which finds or "
                            "starts another", me->place.text);
         }
-        if (reply->serial == request->serial) break;
+        if (reply->serial == request->serial) {
+            xi_soon_came(soon, xi_now() - asked, span > 0, !slept);
+            break;
+        }
         xi_close_all(got, XI_WIRE_FDS);
         if ((rc = xi_turned_away(reply)) != 0) {
             lost(me);

@@ -80,11 +80,14 @@ static int set_options(struct xi_interp *me, const xi_join_opts *o) {
     set_text(me->language, o->language, "c");
     me->flags = o->flags;
     me->spin_ns = o->flags & XI_JOIN_NO_SPIN ? -1 : o->spin_ns;
+    struct xi_spin spin;
+    xi_spin_init(&spin, me->spin_ns);
+    me->control.soon.limit = spin.limit * XI_SOON_SPINS;
     return 0;
 }
 
 static int map_own(struct xi_interp *me, const struct xi_reply *r, const int *fds) {
-    struct xi_expect own = {XI_SEG_OWN, (uint32_t)r->c, me->epoch}, mail = {XI_SEG_MAILBOX, (uint32_t)r->d, me->epoch};
+    struct xi_expect own = {.kind = XI_SEG_OWN, .number = (uint32_t)r->c, .epoch = me->epoch}, mail = {.kind = XI_SEG_MAILBOX, .number = (uint32_t)r->d, .epoch = me->epoch};
     int rc = xi_segment_map(fds[1], true, true, &own, &me->own_map);
     if (rc == 0) rc = xi_segment_map(fds[2], true, true, &mail, &me->mailbox_map);
     if (rc == 0 && (me->own_map.size < XI_OWN_SIZE || me->mailbox_map.size < XI_MAILBOX_SIZE))

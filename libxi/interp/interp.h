@@ -27,6 +27,7 @@
 #include "../wire/order.h"
 #include "../wire/names.h"
 #include "../wire/protocol.h"
+#include "../wire/soon.h"
 #include "../xidata.h"
 #include "connect.h"
 
@@ -35,6 +36,7 @@ struct xi_control {
     pthread_mutex_t mutex;
     _Atomic int fd; /* -1: lost; the next call connects (and starts a broker) again */
     uint32_t serial;
+    struct xi_soon soon; /* answers */
     _Atomic int64_t again; /* when who sleeps tries once more, after that failed */
     _Atomic uint32_t numbers, unused; /* xi_control_number(): given out so far; one that came to nothing, or 0 */
 };

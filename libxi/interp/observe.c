@@ -156,7 +156,7 @@ static int open_segment(xi_observer *o, uint32_t number, int *fd) {
 }
 
 static int map_segment(xi_observer *o, uint32_t number, uint32_t kind, struct xi_map *map) {
-    struct xi_expect expect = {kind, number, o->epoch};
+    struct xi_expect expect = {.kind = kind, .number = number, .epoch = o->epoch};
     int fd, rc = open_segment(o, number, &fd);
     if (rc) return rc;
     rc = xi_segment_map(fd, false, false, &expect, map);

@@ -97,15 +97,30 @@ static int check_head(const struct xi_segment *h, uint64_t real_size, const stru
     return 0;
 }
 
-/* Reads and checks the head through the descriptor, before anything is mapped. */
-static int read_head(int fd, const struct xi_expect *want, struct xi_segment *head) {
+/* Of what a segment begins with, as much as says what it is. */
+union first {
+    struct xi_segment head;
+    struct {
+        struct xi_segment head;
+        uint64_t chan_id;
+    } ring;
+    uint8_t bytes[offsetof(struct xi_chan, dead) + sizeof((struct xi_chan *)0)->dead];
+};
+static_assert(offsetof(struct xi_ring_head, chan_id) == sizeof(struct xi_segment), "behind the head, as read");
+
+/* Reads it, and checks the head, through the descriptor, before anything is mapped. `backed`: the bytes that have memory. */
+static int read_first(int fd, const struct xi_expect *want, union first *first, uint64_t *backed) {
+    struct xi_segment *head = &first->head;
     struct stat st;
     if (fstat(fd, &st) != 0) return xi_fail_errno(errno, "cannot look at a segment's size");
     if (st.st_size < XI_PAGE || st.st_size % XI_PAGE != 0)
         return xi_fail(XI_E_CORRUPT, "segment %08x has a size of %lld bytes", want->number, (long long)st.st_size);
-    ssize_t n = pread(fd, head, sizeof *head, 0);
+    if (want->size && (uint64_t)st.st_size != want->size)
+        return xi_fail(XI_E_CORRUPT, "segment %08x is not of the size that it had", want->number);
+    *backed = (uint64_t)st.st_blocks * 512;
+    ssize_t n = pread(fd, first, sizeof *first, 0);
     if (n < 0) return xi_fail_errno(errno, "cannot read a segment's head");
-    if (n != (ssize_t)sizeof *head) return xi_fail(XI_E_CORRUPT, "segment %08x ends within its head", want->number);
+    if (n != (ssize_t)sizeof *first) return xi_fail(XI_E_CORRUPT, "segment %08x ends within its head", want->number);
     if (want->kind == XI_SEG_REGISTRY) { /* the one segment that grows */
         if (head->magic == XI_LAYOUT_MAGIC && head->size > (uint64_t)st.st_size)
             return xi_fail(XI_E_CORRUPT, "the registry is smaller than it claims");
@@ -115,8 +130,10 @@ static int read_head(int fd, const struct xi_expect *want, struct xi_segment *he
 }
 
 int xi_segment_map(int fd, bool writable, bool populate, const struct xi_expect *want, struct xi_map *out) {
-    struct xi_segment head;
-    int rc = read_head(fd, want, &head);
+    union first first;
+    uint64_t backed;
+    int rc = read_first(fd, want, &first, &backed);
+    const struct xi_segment head = first.head;
     if (rc) return rc;
     int flags = MAP_SHARED | (populate ? MAP_POPULATE : 0);
     void *base = mmap(NULL, head.size, PROT_READ | (writable ? PROT_WRITE : 0), flags, fd, 0);
@@ -133,20 +150,13 @@ static_assert(STATIC_LINE == offsetof(struct xi_chan, lock) - offsetof(struct xi
                       offsetof(struct xi_chan, when_full) - offsetof(struct xi_chan, id),
               "but for `dead`, one line as it lies in the channel");
 
-int xi_write_channel(int fd, const struct xi_chan_fixed *f) {
+int xi_write_channel(int fd, const struct xi_chan_fixed *f, struct xi_chan *chan) {
+    const size_t from = offsetof(struct xi_chan, id), size = sizeof *chan - from;
+    memcpy(&chan->id, f, STATIC_LINE);
+    memcpy(chan->dead, f->dead, sizeof chan->dead);
     errno = 0;
-    if (pwrite(fd, f, STATIC_LINE, offsetof(struct xi_chan, id)) == (ssize_t)STATIC_LINE &&
-        pwrite(fd, f->dead, sizeof f->dead, offsetof(struct xi_chan, dead)) == (ssize_t)sizeof f->dead)
-        return 0;
+    if (pwrite(fd, (uint8_t *)chan + from, size, (off_t)from) == (ssize_t)size) return 0;
     return xi_fail_errno(errno ? errno : EIO, "cannot write a channel's head");
-}
-
-static int read_channel(int fd, struct xi_chan_fixed *f) {
-    errno = 0;
-    if (pread(fd, f, STATIC_LINE, offsetof(struct xi_chan, id)) == (ssize_t)STATIC_LINE &&
-        pread(fd, f->dead, sizeof f->dead, offsetof(struct xi_chan, dead)) == (ssize_t)sizeof f->dead)
-        return 0;
-    return xi_fail_errno(errno ? errno : EIO, "cannot read a channel's head");
 }
 
 static bool fixed_valid(const struct xi_chan_fixed *f, uint64_t segment_size) {
@@ -162,16 +172,25 @@ static bool fixed_valid(const struct xi_chan_fixed *f, uint64_t segment_size) {
 
 enum ring { HERE, BARE, NOT_HERE }; /* backed; to be backed before it is touched; zeros in its place */
 
+/* The segment itself, or where its ring is NOT_HERE what is before that, with as much again as the ring behind. */
+static uint8_t *map_once(int fd, size_t offset, size_t mapped, int flags, enum ring ring) {
+    if (ring != NOT_HERE) return mmap(NULL, mapped, PROT_READ | PROT_WRITE, flags, fd, 0);
+    uint8_t *base = mmap(NULL, mapped, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED || mmap(base, offset, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0) != MAP_FAILED) return base;
+    int err = errno;
+    munmap(base, mapped);
+    errno = err;
+    return MAP_FAILED;
+}
+
 /* All of the segment, and behind it its ring, which begins at `offset`, once more. */
 static int map_twice(int fd, const struct xi_segment *head, uint64_t offset, bool populate, enum ring ring, struct xi_map *out) {
     size_t capacity = head->size - offset, mapped = head->size + capacity;
-    uint8_t *base = mmap(NULL, mapped, ring == NOT_HERE ? PROT_READ : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    int flags = MAP_SHARED | (populate ? MAP_POPULATE : 0);
+    uint8_t *base = map_once(fd, offset, mapped, flags, ring); /* what it has beyond its end is replaced at once */
     if (base == MAP_FAILED) return xi_fail_errno(errno, "cannot map a channel");
-    int flags = MAP_SHARED | MAP_FIXED | (populate ? MAP_POPULATE : 0);
-    size_t first = ring == NOT_HERE ? offset : head->size;
-    if (mmap(base, first, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED ||
-        (ring != NOT_HERE &&
-         mmap(base + head->size, capacity, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset) == MAP_FAILED)) {
+    if (ring != NOT_HERE &&
+        mmap(base + head->size, capacity, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED) {
         int rc = xi_fail_errno(errno, "cannot map a channel");
         munmap(base, mapped);
         return rc;
@@ -201,22 +220,24 @@ static bool can_back(void) {
 }
 
 int xi_map_channel(int fd, bool looks, const struct xi_expect *want, struct xi_map *out, struct xi_chan_fixed *fixed) {
-    struct xi_segment head;
+    union first first;
     struct xi_expect expect = *want;
     struct xi_chan_fixed s;
-    bool here = false;
+    uint64_t has;
     expect.kind = XI_SEG_CHANNEL;
-    int rc = read_head(fd, &expect, &head);
-    if (rc == 0) rc = read_channel(fd, &s);
+    int rc = read_first(fd, &expect, &first, &has);
     if (rc) return rc;
-    if (!fixed_valid(&s, head.size))
+    const struct xi_segment *head = &first.head;
+    memcpy(&s, first.bytes + offsetof(struct xi_chan, id), STATIC_LINE);
+    memcpy(s.dead, first.bytes + offsetof(struct xi_chan, dead), sizeof s.dead);
+    if (!fixed_valid(&s, head->size))
         return xi_fail(XI_E_CORRUPT, "channel segment %08x describes itself wrongly", want->number);
-    rc = backed(fd, head.size, &here);
-    if (rc == 0 && !here && !looks && !can_back()) {
+    bool here = has >= head->size;
+    if (!here && !looks && !can_back()) {
         rc = xi_segment_reserve(fd, s.ring_offset, s.capacity);
         here = true;
     }
-    if (rc == 0) rc = map_twice(fd, &head, s.ring_offset, here && !looks, here ? HERE : looks ? NOT_HERE : BARE, out);
+    if (rc == 0) rc = map_twice(fd, head, s.ring_offset, here && !looks, here ? HERE : looks ? NOT_HERE : BARE, out);
     if (rc == 0 && fixed) *fixed = s;
     return rc;
 }
@@ -250,23 +271,20 @@ int xi_map_ring_in(int fd, struct xi_map *map) {
 }
 
 int xi_map_ring(int fd, uint64_t chan_id, const struct xi_expect *want, struct xi_map *out) {
-    struct xi_segment head;
+    union first first;
     struct xi_expect expect = *want;
-    struct stat st;
-    uint64_t id = 0;
+    uint64_t has;
     expect.kind = XI_SEG_RING;
-    int rc = read_head(fd, &expect, &head);
+    int rc = read_first(fd, &expect, &first, &has);
     if (rc) return rc;
-    uint64_t capacity = head.size - XI_PAGE;
-    errno = 0;
-    if (fstat(fd, &st) != 0 || pread(fd, &id, sizeof id, offsetof(struct xi_ring_head, chan_id)) != (ssize_t)sizeof id)
-        return xi_fail_errno(errno ? errno : EIO, "cannot read a ring's head");
-    if (id != chan_id || !xi_is_pow2(capacity) || capacity < XI_PAGE || capacity > XI_GROW_MAX)
+    const struct xi_segment *head = &first.head;
+    uint64_t capacity = head->size - XI_PAGE;
+    if (first.ring.chan_id != chan_id || !xi_is_pow2(capacity) || capacity < XI_PAGE || capacity > XI_GROW_MAX)
         return xi_fail(XI_E_CORRUPT, "ring segment %08x describes itself wrongly", want->number);
     /* A hole in it would be SIGBUS on a full /dev/shm: it was not reserved, or is being removed just now. */
-    if ((uint64_t)st.st_blocks * 512 < head.size)
+    if (has < head->size)
         return xi_fail(XI_E_CORRUPT, "ring segment %08x is not backed by memory", want->number);
-    return map_twice(fd, &head, XI_PAGE, false, HERE, out);
+    return map_twice(fd, head, XI_PAGE, false, HERE, out);
 }
 
 void xi_unmap(struct xi_map *map) {

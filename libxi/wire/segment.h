@@ -23,6 +23,7 @@ struct xi_expect {
     uint32_t kind;
     uint32_t number;
     uint64_t epoch;
+    uint64_t size;
 };
 
 /*
@@ -50,8 +51,8 @@ struct xi_chan_fixed {
     uint32_t retain, when_full;
     char dead[80];
 };
-/* Writes them into a segment that nobody has yet. Errors: SYSTEM. */
-int xi_write_channel(int fd, const struct xi_chan_fixed *fixed);
+/* Writes them and what else `chan` begins with, all but its head, into a segment that nobody has yet. Errors: SYSTEM. */
+int xi_write_channel(int fd, const struct xi_chan_fixed *fixed, struct xi_chan *chan);
 /*
  * As xi_segment_map for XI_SEG_CHANNEL, with the ring mapped twice in a row; checks the static fields of xi_chan and
  * copies them to *fixed, if that is not NULL. A ring that is not backed by memory (out->bare) must not be touched before

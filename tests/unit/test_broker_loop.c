@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* The loop by itself: whoever else waits for the same thing takes nothing from it. */
+/* The loop by itself: whoever else waits for the same thing takes nothing from it, and looking for packets loses none. */
 #include <check.h>
 #include <errno.h>
 #include <liburing.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "loop.h"
+#include "wire/soon.h"
 
 #define MS 1000000ll
 
@@ -122,11 +125,90 @@ START_TEST(a_dead_one_at_the_door_keeps_nobody_out) {
 }
 END_TEST
 
+START_TEST(what_comes_soon_is_looked_for) {
+    struct xi_soon s = {.limit = 100};
+    ck_assert_int_eq(xi_soon(&s), 0); /* nothing is known yet */
+    xi_soon_came(&s, 101, false, false);
+    ck_assert_int_eq(xi_soon(&s), 0);
+    xi_soon_came(&s, 100, false, false);
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(xi_soon(&s), 100);
+        xi_soon_came(&s, 10, true, true);
+    }
+    for (unsigned left_out = 1; left_out <= 63; left_out = left_out * 2 + 1) { /* each time in vain, longer not at all */
+        ck_assert_int_eq(xi_soon(&s), 100);
+        xi_soon_came(&s, 101, true, false);
+        ck_assert_int_eq(xi_soon(&s), 0);
+        xi_soon_came(&s, 10, false, false);
+        for (unsigned i = 0; i < left_out; i++) ck_assert_int_eq(xi_soon(&s), 0);
+    }
+    xi_soon_came(&s, 101, true, false); /* and no longer than that */
+    xi_soon_came(&s, 10, false, false);
+    for (unsigned i = 0; i < 63; i++) ck_assert_int_eq(xi_soon(&s), 0);
+    ck_assert_int_eq(xi_soon(&s), 100);
+    xi_soon_came(&s, 10, true, true);
+    ck_assert_int_eq(xi_soon(&s), 100);
+
+    struct xi_soon never = {.limit = 0};
+    xi_soon_came(&never, 0, false, false);
+    ck_assert_int_eq(xi_soon(&never), 0);
+}
+END_TEST
+
+struct echo {
+    struct loop *loop;
+    struct watch *watch;
+    int fd, count, last;
+};
+
+static void answer(void *context, int result, const void *data) {
+    struct echo *e = context;
+    ck_assert_int_eq(result, sizeof e->last);
+    memcpy(&e->last, data, sizeof e->last);
+    ck_assert_int_eq(e->last, e->count++);
+    ck_assert_int_eq(send(e->fd, &e->last, sizeof e->last, MSG_NOSIGNAL), sizeof e->last);
+    loop_again(e->loop, e->watch);
+}
+
+#define QUESTIONS 2000
+
+static int ask(int fd) {
+    for (int i = 0, got; i < QUESTIONS; i++)
+        if (send(fd, &i, sizeof i, MSG_NOSIGNAL) != sizeof i || recv(fd, &got, sizeof got, 0) != sizeof got || got != i) return 1;
+    return 0;
+}
+
+/* One after the other as fast as they are answered, so that they are looked for; and a timer is on time after that. */
+START_TEST(all_that_is_looked_for_comes) {
+    int ends[2], status;
+    struct echo e = {.loop = loop_of(_i)};
+    if (!e.loop) return;
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+    e.fd = ends[0];
+    e.watch = loop_receive(e.loop, ends[0], sizeof e.last, answer, &e);
+    pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0) _exit(ask(ends[1]));
+    while (e.count < QUESTIONS) loop_turn(e.loop);
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    int64_t from = loop_now();
+    turn_late(e.loop, 2 * MS);
+    ck_assert(is_late && loop_now() - from >= 2 * MS);
+    loop_stop(e.loop, e.watch);
+    loop_free(e.loop);
+    close(ends[0]);
+    close(ends[1]);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("broker loop");
     TCase *tc = tcase_create("loop");
     tcase_add_loop_test(tc, connections_are_accepted, 0, 2);
     tcase_add_loop_test(tc, a_dead_one_at_the_door_keeps_nobody_out, 0, 2);
+    tcase_add_test(tc, what_comes_soon_is_looked_for);
+    tcase_add_loop_test(tc, all_that_is_looked_for_comes, 0, 2);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

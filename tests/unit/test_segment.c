@@ -135,11 +135,16 @@ END_TEST
 static const struct xi_chan_fixed sound = {.id = 5, .capacity = CAPACITY, .ring_offset = XI_RING_OFFSET, .mode = XI_QUEUE,
                                            .inline_max = XI_INLINE_MAX(CAPACITY), .grow_max = 4 * CAPACITY, .dead = "letters"};
 
+static int write_chan(const struct xi_chan_fixed *f) {
+    static struct xi_chan rest;
+    return xi_write_channel(fd, f, &rest);
+}
+
 #define wrong_channel(field, value)                                                                                    \
     do {                                                                                                               \
         struct xi_chan_fixed f_ = sound;                                                                               \
         f_.field = value;                                                                                              \
-        ok(xi_write_channel(fd, &f_));                                                                                 \
+        ok(write_chan(&f_));                                                                                 \
         fails(XI_E_CORRUPT, map_chan());                                                                               \
         says("describes itself wrongly");                                                                              \
     } while (0)
@@ -163,9 +168,9 @@ START_TEST(channels) {
     wrong_channel(when_full, XI_FULL_DROP + 1);
     wrong_channel(dead[0], '\n');
     memset(f.dead, 'x', sizeof f.dead);
-    ok(xi_write_channel(fd, &f));
+    ok(write_chan(&f));
     fails(XI_E_CORRUPT, map_chan());
-    ok(xi_write_channel(fd, &sound));
+    ok(write_chan(&sound));
     spoil(map_chan, struct xi_segment, kind, XI_SEG_RING, "of another kind");
     ok(xi_map_channel(fd, false, &expect, &map, &got));
     ck_assert_mem_eq(&got, &sound, sizeof sound);
@@ -175,7 +180,9 @@ START_TEST(channels) {
     ck_assert(ring[0] == 8 && ring[2 * CAPACITY - 1] == 7);
     xi_unmap(&map);
     f = (struct xi_chan_fixed){0};
-    fails(XI_E_SYSTEM, xi_write_channel(-1, &f));
+    close(fd);
+    fd = -1;
+    fails(XI_E_SYSTEM, write_chan(&f));
 }
 END_TEST
 
@@ -186,7 +193,7 @@ START_TEST(a_ring_is_backed_before_it_is_used) {
     close(fd);
     expect = (struct xi_expect){.kind = XI_SEG_CHANNEL, .number = 9, .epoch = 77};
     ok(xi_segment_make_sparse(NULL, &head, XI_RING_OFFSET, &fd));
-    ok(xi_write_channel(fd, &sound));
+    ok(write_chan(&sound));
     ok(xi_map_channel(fd, true, &expect, &looker, NULL));
     ok(xi_map_channel(fd, false, &expect, &user, NULL));
     ck_assert(looker.bare && user.bare);
