@@ -48,7 +48,7 @@ static int load_numpy(State *st) {
 bool array_is_exact_type(State *st, PyTypeObject *type) {
     if (XI_LIKELY(st->ndarray != NULL))
         return type == st->ndarray;
-    if (strcmp(type->tp_name, "numpy.ndarray") != 0)
+    if (strcmp(TYPE_NAME(type), "numpy.ndarray") != 0)
         return false;
     if (load_numpy(st) == 0)
         return type == st->ndarray;
@@ -59,7 +59,7 @@ bool array_is_exact_type(State *st, PyTypeObject *type) {
 /* The dtype of a name: "<f8", or the repr of a structured one's description. */
 static PyObject *dtype_of_text(State *st, PyObject *text) {
     PyObject *descr = NULL, *dtype = NULL;
-    if (PyUnicode_GET_LENGTH(text) > 0 && PyUnicode_READ_CHAR(text, 0) == '[')
+    if (PyUnicode_GetLength(text) > 0 && PyUnicode_ReadChar(text, 0) == '[')
         descr = PyObject_CallFunctionObjArgs(st->literal_eval, text, NULL);
     else
         descr = Py_NewRef(text);
@@ -82,8 +82,8 @@ static int is_plain(PyObject *dtype) {
     PyObject *kind = objects == 0 ? PyObject_GetAttrString(dtype, "kind") : NULL;
     PyObject *metadata = kind ? PyObject_GetAttrString(dtype, "metadata") : NULL;
     int rc = objects < 0 || !metadata ? -1 : 0;
-    if (rc == 0 && metadata == Py_None && PyUnicode_Check(kind) && PyUnicode_GET_LENGTH(kind) == 1) {
-        Py_UCS4 k = PyUnicode_READ_CHAR(kind, 0);
+    if (rc == 0 && metadata == Py_None && PyUnicode_Check(kind) && PyUnicode_GetLength(kind) == 1) {
+        Py_UCS4 k = PyUnicode_ReadChar(kind, 0);
         rc = k < 128 && strchr("biufcmMSUV", (int)k) != NULL;
     }
     Py_XDECREF(kind);

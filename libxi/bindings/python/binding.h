@@ -20,6 +20,7 @@
  *   buffer.c     Loan, View and the memory under them
  *   loans.c      what is held of that, by generation
  *   dlpack.c     Loan and View as tensors
+ *   api.h        what CPython versions and its limited API differ in        limited.c  the latter's part
  *
  * Who keeps what alive. A State is the module's; every object has a pointer to
  * it, good while the object lives because its type holds the module. An Interp
@@ -31,9 +32,7 @@
 #ifndef XI_PYTHON_BINDING_H
 #define XI_PYTHON_BINDING_H
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <structmember.h>
+#include "api.h"
 
 #include <stdatomic.h>
 
@@ -41,31 +40,6 @@
 
 #define XI_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define XI_LIKELY(x) __builtin_expect(!!(x), 1)
-
-/* What older versions lack. */
-#if PY_VERSION_HEX < 0x030a0000
-static inline PyObject *Py_NewRef(PyObject *o) {
-    Py_INCREF(o);
-    return o;
-}
-static inline PyObject *Py_XNewRef(PyObject *o) {
-    Py_XINCREF(o);
-    return o;
-}
-#define Py_TPFLAGS_IMMUTABLETYPE 0
-#define Py_TPFLAGS_DISALLOW_INSTANTIATION 0
-static inline int PyModule_AddObjectRef(PyObject *m, const char *name, PyObject *o) {
-    Py_INCREF(o);
-    int rc = PyModule_AddObject(m, name, o);
-    if (rc < 0)
-        Py_DECREF(o);
-    return rc;
-}
-#endif
-#ifndef Py_BEGIN_CRITICAL_SECTION
-#define Py_BEGIN_CRITICAL_SECTION(op) {
-#define Py_END_CRITICAL_SECTION() }
-#endif
 
 /* ----------------------------------------------------------------- guard
  *
@@ -153,7 +127,7 @@ typedef struct {
 #endif
 } Loans;
 
-typedef struct State {
+struct State {
     PyTypeObject *interp_type, *channel_type, *loan_type, *view_type, *reference_type;
     PyTypeObject *delivery_type, *request_type, *set_type;
     PyTypeObject *interp_info_type, *channel_info_type, *group_info_type;
@@ -189,7 +163,8 @@ typedef struct State {
     Interp *interps;              /* all that exist, linked; no references */
     uint32_t generation;          /* one more in every forked child */
     size_t stashed;               /* values on the stashes of all channels */
-} State;
+    LIMITED_STATE
+};
 
 /* In a forked child: everything that came from the parent is forgotten; what is used next joins anew. */
 void state_forked(State *st);
@@ -535,7 +510,7 @@ PyObject *decode(Decoder *d, const xi_value *v);
 /* The one child of an ext or ndarray. */
 int decode_child(State *st, const xi_value *v, xi_value *child);
 PyObject *decode_str(State *st, const xi_value *v);
-bool text_has_surrogates(PyObject *s);
+int text_has_surrogates(State *st, PyObject *s); /* -1 with an exception */
 PyObject *decode_ext(Decoder *d, const xi_value *v);
 PyObject *decode_planned(Decoder *d, const xi_value *v);
 PyObject *decode_array(Decoder *d, const xi_value *v);

@@ -323,7 +323,7 @@ static PyObject *loan_reduce(PyObject *self, PyObject *protocol) {
         PyErr_SetString(PyExc_TypeError, "an xidata.Loan is pickled with protocol 5 only");
         return NULL;
     }
-    PyObject *buffer = PyPickleBuffer_FromObject(self);
+    PyObject *buffer = pickle_buffer_of(self);
     PyObject *made = buffer ? Py_BuildValue("(O(N))", (PyObject *)&PyMemoryView_Type, buffer) : NULL;
     return made;
 }

@@ -57,7 +57,7 @@ static PyObject *changed(State *st, PyObject *function, bool with) {
 
 PyObject *codecs_register_search(State *st, PyObject *function) {
     if (!PyCallable_Check(function)) {
-        PyErr_Format(st->errors[-XI_E_TYPE], "a search function is to be callable, not %s", Py_TYPE(function)->tp_name);
+        PyErr_Format(st->errors[-XI_E_TYPE], "a search function is to be callable, not %s", TYPE_NAME(Py_TYPE(function)));
         return NULL;
     }
     return changed(st, function, true);
@@ -123,7 +123,7 @@ int errors_converter(State *st, PyObject *o, enum errors_policy *policy, PyObjec
     if (!o || o == Py_None)
         return 0;
     if (!PyUnicode_Check(o)) {
-        PyErr_Format(PyExc_TypeError, "errors is the name of an error handler, not %s", Py_TYPE(o)->tp_name);
+        PyErr_Format(PyExc_TypeError, "errors is the name of an error handler, not %s", TYPE_NAME(Py_TYPE(o)));
         return -1;
     }
     int found = policy_of(st, o);
@@ -143,7 +143,7 @@ PyObject *codecs_register_error(State *st, PyObject *args) {
     if (!PyArg_ParseTuple(args, "UO:register_error", &name, &handler))
         return NULL;
     if (!PyCallable_Check(handler)) {
-        PyErr_Format(st->errors[-XI_E_TYPE], "an error handler is to be callable, not %s", Py_TYPE(handler)->tp_name);
+        PyErr_Format(st->errors[-XI_E_TYPE], "an error handler is to be callable, not %s", TYPE_NAME(Py_TYPE(handler)));
         return NULL;
     }
     for (int i = 0; error_words[i]; i++)
@@ -174,12 +174,13 @@ PyObject *codecs_lookup_error(State *st, PyObject *name) {
 static bool is_lone(Py_UCS4 c) { return (c & 0xfffff800u) == 0xd800u; }
 
 static PyObject *replaced(PyObject *s) {
-    Py_ssize_t n = PyUnicode_GET_LENGTH(s);
-    PyObject *made = PyUnicode_New(n, PyUnicode_MAX_CHAR_VALUE(s)); /* U+FFFD is no wider than a surrogate */
-    for (Py_ssize_t i = 0; made && i < n; i++) {
-        Py_UCS4 c = PyUnicode_READ_CHAR(s, i);
-        PyUnicode_WRITE(PyUnicode_KIND(made), PyUnicode_DATA(made), i, is_lone(c) ? 0xfffd : c);
-    }
+    int little = -1;
+    Py_ssize_t n = PyUnicode_GetLength(s);
+    Py_UCS4 *all = PyUnicode_AsUCS4Copy(s);
+    for (Py_ssize_t i = 0; all && i < n; i++)
+        all[i] = is_lone(all[i]) ? 0xfffd : all[i];
+    PyObject *made = all ? PyUnicode_DecodeUTF32((const char *)all, 4 * n, "strict", &little) : NULL;
+    PyMem_Free(all);
     return made;
 }
 
@@ -193,7 +194,7 @@ static PyObject *handled(PyObject *handler) {
     Py_XDECREF(error);
     Py_XDECREF(traceback);
     if (made && !PyUnicode_CheckExact(made)) {
-        PyErr_Format(PyExc_TypeError, "an error handler returns a str in place of a text, not %s", Py_TYPE(made)->tp_name);
+        PyErr_Format(PyExc_TypeError, "an error handler returns a str in place of a text, not %s", TYPE_NAME(Py_TYPE(made)));
         Py_CLEAR(made);
     }
     return made;

@@ -78,11 +78,7 @@ static PyObject *decode_big_int(const xi_value *v) {
     if (v->length > sizeof small && !(copy = PyMem_Malloc(v->length)))
         return PyErr_NoMemory();
     memcpy(copy, v->data, v->length);
-#if PY_VERSION_HEX >= 0x030d0000
-    PyObject *o = PyLong_FromNativeBytes(copy, v->length, Py_ASNATIVEBYTES_LITTLE_ENDIAN);
-#else
-    PyObject *o = _PyLong_FromByteArray(copy, v->length, 1, 1);
-#endif
+    PyObject *o = int_from_bytes(copy, v->length);
     if (copy != small)
         PyMem_Free(copy);
     return o;
@@ -298,7 +294,7 @@ static PyObject *decode_pickle(Decoder *d, const xi_value *v) {
                               "you. Open the channel with pickle='allow' if you trust them all");
         return NULL;
     }
-    if (PySys_Audit("xidata.unpickle", "ss", d->ch->interp->ns, d->ch->name) < 0 || enter(d, v, &c) < 0 ||
+    if (AUDIT(d->st, "xidata.unpickle", "ss", d->ch->interp->ns, d->ch->name) < 0 || enter(d, v, &c) < 0 ||
         load_attribute(&d->st->pickle_loads, "pickle", "loads") < 0)
         return NULL;
     PyObject *stream = pickle_stream(d, &c), *o = NULL;
@@ -324,9 +320,10 @@ static PyObject *unknown(Decoder *d, const xi_value *v) {
 /* A str on a channel that does not pass lone surrogates. */
 static PyObject *decode_fit_str(Decoder *d, const xi_value *v) {
     PyObject *s = decode_str(d->st, v);
-    if (!s || !(v->flags & XI_F_SURROGATES) || !text_has_surrogates(s))
+    int found = s && (v->flags & XI_F_SURROGATES) ? text_has_surrogates(d->st, s) : 0;
+    if (found == 0)
         return s;
-    PyObject *fit = text_fit(d->ch, s);
+    PyObject *fit = found < 0 ? NULL : text_fit(d->ch, s);
     Py_DECREF(s);
     return fit;
 }
@@ -369,7 +366,7 @@ static void lost(Decoder *d) {
         PyException_SetTraceback(cause, traceback);
     const char *lost = is_claim(decoder_message(d)) ? "" : " and is lost"; /* a claim is still to be settled */
     PyObject *text = PyUnicode_FromFormat("a value received from channel '%s' could not be decoded%s: %s: %S",
-                                          d->ch->name, lost, ((PyTypeObject *)type)->tp_name, cause);
+                                          d->ch->name, lost, TYPE_NAME((PyTypeObject *)type), cause);
     made = text ? PyObject_CallFunctionObjArgs(d->st->decode_error, text, NULL) : NULL;
     if (made) {
         PyException_SetContext(made, Py_NewRef(cause));

@@ -207,23 +207,6 @@ int encoder_error(Encoder *e, int error) {
         return XI_UNLIKELY(error_ != 0) ? encoder_error((e), error_) : 0;                                              \
     } while (0)
 
-static size_t int_bytes(PyObject *obj) {
-#if PY_VERSION_HEX >= 0x030d0000
-    return (size_t)PyLong_AsNativeBytes(obj, NULL, 0, Py_ASNATIVEBYTES_LITTLE_ENDIAN);
-#else
-    size_t bits = _PyLong_NumBits(obj);
-    return bits == (size_t)-1 ? bits : bits / 8 + 1;
-#endif
-}
-
-static int int_to_bytes(PyObject *obj, uint8_t *to, size_t n) {
-#if PY_VERSION_HEX >= 0x030d0000
-    return PyLong_AsNativeBytes(obj, to, (Py_ssize_t)n, Py_ASNATIVEBYTES_LITTLE_ENDIAN) < 0 ? -1 : 0;
-#else
-    return _PyLong_AsByteArray((PyLongObject *)obj, to, n, 1, 1);
-#endif
-}
-
 static int encode_big_int(Encoder *e, PyObject *obj) {
     uint8_t small[256], *bytes = small;
     size_t n = int_bytes(obj);
@@ -497,31 +480,37 @@ int encode_array_loan(Encoder *e, Loan *l, PyObject *array, bool writable) {
 }
 
 static int encode_memoryview(Encoder *e, PyObject *obj) {
-    const Py_buffer *b = PyMemoryView_GET_BUFFER(obj);
-    if (b->ndim != 1 || b->itemsize != 1 || (b->format && strcmp(b->format, "B") != 0)) {
+    Py_buffer view;
+    if (PyObject_GetBuffer(obj, &view, PyBUF_FULL_RO) < 0)
+        return -1;
+    Outside *o = NULL;
+    if (view.ndim != 1 || view.itemsize != 1 || (view.format && strcmp(view.format, "B") != 0))
         PyErr_Format(PyExc_TypeError,
                      "a memoryview of format '%s' with %d dimensions would arrive as something else: send "
                      "view.cast('B'), or numpy.asarray(view), or view.tolist()",
-                     b->format ? b->format : "B", b->ndim);
-        return -1;
-    }
-    Outside *o = encoder_outside(e, (uint64_t)b->len, 0);
-    return o ? PyObject_GetBuffer(obj, &o->view, PyBUF_FULL_RO) : -1;
+                     view.format ? view.format : "B", view.ndim);
+    else
+        o = encoder_outside(e, (uint64_t)view.len, 0);
+    if (o)
+        o->view = view;
+    else
+        PyBuffer_Release(&view);
+    return o ? 0 : -1;
 }
 
 /* ---------------------------------------------------------------- pickle */
 
 /* A buffer that is all of a loan, or of an array of xidata.empty(), moves. ENCODE_COPY: it is neither. */
 #define ENCODE_COPY 3
-static int encode_pickled_loan(Encoder *e, PyObject *buffer, const Py_buffer *whole) {
-    PyObject *owner = whole->obj;
+static int encode_pickled_loan(Encoder *e, PyObject *buffer, const PickledMemory *whole) {
+    PyObject *owner = whole->owner;
     Loan *l = NULL;
-    bool alone = false, is_array = false, writable = !whole->readonly;
+    bool alone = false, is_array = false;
     if (owner && Py_TYPE(owner) == e->st->loan_type) {
-        l = whole->len == ((Loan *)owner)->size ? (Loan *)owner : NULL;
+        l = whole->length == ((Loan *)owner)->size ? (Loan *)owner : NULL;
         alone = true;
     } else if (owner && array_is_exact_type(e->st, Py_TYPE(owner))) {
-        l = array_loan(e->st, owner, whole->buf, (uint64_t)whole->len, &alone);
+        l = array_loan(e->st, owner, whole->data, (uint64_t)whole->length, &alone);
         is_array = true;
     }
     if (!l && PyErr_Occurred())
@@ -530,9 +519,9 @@ static int encode_pickled_loan(Encoder *e, PyObject *buffer, const Py_buffer *wh
         return ENCODE_COPY;
     Py_INCREF(l);
     Py_INCREF(owner);
-    int rc = PyPickleBuffer_Release(buffer) < 0 ? -1
-             : is_array                         ? encode_array_loan(e, l, owner, writable)
-                                                : encode_loan(e, (PyObject *)l);
+    int rc = pickle_buffer_release(buffer) < 0 ? -1
+             : is_array                        ? encode_array_loan(e, l, owner, whole->writable)
+                                               : encode_loan(e, (PyObject *)l);
     Py_DECREF(owner);
     Py_DECREF(l);
     return rc;
@@ -540,11 +529,11 @@ static int encode_pickled_loan(Encoder *e, PyObject *buffer, const Py_buffer *wh
 
 /* One out-of-band buffer of a pickle. */
 static int encode_pickle_buffer(Encoder *e, PyObject *buffer) {
-    const Py_buffer *whole = PyPickleBuffer_GetBuffer(buffer);
-    if (!whole)
+    PickledMemory whole;
+    if (pickle_buffer_look(buffer, &whole) < 0)
         return -1;
-    if (PyBuffer_IsContiguous(whole, 'C')) {
-        int rc = encode_pickled_loan(e, buffer, whole);
+    if (whole.contiguous) {
+        int rc = encode_pickled_loan(e, buffer, &whole);
         if (rc != ENCODE_COPY)
             return rc;
     }

@@ -10,13 +10,11 @@
  */
 #include "binding.h"
 
-#include <datetime.h>
-
 /* --------------------------------------------------------------- loading */
 
 static PyDateTime_CAPI *datetime_api(State *st) {
     if (XI_UNLIKELY(!st->datetime_api))
-        st->datetime_api = PyCapsule_Import("datetime.datetime_CAPI", 0);
+        st->datetime_api = datetime_import(st);
     return st->datetime_api;
 }
 
@@ -35,7 +33,7 @@ static int load_uuid(State *st) {
 
 /* Loads what an object of this type could need. True if something was loaded that was not there before. */
 static int load_for(State *st, PyTypeObject *type) {
-    const char *name = type->tp_name;
+    const char *name = TYPE_NAME(type);
     if (!st->datetime_api && strncmp(name, "datetime.", 9) == 0)
         return datetime_api(st) ? 1 : -1;
     if (!st->uuid && strcmp(name, "UUID") == 0)
@@ -65,7 +63,7 @@ static int end_ext(Encoder *e) {
 
 /* ext(tuple of n ints), the last of them left out (none) if `none`. */
 static int encode_fields(Encoder *e, enum xi_ext ext, const int *field, int n, bool none) {
-    int rc = encode_ext(e, ext, 48 + 24 * (size_t)n);
+    int rc = DATETIME_FAILED() ? -1 : encode_ext(e, ext, 48 + 24 * (size_t)n);
     if (rc)
         return rc;
     (void)xi_begin(&e->b, XI_TUPLE, (uint64_t)n);
@@ -79,6 +77,8 @@ static int encode_fields(Encoder *e, enum xi_ext ext, const int *field, int n, b
 static int fixed_offset(State *st, PyObject *tz, int *seconds, bool *none) {
     PyDateTime_CAPI *api = st->datetime_api;
     *seconds = 0;
+    if (!tz)
+        return -1;
     *none = tz == Py_None;
     if (*none || tz == api->TimeZone_UTC)
         return 0;
@@ -108,10 +108,9 @@ static int encode_timedelta(Encoder *e, PyObject *o) {
 }
 
 static int encode_time(Encoder *e, PyObject *o) {
-    PyDateTime_Time *t = (PyDateTime_Time *)o;
     int offset;
     bool none;
-    int rc = fixed_offset(e->st, t->hastzinfo ? t->tzinfo : Py_None, &offset, &none);
+    int rc = fixed_offset(e->st, PyDateTime_TIME_GET_TZINFO(o), &offset, &none);
     if (rc)
         return rc;
     int field[] = {PyDateTime_TIME_GET_HOUR(o),        PyDateTime_TIME_GET_MINUTE(o), PyDateTime_TIME_GET_SECOND(o),
@@ -120,10 +119,9 @@ static int encode_time(Encoder *e, PyObject *o) {
 }
 
 static int encode_datetime(Encoder *e, PyObject *o) {
-    PyDateTime_DateTime *t = (PyDateTime_DateTime *)o;
     int offset;
     bool none;
-    int rc = fixed_offset(e->st, t->hastzinfo ? t->tzinfo : Py_None, &offset, &none);
+    int rc = fixed_offset(e->st, PyDateTime_DATE_GET_TZINFO(o), &offset, &none);
     if (rc)
         return rc;
     int field[] = {PyDateTime_GET_YEAR(o),        PyDateTime_GET_MONTH(o),           PyDateTime_GET_DAY(o),
@@ -315,7 +313,7 @@ static PyObject *decode_uuid(Decoder *d, const xi_value *v) {
         return NULL;
     if (child.tag != XI_BYTES || child.length != 16)
         return not_valid(d->st, v->aux);
-    PyObject *keywords = Py_BuildValue("{s:y#}", "bytes", (const char *)child.data, (Py_ssize_t)16);
+    PyObject *keywords = Py_BuildValue("{s:N}", "bytes", PyBytes_FromStringAndSize((const char *)child.data, 16));
     PyObject *none = keywords ? PyTuple_New(0) : NULL;
     PyObject *o = none ? PyObject_Call((PyObject *)d->st->uuid, none, keywords) : NULL;
     Py_XDECREF(keywords);

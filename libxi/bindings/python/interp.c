@@ -36,10 +36,11 @@ static void unlink_from(Interp *in) {
 /* xi_join with what `in` was asked for. An enum xi_error, or XI_RAISED. */
 static int64_t join(Interp *in, xi_interp **out) {
     char language[32];
-    PyOS_snprintf(language, sizeof language, "cpython %d.%d", PY_MAJOR_VERSION, PY_MINOR_VERSION);
+    PyOS_snprintf(language, sizeof language, "cpython %d.%d", (int)(RUNNING_VERSION >> 24),
+                  (int)(RUNNING_VERSION >> 16 & 0xff));
     xi_join_opts opts = {in->ns[0] ? in->ns : NULL, in->name[0] ? in->name : NULL, language, in->flags, in->spin_ns};
     const char *named = getenv("XI_NAMESPACE"), *usual = named && named[0] ? named : "default";
-    if (PySys_Audit("xidata.join", "ss", in->ns[0] ? in->ns : usual, in->name) < 0)
+    if (AUDIT(in->st, "xidata.join", "ss", in->ns[0] ? in->ns : usual, in->name) < 0)
         return XI_RAISED;
     for (;;) {
         int rc;
@@ -191,7 +192,7 @@ PyObject *interp_leave(Interp *in) {
     State *st = in->st;
     PyObject *type = NULL, *value = NULL, *traceback = NULL;
     Py_INCREF(in);
-    if (!in->left && PySys_Audit("xidata.leave", "sL", in->ns, (long long)in->id) < 0)
+    if (!in->left && AUDIT(in->st, "xidata.leave", "sL", in->ns, (long long)in->id) < 0)
         PyErr_WriteUnraisable((PyObject *)in); /* nobody is kept from leaving */
     if (!in->left && in->generation == st->generation) {
         if (in->slots_used && free_run(in) < 0) /* what was consumed by now is told of, as xi_leave() has it */
@@ -265,7 +266,7 @@ static int more_slots(Interp *in) {
 
 int free_reserve(Interp *in, PyObject *callable, uint32_t *slot) {
     if (!PyCallable_Check(callable)) {
-        PyErr_Format(PyExc_TypeError, "on_free must be callable without arguments, not %s", Py_TYPE(callable)->tp_name);
+        PyErr_Format(PyExc_TypeError, "on_free must be callable without arguments, not %s", TYPE_NAME(Py_TYPE(callable)));
         return -1;
     }
     if (!in->free_index) {

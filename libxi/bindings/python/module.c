@@ -386,7 +386,7 @@ static int exec(PyObject *module) {
         return -1;
     st->generation = 1;
     loans_init(&st->loans);
-    if (errors_init(module, st) < 0 || info_init(module, st) < 0)
+    if (limited_init(st) < 0 || errors_init(module, st) < 0 || info_init(module, st) < 0)
         return -1;
     if (add_type(module, &st->interp_type, &interp_spec) < 0 || add_type(module, &st->channel_type, &channel_spec) < 0 ||
         add_type(module, &st->loan_type, &loan_spec) < 0 || add_type(module, &st->view_type, &view_spec) < 0 ||
@@ -415,7 +415,8 @@ static int exec(PyObject *module) {
     DO(pickle_dumps) DO(pickle_loads) DO(interp_id) DO(ready_type) DO(uuid) DO(decimal) DO(fraction)                   \
     DO(uuid_unknown) DO(ndarray) DO(dtype) DO(descr_to_dtype) DO(dtype_to_descr) DO(literal_eval) DO(dtype_names)      \
     DO(dtypes) DO(plans) DO(plan_of) DO(make) DO(codecs) DO(dumps) DO(search_path) DO(error_handlers)                  \
-    DO(search_changed) DO(stand_in) DO(gc_collect) DO(gc_isenabled) DO(current)
+    DO(search_changed) DO(stand_in) DO(gc_collect) DO(gc_isenabled) DO(current)                        \
+    LIMITED_OBJECTS(DO)
 
 static int traverse(PyObject *module, visitproc visit, void *arg) {
     State *st = state_of(module);
@@ -443,17 +444,7 @@ static void free_module(void *module) { (void)clear(module); }
 
 static PyModuleDef_Slot slots[] = {
     {Py_mod_exec, exec},
-#if PY_VERSION_HEX >= 0x030c0000
-    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
-#endif
-#if PY_VERSION_HEX >= 0x030d0000
-    /*
-     * The lists of an interpreter's channels, sets and callbacks, a channel's stash and spare message, the states of loans and
-     * claims, what is loaded on first need, and the search path are changed under the GIL and nothing else: a free-threaded
-     * CPython switches it on for this module (docs/architecture.md, "Without a GIL").
-     */
-    {Py_mod_gil, Py_MOD_GIL_USED},
-#endif
+    SLOTS_OF_VERSION
     {0, NULL},
 };
 
@@ -470,4 +461,7 @@ static struct PyModuleDef definition = {
 };
 
 PyMODINIT_FUNC PyInit__xidata(void); /* the one symbol that this file exports */
-PyMODINIT_FUNC PyInit__xidata(void) { return PyModuleDef_Init(&definition); }
+PyMODINIT_FUNC PyInit__xidata(void) {
+    fill_slots(slots + 1);
+    return PyModuleDef_Init(&definition);
+}

@@ -102,7 +102,7 @@ typedef struct {
 
 static PyObject *open_channel(Interp *in, const char *name, const Options *o, const Treatment *t) {
     State *st = in->st;
-    Channel *ch = PySys_Audit("xidata.open", "ss", in->ns, name) < 0 ? NULL : PyObject_GC_New(Channel, st->channel_type);
+    Channel *ch = AUDIT(in->st, "xidata.open", "ss", in->ns, name) < 0 ? NULL : PyObject_GC_New(Channel, st->channel_type);
     if (!ch)
         return NULL;
     memset((char *)ch + sizeof(PyObject), 0, sizeof *ch - sizeof(PyObject));
@@ -153,7 +153,7 @@ static int parse_size(const char *option, PyObject *o, uint64_t most, uint64_t *
         return 0;
     PyObject *number = PyNumber_Index(o);
     if (!number) {
-        PyErr_Format(PyExc_TypeError, "%s is a whole number, not %s", option, Py_TYPE(o)->tp_name);
+        PyErr_Format(PyExc_TypeError, "%s is a whole number, not %s", option, TYPE_NAME(Py_TYPE(o)));
         return -1;
     }
     *out = PyLong_AsUnsignedLongLong(number);
@@ -340,7 +340,7 @@ PyObject *channel_remove(Interp *in, PyObject *arg) {
         PyErr_SetString(PyExc_ValueError, "a channel's name holds no null character");
         return NULL;
     }
-    if (!name || PySys_Audit("xidata.remove", "ss", in->ns, name) < 0 || interp_enter(in) < 0)
+    if (!name || AUDIT(in->st, "xidata.remove", "ss", in->ns, name) < 0 || interp_enter(in) < 0)
         return NULL;
     do {
         Py_BEGIN_ALLOW_THREADS

@@ -120,7 +120,7 @@ int interp_id_converter(State *st, PyObject *o, int64_t *id) {
     if (!PyLong_Check(o)) {
         PyErr_Format(PyExc_TypeError, "an interpreter's id is an int, an InterpreterId, a Reference or an Interpreter, "
                                       "not %s",
-                     Py_TYPE(o)->tp_name);
+                     TYPE_NAME(Py_TYPE(o)));
         return 0;
     }
     *id = PyLong_AsLongLong(o);

@@ -233,7 +233,7 @@ static PyObject *set_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (!st || !PyArg_ParseTupleAndKeywords(args, keywords, "|$O:Set", names, &given))
         return NULL;
     if (given != Py_None && Py_TYPE(given) != st->interp_type) {
-        PyErr_Format(PyExc_TypeError, "interpreter is an xidata.Interpreter or None, not %s", Py_TYPE(given)->tp_name);
+        PyErr_Format(PyExc_TypeError, "interpreter is an xidata.Interpreter or None, not %s", TYPE_NAME(Py_TYPE(given)));
         return NULL;
     }
     Interp *in = given == Py_None ? interp_current(st) : (Interp *)given;
@@ -261,7 +261,7 @@ static PyObject *set_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 static int is_channel(const Set *s, PyObject *o) {
     if (Py_TYPE(o) == s->st->channel_type)
         return 0;
-    PyErr_Format(PyExc_TypeError, "a set holds xidata.Channel objects, not %s", Py_TYPE(o)->tp_name);
+    PyErr_Format(PyExc_TypeError, "a set holds xidata.Channel objects, not %s", TYPE_NAME(Py_TYPE(o)));
     return -1;
 }
 

@@ -42,53 +42,58 @@ static bool has_surrogates4(const uint32_t *p, size_t n) {
 
 #define LARGE_TEXT ((size_t)1 << 18)
 
-/* Of a str that is ready, and is put as it is. */
-static int put_text(Encoder *e, PyObject *obj, uint32_t flags) {
-    size_t count = (size_t)PyUnicode_GET_LENGTH(obj);
-    int kind = PyUnicode_KIND(obj);
-    const void *data = PyUnicode_DATA(obj);
-    size_t n = count * (size_t)kind;
-    enum xi_encoding encoding = PyUnicode_IS_ASCII(obj) ? XI_ASCII
-                                : kind == PyUnicode_1BYTE_KIND ? XI_LATIN1
-                                : kind == PyUnicode_2BYTE_KIND ? XI_UCS2
-                                                               : XI_UCS4;
+static int put_text(Encoder *e, const Text *t, uint32_t flags) {
+    size_t n = t->count * (size_t)t->kind;
+    enum xi_encoding encoding = t->ascii ? XI_ASCII : t->kind == 1 ? XI_LATIN1 : t->kind == 2 ? XI_UCS2 : XI_UCS4;
     if (encoder_room(e, XI_SIZE_BYTES(n)) < 0)
         return -1;
     if (XI_LIKELY(n < LARGE_TEXT)) {
-        int error = xi_put_str(&e->b, encoding, flags, data, n);
+        int error = xi_put_str(&e->b, encoding, flags, t->data, n);
         return XI_UNLIKELY(error) ? encoder_error(e, error) : 0;
     }
     void *where;
     int error = xi_put_str_space(&e->b, encoding, flags, n, &where);
     if (error)
         return encoder_error(e, error);
-    copy_bytes(where, data, n);
+    copy_bytes(where, t->data, n);
     return 0;
 }
 
-static uint32_t flags_of(PyObject *obj) {
-    size_t count = (size_t)PyUnicode_GET_LENGTH(obj);
-    int kind = PyUnicode_KIND(obj);
-    const void *data = PyUnicode_DATA(obj);
-    return (kind == PyUnicode_2BYTE_KIND && has_surrogates2(data, count)) ||
-                   (kind == PyUnicode_4BYTE_KIND && has_surrogates4(data, count))
+static uint32_t flags_of(const Text *t) {
+    return (t->kind == 2 && has_surrogates2(t->data, t->count)) || (t->kind == 4 && has_surrogates4(t->data, t->count))
                ? XI_F_SURROGATES
                : 0;
 }
 
-bool text_has_surrogates(PyObject *s) { return flags_of(s) != 0; }
+int text_has_surrogates(State *st, PyObject *s) {
+    Text t;
+    if (text_open(st, &t, s) < 0)
+        return -1;
+    int found = flags_of(&t) != 0;
+    text_close(&t);
+    return found;
+}
+
+static __attribute__((noinline)) int encode_fit(Encoder *e, PyObject *obj) {
+    Text t;
+    PyObject *fit = text_fit(e->ch, obj);
+    if (!fit || text_open(e->st, &t, fit) < 0) {
+        Py_XDECREF(fit);
+        return -1;
+    }
+    int rc = put_text(e, &t, flags_of(&t));
+    text_close(&t);
+    Py_DECREF(fit);
+    return rc;
+}
 
 int encode_str(Encoder *e, PyObject *obj) {
-#if PY_VERSION_HEX < 0x030c0000
-    if (XI_UNLIKELY(PyUnicode_READY(obj) < 0))
+    Text t;
+    if (XI_UNLIKELY(text_open(e->st, &t, obj) < 0))
         return -1;
-#endif
-    uint32_t flags = flags_of(obj);
-    if (XI_LIKELY(!flags || e->ch->errors == ERRORS_PASS))
-        return put_text(e, obj, flags);
-    PyObject *fit = text_fit(e->ch, obj);
-    int rc = fit ? put_text(e, fit, flags_of(fit)) : -1;
-    Py_XDECREF(fit);
+    uint32_t flags = flags_of(&t);
+    int rc = XI_LIKELY(!flags || e->ch->errors == ERRORS_PASS) ? put_text(e, &t, flags) : encode_fit(e, obj);
+    text_close(&t);
     return rc;
 }
 
@@ -99,62 +104,55 @@ static PyObject *corrupt_text(State *st, const char *what) {
     return NULL;
 }
 
-/* A str object of `n` characters with the text copied in, unchecked. */
-static PyObject *copy_in(const void *text, size_t count, Py_UCS4 most, size_t n) {
+/* A draft of `count` characters with the text copied in, unchecked: where it lies. NULL with an exception. */
+static void *copy_in(Draft *d, const void *text, size_t count, int kind, Py_UCS4 most) {
     if (count > (size_t)PY_SSIZE_T_MAX)
         return PyErr_NoMemory();
-    PyObject *s = PyUnicode_New((Py_ssize_t)count, most);
-    if (s)
-        copy_bytes(PyUnicode_DATA(s), text, n);
-    return s;
-}
-
-/* The same text in the narrowest kind that holds it. Steals `s`. */
-static PyObject *narrow(PyObject *s, int kind) {
-    PyObject *made = PyUnicode_FromKindAndData(kind, PyUnicode_DATA(s), PyUnicode_GET_LENGTH(s));
-    Py_DECREF(s);
-    return made;
+    void *to = draft_open(d, count, kind, most);
+    if (to)
+        copy_bytes(to, text, count * (size_t)kind);
+    return to;
 }
 
 static PyObject *decode_ascii(State *st, const xi_value *v) {
-    PyObject *s = copy_in(v->data, v->length, 0x7f, v->length);
-    if (XI_UNLIKELY(s && or_bytes(PyUnicode_DATA(s), v->length))) {
-        Py_DECREF(s);
+    Draft d;
+    const uint8_t *p = copy_in(&d, v->data, v->length, 1, 0x7f);
+    if (XI_UNLIKELY(p && or_bytes(p, v->length))) {
+        draft_drop(&d);
         return corrupt_text(st, "it is said to be ASCII and is not");
     }
-    return s;
+    return p ? draft_end(&d, false) : NULL;
 }
 
 static PyObject *decode_latin1(const xi_value *v) {
-    PyObject *s = copy_in(v->data, v->length, 0xff, v->length);
-    if (s && !or_bytes(PyUnicode_DATA(s), v->length))
-        return narrow(s, PyUnicode_1BYTE_KIND);
-    return s;
+    Draft d;
+    const uint8_t *p = copy_in(&d, v->data, v->length, 1, 0xff);
+    return p ? draft_end(&d, !or_bytes(p, v->length)) : NULL;
 }
 
 static PyObject *decode_ucs2(State *st, const xi_value *v) {
     size_t n = v->length / 2;
     unsigned all = 0;
-    PyObject *s = copy_in(v->data, n, 0xffff, v->length);
-    if (!s)
+    Draft d;
+    const uint16_t *p = copy_in(&d, v->data, n, 2, 0xffff);
+    if (!p)
         return NULL;
-    const uint16_t *p = PyUnicode_DATA(s);
     for (size_t i = 0; i < n; i++)
         all |= p[i];
     if (!(v->flags & XI_F_SURROGATES) && has_surrogates2(p, n)) {
-        Py_DECREF(s);
+        draft_drop(&d);
         return corrupt_text(st, "it holds a lone surrogate that its writer did not declare");
     }
-    return all > 0xff ? s : narrow(s, PyUnicode_2BYTE_KIND);
+    return draft_end(&d, all <= 0xff);
 }
 
 static PyObject *decode_ucs4(State *st, const xi_value *v) {
     size_t n = v->length / 4;
     uint32_t most = 0;
-    PyObject *s = copy_in(v->data, n, 0x10ffff, v->length);
-    if (!s)
+    Draft d;
+    uint32_t *p = copy_in(&d, v->data, n, 4, 0x10ffff);
+    if (!p)
         return NULL;
-    const uint32_t *p = PyUnicode_DATA(s);
     for (size_t i = 0; i < n; i++)
         most = p[i] > most ? p[i] : most;
     const char *wrong = most > 0x10ffff ? "it holds a number beyond U+10FFFF"
@@ -162,11 +160,11 @@ static PyObject *decode_ucs4(State *st, const xi_value *v) {
                             ? "it holds a lone surrogate that its writer did not declare"
                             : NULL;
     if (wrong) {
-        memset(PyUnicode_DATA(s), 0, v->length); /* nobody is ever to see it, debug builds included */
-        Py_DECREF(s);
+        memset(p, 0, 4 * n); /* nobody is ever to see it, debug builds included */
+        draft_drop(&d);
         return corrupt_text(st, wrong);
     }
-    return most > 0xffff ? s : narrow(s, PyUnicode_4BYTE_KIND);
+    return draft_end(&d, most <= 0xffff);
 }
 
 /* UTF-8 and UTF-16, which CPython does not store: decoded from a private copy. */
@@ -187,7 +185,7 @@ static PyObject *decode_utf(const xi_value *v) {
 
 PyObject *decode_str(State *st, const xi_value *v) {
     if (XI_UNLIKELY(v->length == 0))
-        return PyUnicode_New(0, 0);
+        return PyUnicode_FromStringAndSize(NULL, 0);
     switch (v->flags & XI_F_ENCODING) {
     case XI_ASCII: return decode_ascii(st, v);
     case XI_LATIN1: return decode_latin1(v);

@@ -99,7 +99,7 @@ int64_t transfer(Channel *ch, Attempt attempt, void *job, int64_t timeout, bool 
 }
 
 static inline int begin(Channel *ch, const char *event) {
-    if (XI_UNLIKELY(PySys_Audit(event, "ss", ch->interp->ns, ch->name) < 0) || XI_UNLIKELY(channel_enter(ch) < 0))
+    if (XI_UNLIKELY(AUDIT(ch->st, event, "ss", ch->interp->ns, ch->name) < 0) || XI_UNLIKELY(channel_enter(ch) < 0))
         return -1;
     if (XI_LIKELY(free_poll(ch->interp) == 0))
         return 0;

@@ -89,7 +89,7 @@ static int encode_namedtuple(Encoder *e, PyObject *o, PyObject *name, PyObject *
 
 /* A new dict of what the object holds: its own, where that is all. NULL without an exception: it has an odd one. */
 static PyObject *state_of_object(PyObject *o, PyObject *slots) {
-    PyObject *own = Py_TYPE(o)->tp_dictoffset ? PyObject_GenericGetDict(o, NULL) : PyDict_New();
+    PyObject *own = dict_of(o);
     if (!own || !PyDict_CheckExact(own)) {
         Py_CLEAR(own);
         return NULL;
