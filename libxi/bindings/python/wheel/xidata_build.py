@@ -7,8 +7,9 @@ where the library looks for it first, and the commands xi and xi-broker. CMake b
 this file packs them. It needs nothing but the standard library, so it works where no package index can be reached,
 with and without build isolation.
 
-Settings (pip's --config-settings, or -C): build-dir=FOLDER keeps what was built, for the next time. The environment's
-CC, CFLAGS, CMAKE_GENERATOR, CMAKE_C_COMPILER_LAUNCHER and SOURCE_DATE_EPOCH count, the last as the time of each file.
+Settings (pip's --config-settings, or -C): build-dir=FOLDER keeps what was built, for the next time. abi3=yes makes the
+wheel for the stable ABI, which CPython 3.11 and every later one takes, and which is slower. The environment's CC, CFLAGS, CMAKE_GENERATOR,
+CMAKE_C_COMPILER_LAUNCHER and SOURCE_DATE_EPOCH count, the last as the time of each file.
 """
 
 import base64
@@ -31,6 +32,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.d
 SOURCES = ("CMakeLists.txt", "CMakePresets.json", "LICENSE", "README.md", "pyproject.toml", "demo", "test",
            "bench", "broker", "docs", "libxi", "tests")
 LEFT_OUT = re.compile(r"(^|/)(__pycache__|\.[^/]*|report\.(html|json|json\.part|txt))(/|$)|\.pyc$|\.o$")
+ABI3 = (3, 11)  # the first whose limited API has buffers
 LICENSES = ("LICENSE", "libxi/bindings/python/wheel/LICENSE.liburing")
 
 
@@ -63,9 +65,18 @@ def _metadata():
     return "\n".join(lines) + "\n\n" + readme
 
 
-def _tag():
+def _abi3(settings):
+    said = (settings or {}).get("abi3", "no")
+    if said not in ("yes", "no"):
+        raise SystemExit("the setting abi3 is yes or no, not %s" % said)
+    return said == "yes"
+
+
+def _tag(abi3):
     cpython = "cp%d%d" % sys.version_info[:2]
     platform = re.sub(r"[-.]", "_", sysconfig.get_platform())
+    if abi3:
+        return "cp%d%d-abi3-%s" % (ABI3 + (platform,))
     return "%s-%s%s-%s" % (cpython, cpython, sys.abiflags.replace("d", ""), platform)
 
 
@@ -77,24 +88,27 @@ def _mtime(path=None):
 # ---- building
 
 
-def _check():
+def _check(abi3):
     if sys.implementation.name != "cpython" or not sys.platform.startswith("linux"):
         raise SystemExit("xidata is for CPython on Linux")
     if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
         raise SystemExit("no Python.h for %s: install its headers (Debian: apt-get install python3-dev)" % sys.executable)
+    if abi3 and (sys.version_info < ABI3 or "t" in sys.abiflags):
+        raise SystemExit("a wheel for the stable ABI is built with CPython %d.%d or later, and one that has a GIL" % ABI3)
     missing = [tool for tool in ("cmake", "pkg-config") if not shutil.which(tool)]
     if missing:
         raise SystemExit("please install %s (Debian: apt-get install gcc cmake ninja-build pkg-config liburing-dev)"
                          % " and ".join(missing))
 
 
-def _build(folder):
+def _build(folder, abi3):
     """Builds in the folder; returns where the package and where the programs are."""
-    _check()
+    _check(abi3)
     configure = [
         "cmake", "-S", ROOT, "-B", folder, "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_C_FLAGS_RELEASE=-O2",
         "-DCMAKE_MODULE_LINKER_FLAGS_RELEASE=-s", "-DCMAKE_EXE_LINKER_FLAGS_RELEASE=-s",
         "-DXI_TESTS=OFF", "-DXI_BENCH=OFF", "-DXI_STATIC_URING=ON", "-DXI_PYTHONS=" + sys.executable,
+        "-DXI_ABI3=" + ("ON" if abi3 else "OFF"),
     ]
     if shutil.which("ninja") and "CMAKE_GENERATOR" not in os.environ:
         configure += ["-G", "Ninja"]
@@ -133,19 +147,19 @@ class _Wheel:
         self.zip.close()
 
 
-def _info_files():
+def _info_files(abi3):
     yield "METADATA", _metadata().encode("utf-8")
     yield "WHEEL", ("Wheel-Version: 1.0\nGenerator: xidata_build\nRoot-Is-Purelib: false\nTag: %s\n"
-                    % _tag()).encode("ascii")
+                    % _tag(abi3)).encode("ascii")
     for path in LICENSES:
         with open(os.path.join(ROOT, path), "rb") as f:
             yield os.path.basename(path), f.read()
 
 
-def _pack(path, package, programs):
+def _pack(path, abi3, package, programs):
     info = "xidata-%s.dist-info/" % _version()
     scripts = "xidata-%s.data/scripts/" % _version()
-    extension = "_xidata" + sysconfig.get_config_var("EXT_SUFFIX")
+    extension = "_xidata" + (".abi3.so" if abi3 else sysconfig.get_config_var("EXT_SUFFIX"))
     wheel = _Wheel(path)
     for name in sorted(os.listdir(package)):
         if name == extension:
@@ -156,7 +170,7 @@ def _pack(path, package, programs):
     wheel.add_file("xidata/xi-broker", os.path.join(programs, "xi-broker"), 0o755)
     for name in ("xi", "xi-broker"):
         wheel.add_file(scripts + name, os.path.join(programs, name), 0o755)
-    for name, data in _info_files():
+    for name, data in _info_files(abi3):
         wheel.add(info + name, data)
     wheel.close(info + "RECORD")
 
@@ -176,20 +190,21 @@ def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
     name = "xidata-%s.dist-info" % _version()
     folder = os.path.join(metadata_directory, name)
     os.makedirs(folder, exist_ok=True)
-    for file, data in _info_files():
+    for file, data in _info_files(_abi3(config_settings)):
         with open(os.path.join(folder, file), "wb") as f:
             f.write(data)
     return name
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
-    name = "xidata-%s-%s.whl" % (_version(), _tag())
+    abi3 = _abi3(config_settings)
+    name = "xidata-%s-%s.whl" % (_version(), _tag(abi3))
     kept = (config_settings or {}).get("build-dir")
     if kept:
-        _pack(os.path.join(wheel_directory, name), *_build(os.path.abspath(kept)))
+        _pack(os.path.join(wheel_directory, name), abi3, *_build(os.path.abspath(kept), abi3))
     else:
         with tempfile.TemporaryDirectory(prefix="xidata-build-") as folder:
-            _pack(os.path.join(wheel_directory, name), *_build(folder))
+            _pack(os.path.join(wheel_directory, name), abi3, *_build(folder, abi3))
     return name
 
 
