@@ -22,7 +22,8 @@ struct taking {
     uint64_t now; /* 0: not asked for yet */
     struct xi_flying f;
     bool told;    /* the clock at which sleepers look moved forward: one of them is to know */
-    uint32_t owners[8], owner_count; /* to be told that a block came back */
+    bool owed;    /* a block came back, and its owner is to be told: of one at a time, since one at most is mapped */
+    uint32_t owner;
     /* A block that must be mapped before it can be handed out, or has been. */
     struct mapped {
         bool wanted, tried;
@@ -58,10 +59,8 @@ static uint64_t now_of(struct taking *t) {
 }
 
 static void owes(struct taking *t, const struct xi_held_block *b) {
-    uint32_t slot = b->entry->map.head.owner;
-    for (uint32_t i = 0; i < t->owner_count; i++)
-        if (t->owners[i] == slot) return;
-    if (t->owner_count < sizeof t->owners / sizeof *t->owners) t->owners[t->owner_count++] = slot;
+    t->owed = true;
+    t->owner = b->entry->map.head.owner;
 }
 
 /* ------------------------------------------------------------ one value */
@@ -365,9 +364,8 @@ static void tell(struct taking *t, bool moved) {
         xi_pass_on(ch, XI_SIDE_GROUP(ch->group_index)); /* the window moved too, or all is done */
     }
     if (t->told) xi_wake_one(ch);
-    for (uint32_t i = 0; i < t->owner_count; i++) xi_tell_owner(ch->interp, t->owners[i]);
-    t->owner_count = 0;
-    t->told = false;
+    if (t->owed) xi_tell_owner(ch->interp, t->owner);
+    t->owed = t->told = false;
 }
 
 /*
@@ -469,7 +467,7 @@ static int turn(struct taking *t, int64_t timeout) {
     rc = choose(t);
     bool moved = xi_flying_settle(ch);
     xi_unlock_receive(ch);
-    tell(t, moved);
+    tell(t, moved || rc == XI_E_CORRUPT); /* what cannot be was skipped, which makes room */
     if (rc || t->done) return rc;
     if (t->moving.d) return move_elsewhere(t);
     if (t->block.wanted) return map_wanted(t);
@@ -501,8 +499,7 @@ int64_t xi_ack_receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t ti
     t.msgs = msgs;
     t.n = n;
     t.done = 0;
-    t.told = false;
-    t.owner_count = 0;
+    t.owed = t.told = false;
     t.block = (struct mapped){0};
     t.moving.d = NULL;
     int rc = 0;

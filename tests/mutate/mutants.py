@@ -159,7 +159,7 @@ def statements(tokens, begin, end):
 
 def one_more(text):
     digits = re.match(r"0[xX][0-9a-fA-F]+|\d+", text).group()
-    value = int(digits, 0) + 1
+    value = int(digits, 8 if re.fullmatch("0[0-7]+", digits) else 0) + 1 # where it was octal it is a number all the same
     return (hex(value) if digits[:2] in ("0x", "0X") else str(value)) + text[len(digits):]
 
 

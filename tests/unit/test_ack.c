@@ -26,6 +26,7 @@ START_TEST(what_is_acknowledged_is_done) {
     ck_assert_uint_eq(in_flight(in), 0);
     ck_assert_uint_eq(xi_load_relaxed(&in->group->acked), 3);
     ck_assert_uint_eq(xi_load_relaxed(&in->group->head), xi_load_relaxed(&in->chan->tail));
+    for (uint64_t i = 0; i < in->ack->window; i++) ck_assert_uint_eq(xi_load_relaxed(&in->ack->acks->entries[i].state), 0);
     ck_assert_uint_eq(blocks_out(me), 0);
     for (int i = 0; i < 3; i++) xi_msg_release(&m[i]);
     ok(xi_channel_free(in));

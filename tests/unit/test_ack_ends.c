@@ -403,7 +403,80 @@ START_TEST(the_free_function_runs_when_acknowledged) {
 }
 END_TEST
 
+/* Acknowledged, expired, delivered too often, moved elsewhere, or let go of by the last who reads it: its owner hears of it. */
+START_TEST(the_owner_hears_of_every_end) {
+    bool spent = _i == 2 || _i == 3;
+    xi_channel *letters = open_letters("dead"), *in = open_spent(you, spent, _i == 3 ? "dead" : NULL), *out = open_sender(me);
+    xi_msg m = XI_MSG_INIT, again = XI_MSG_INIT;
+    uint32_t index;
+    ok(xi_free_register(me, "count", on_free, NULL, &index));
+    ok(try_number(out, 1, INLINE, &(xi_send_opts){.timeout = XI_TRY, .free_index = index, .ttl_ns = _i == 1 ? 1 : 0}));
+    if (_i != 1) expect_value(in, &m, 1, 1, XI_TRY);
+    if (_i == 4) {
+        ok(xi_nack_keep(&m, 0));
+        expect_value(in, &again, 1, 2, XI_TRY);
+        ok(xi_ack(&again));
+    }
+    ck_assert_uint_eq(xi_load_full(&me->mailbox->reclaim), 0);
+    if (_i == 0) ok(xi_ack(&m));
+    if (spent) ok(xi_nack(&m, 0));
+    if (_i == 4) xi_msg_release(&m);
+    else fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
+    ck_assert_uint_eq(xi_load_full(&me->mailbox->reclaim), 1);
+    ck_assert_uint_eq(blocks_out(me), 0);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(letters));
+}
+END_TEST
+
 /* ----------------------------------------------------------------- garbage */
+
+/* A record whose length cannot be hides what is behind it: no consumer goes over it before all in front is acknowledged. */
+START_TEST(what_lies_before_garbage_is_not_lost) {
+    xi_channel *in = open_group(you, "g", &acks), *out = open_sender(me);
+    xi_msg m = XI_MSG_INIT, none = XI_MSG_INIT;
+    for (int64_t i = 1; i <= 3; i++) send_number(out, i, INLINE);
+    expect_value(in, &m, 1, 1, XI_TRY);
+    xi_a64 *header = xi_header_at(&in->home, in->group->next);
+    xi_store_full(header, XI_REC(4, XI_REC_INLINE, 0, 2));
+    fails(XI_E_CORRUPT, xi_recv(in, &none, XI_TRY));
+    ck_assert_uint_eq(in_flight(in), 1);
+    ok(xi_nack(&m, 0));
+    expect_value(in, &m, 1, 2, XI_TRY);
+    ok(xi_ack(&m));
+    fails(XI_E_CORRUPT, xi_recv(in, &none, XI_TRY));
+    fails(XI_E_AGAIN, xi_recv(in, &none, XI_TRY));
+    send_number(out, 4, INLINE);
+    expect_value(in, &m, 4, 1, XI_TRY);
+    ok(xi_ack(&m));
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+/* The account of deliveries is made anew; who reads a block that is nobody's any more is remembered beside it. */
+START_TEST(readers_are_remembered_beside_a_wrong_account) {
+    xi_channel *in = open_group(you, "g", &(xi_group_opts){.flags = XI_GROUP_ACK, .window = 2}), *out = open_sender(me);
+    xi_msg m = XI_MSG_INIT, n = XI_MSG_INIT;
+    send_number(out, 1, INLINE);
+    send_number(out, 2, BLOCK);
+    expect_value(in, &m, 1, 1, XI_TRY);
+    ok(xi_ack(&m));
+    expect_value(in, &m, 2, 1, XI_TRY);
+    ok(xi_nack_keep(&m, 0));
+    ck_assert_uint_ne(XI_ACKS_LINGERS(in->ack->acks, in->ack->window)[0].holder, 0); /* right behind the entries */
+    xi_store_relaxed(&in->group->next, in->group->next + 4);
+    fails(XI_E_CORRUPT, xi_recv(in, &n, XI_TRY));
+    ck_assert_uint_eq(lingering(in), 1);
+    expect_value(in, &n, 2, 1, XI_TRY);
+    ok(xi_ack(&n));
+    xi_msg_release(&m);
+    ck_assert_uint_eq(blocks_out(me), 0);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
 
 static uint64_t seed = 1;
 static uint64_t random64(void) {
@@ -476,6 +549,9 @@ int main(void) {
     tcase_add_test(t, a_group_of_ones_own_ends_with_its_handle);
     tcase_add_test(t, a_group_is_removed_under_its_consumers);
     tcase_add_test(t, the_free_function_runs_when_acknowledged);
+    tcase_add_loop_test(t, the_owner_hears_of_every_end, 0, 5);
+    tcase_add_test(t, what_lies_before_garbage_is_not_lost);
+    tcase_add_test(t, readers_are_remembered_beside_a_wrong_account);
     tcase_add_test(t, garbage_is_an_error_at_most);
     suite_add_tcase(s, t);
     return run_suite(s);

@@ -291,6 +291,21 @@ START_TEST(idle_memory_goes_back) {
 }
 END_TEST
 
+/* What is kept for blocks of its size stays while there are others, but not where memory is short. */
+START_TEST(all_that_is_idle_goes_when_memory_is_short) {
+    struct xi_block *b, *other;
+    ok(xi_arena_alloc(me, 100, &other));
+    ok(xi_arena_alloc(me, 100000, &b));
+    xi_arena_free(me, b);
+    xi_arena_trim(me, xi_now());
+    ck_assert_uint_eq(me->arena.large_count, 1);
+    xi_arena_trim(me, INT64_MAX);
+    ck_assert_uint_eq(me->arena.large_count, 0);
+    xi_arena_free(me, other);
+    check_arena();
+}
+END_TEST
+
 /* Who sleeps long gives it back itself: at the look that comes once a second, and not whenever it is woken. */
 START_TEST(a_sleeper_gives_idle_memory_back) {
     struct xi_block *b;
@@ -384,6 +399,7 @@ int main(void) {
     tcase_add_test(t, it_grows_when_nothing_is_back);
     tcase_add_test(t, children_go_with_their_root);
     tcase_add_test(t, idle_memory_goes_back);
+    tcase_add_test(t, all_that_is_idle_goes_when_memory_is_short);
     tcase_add_test(t, a_sleeper_gives_idle_memory_back);
     tcase_add_test(t, idle_memory_makes_way);
     tcase_add_test(t, it_is_trimmed_on_demand);
