@@ -12,9 +12,12 @@
 #include <unistd.h>
 
 #include "arena/arena.h"
+#include "arena/maps.h"
 #include "channel/channel.h"
 #include "interp/interp.h"
+#include "wire/names.h"
 #include "wire/order.h"
+#include "wire/segment.h"
 
 #include "fixture.h" /* last: it names its interpreters as the library does its arguments */
 
@@ -191,6 +194,29 @@ START_TEST(a_block_is_no_larger_than_it_must_be) {
     ck_assert_uint_eq(me->arena.bytes, bytes);
     xi_arena_free(me, b);
     check_arena();
+}
+END_TEST
+
+/* ------------------------------------------------------ what others made */
+
+START_TEST(a_mailbox_too_small_is_none) {
+    struct xi_segment head = {.magic = XI_LAYOUT_MAGIC, .version = XI_LAYOUT_VERSION, .kind = XI_SEG_MAILBOX, .epoch = me->epoch,
+                              .size = XI_MAILBOX_SIZE - XI_PAGE, .number = 0x7fff0002};
+    struct xi_map_entry *e = NULL;
+    char name[XI_SHM_NAME_MAX];
+    int fd;
+    xi_shm_segment_name(name, me->place.uid, me->place.ns, me->epoch, head.number);
+    for (int i = 0; i < 2; i++, head.size += XI_PAGE) {
+        ok(xi_segment_make(name, &head, &fd));
+        if (i == 0) {
+            fails(XI_E_CORRUPT, xi_maps_mailbox(me, head.number, &e));
+        } else {
+            ok(xi_maps_mailbox(me, head.number, &e));
+            xi_maps_put(e);
+        }
+        xi_segment_remove(name, fd);
+        close(fd);
+    }
 }
 END_TEST
 
@@ -395,6 +421,7 @@ int main(void) {
     tcase_set_timeout(t, 60);
     tcase_add_test(t, bookkeeping_is_sound);
     tcase_add_test(t, a_block_is_no_larger_than_it_must_be);
+    tcase_add_test(t, a_mailbox_too_small_is_none);
     tcase_add_test(t, a_look_is_bounded);
     tcase_add_test(t, it_grows_when_nothing_is_back);
     tcase_add_test(t, children_go_with_their_root);

@@ -8,7 +8,10 @@
 #include <signal.h>
 #include <stdatomic.h>
 
-#include "fixture.h"
+#include "channel/channel.h"
+#include "interp/interp.h"
+
+#include "fixture.h" /* last: it names its interpreters as the library does its arguments */
 
 static xi_channel *open_as(xi_interp *who, const char *name, uint32_t mode, uint32_t flags, const char *group) {
     xi_channel *ch = NULL;
@@ -340,6 +343,38 @@ START_TEST(a_new_broker_knows_what_was_removed_and_who_sends) {
 }
 END_TEST
 
+static int declare(void) {
+    pthread_mutex_lock(&me->control.mutex);
+    int rc = xi_declare_channels(me);
+    pthread_mutex_unlock(&me->control.mutex);
+    return rc;
+}
+static uint32_t handles_of(xi_channel *ch) {
+    xi_channel_info info;
+    ok(xi_channel_stat(ch, &info));
+    return info.handles;
+}
+
+/* A broker that knows them already counts them once more. */
+START_TEST(all_handles_are_declared) {
+    xi_channel *a = open_as(me, "a", 0, 0, NULL), *gone = open_as(me, "gone", 0, 0, NULL), *b = open_as(me, "b", 0, 0, NULL);
+    uint64_t id = gone->id;
+    ok(xi_remove(you, "gone"));
+    gone->id = ~id; /* of which the next broker knows nothing */
+    ok(declare());
+    ck_assert_uint_eq(handles_of(a), 2);
+    ck_assert_uint_eq(handles_of(b), 2);
+    gone->id = id;
+    id = a->id;
+    a->id = ~id; /* but this one is there still */
+    fails(XI_E_NOENT, declare());
+    a->id = id;
+    ok(xi_channel_free(a));
+    ok(xi_channel_free(b));
+    ok(xi_channel_free(gone));
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("ends");
     TCase *t = tcase_create("ends");
@@ -354,6 +389,7 @@ int main(void) {
     tcase_add_test(t, groups_are_listed);
     tcase_add_test(t, a_removed_group_gives_back_what_it_had_yet_to_receive);
     tcase_add_test(t, removing_a_group_makes_room);
+    tcase_add_test(t, all_handles_are_declared);
     tcase_add_test(t, a_new_broker_knows_what_was_removed_and_who_sends);
     suite_add_tcase(s, t);
     return run_suite(s);

@@ -25,6 +25,8 @@ START_TEST(limits_are_allowed) {
     ok(xi_channel_free(ch));
     ok(xi_open(me, "wide", &(xi_open_opts){.group_opts = &(xi_group_opts){.flags = XI_GROUP_ACK, .window = XI_WINDOW_MAX}}, &ch));
     ok(xi_channel_free(ch));
+    ok(xi_open(me, "large", &(xi_open_opts){.capacity = XI_CAPACITY_MAX}, &ch));
+    ok(xi_channel_free(ch));
     ok(xi_open(me, "near", &(xi_open_opts){.capacity = 8192, .grow = 8192}, &ch));
     ok(xi_loan_get(me, 3000, &loan));
     size_t all = loan.size;
@@ -86,6 +88,46 @@ START_TEST(who_may_not_send_may_not_close_or_end) {
 }
 END_TEST
 
+/* Of the mailbox's parts, which lie one behind the other, none is taken for more of that before it. */
+START_TEST(what_follows_the_bells_is_none) {
+    xi_channel *in = open_here(you), *out = open_here(me);
+    uint64_t parked = (uint64_t)XI_BELL_PARKED << 32;
+    uint32_t side = XI_SIDE_GROUP(in->group_index);
+    struct xi_mailbox *mail = you->mailbox;
+    uint64_t call = xi_load_full(&mail->calls[0]);
+    for (int i = 0; i < 2; i++) { /* somebody writes itself down as one who waits */
+        xi_store_full(&in->chan->waiters[5], i ? XI_WAITER_OF_MEMBER(you->slot, 0, side, XI_MAX_MEMBERS) : XI_WAITER(you->slot, XI_BELLS_USABLE, side));
+        xi_store_full(&mail->ready_words[0], parked);
+        xi_waiter_arm(in, side, 5);
+        ok(xi_send_int(out, 1, XI_TRY));
+        ck_assert_uint_eq(xi_load_full(&in->group->parked.word[0]), 0);
+        ck_assert_uint_eq(xi_load_full(&mail->ready_words[0]), parked);
+        ck_assert_uint_eq(mail->pad2_[0], 0);
+        ck_assert_uint_eq(xi_load_full(&mail->calls[0]), call);
+    }
+    xi_store_full(&in->chan->waiters[5], 0);
+    atomic_fetch_add(&in->waiting, 1); /* as one who sleeps */
+    ok(xi_channel_shut(in));
+    atomic_fetch_sub(&in->waiting, 1);
+    ck_assert_uint_eq(xi_load_full(&mail->ready_words[0]), parked);
+    xi_store_full(&mail->ready_words[0], 0);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+/* A ring that was backed by memory is so from then on: nobody asks again. */
+START_TEST(a_ring_is_backed_once) {
+    xi_channel *ch = NULL;
+    ok(xi_open(me, "backed", NULL, &ch));
+    ck_assert(atomic_load(&ch->entry->bare));
+    ok(xi_send_int(ch, 1, XI_TRY));
+    ck_assert(!atomic_load(&ch->entry->bare));
+    ck_assert_int_eq(take(ch), 1);
+    ok(xi_channel_free(ch));
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("limits");
     TCase *t = tcase_create("all");
@@ -94,6 +136,8 @@ int main(void) {
     tcase_add_test(t, descriptor_0_is_one_too);
     tcase_add_loop_test(t, a_record_of_no_such_length_is_skipped, 0, 2);
     tcase_add_test(t, who_may_not_send_may_not_close_or_end);
+    tcase_add_test(t, what_follows_the_bells_is_none);
+    tcase_add_test(t, a_ring_is_backed_once);
     suite_add_tcase(s, t);
     return run_suite(s);
 }

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "interp/interp.h"
@@ -63,6 +64,47 @@ START_TEST(segments_are_closed) {
 }
 END_TEST
 
+/* And in a process that has none of them yet, which opens them by name. */
+static int receive_elsewhere(const char *name, const xi_open_opts *opts) {
+    xi_interp *it = NULL;
+    xi_channel *ch = NULL;
+    xi_msg m = XI_MSG_INIT;
+    close(0);
+    int rc = xi_join(&(xi_join_opts){.name = "elsewhere"}, &it);
+    if (rc == 0 && zero_is_free()) return 2; /* the control socket is 0: only what comes after it may be */
+    int socket = fcntl(0, F_DUPFD_CLOEXEC, 500);
+    if (rc == 0) atomic_store(&it->control.fd, socket);
+    close(0);
+    if (rc == 0) rc = xi_open(it, name, opts, &ch);
+    for (int64_t i = 0; rc == 0 && i < 41; i++) {
+        rc = xi_recv(ch, &m, LONG);
+        if (rc == 0) rc = xi_ack(&m);
+        if (rc == 0 && !zero_is_free()) return 3;
+    }
+    xi_msg_release(&m);
+    if (rc == 0) rc = xi_channel_free(ch);
+    if (rc == 0) rc = xi_leave(it);
+    return rc == 0 && zero_is_free() ? 0 : 1;
+}
+
+START_TEST(segments_of_others_are_closed) {
+    xi_group_opts acks = {.flags = XI_GROUP_ACK};
+    xi_open_opts opts = {.capacity = XI_CAPACITY_MIN, .grow = (uint64_t)1 << 20, .group_opts = &acks};
+    xi_channel *out = open_as(me, XI_OPEN_SEND, &opts), *in = open_as(you, XI_OPEN_RECV, &opts);
+    int status = 0;
+    for (int64_t i = 0; i < 40; i++) send_number(out, i, 400);
+    send_number(out, 40, 100000);
+    opts.flags = XI_OPEN_RECV;
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) _exit(receive_elsewhere(xi_channel_name(out), &opts));
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
 START_TEST(a_set_is_polled_by_it) {
     xi_set *set = NULL;
     ok(xi_set_new(me, &set));
@@ -112,6 +154,7 @@ int main(void) {
     tcase_add_checked_fixture(t, join_both, leave_nothing);
     tcase_set_timeout(t, 60);
     tcase_add_test(t, segments_are_closed);
+    tcase_add_test(t, segments_of_others_are_closed);
     tcase_add_test(t, a_set_is_polled_by_it);
     tcase_add_test(t, the_control_socket_is_it);
     suite_add_tcase(s, t);

@@ -168,6 +168,29 @@ START_TEST(a_block_that_all_have_received_gives_way) {
 }
 END_TEST
 
+/* What is kept gives way up to the last byte, and no more of it than need be. */
+START_TEST(what_fits_exactly_fits) {
+    xi_channel *out = open_kept(me, "b", XI_BROADCAST, XI_OPEN_SEND, 1000), *in = join_at(you, "b", "a", XI_FROM_TAIL, 0);
+    const struct xi_group *kept = &out->chan->groups[XI_GROUP_RETAIN];
+    for (int i = 0; i < 100; i++) ok(xi_send_int(out, i, XI_TRY));
+    for (int i = 0; i < 100; i++) ck_assert_int_eq(take(in), i);
+    for (int i = 100; i < 254; i++) ok(xi_send_int(out, i, XI_TRY));
+    ck_assert_uint_eq(xi_load_relaxed(&kept->head_seq), 0); /* 254 records of 16 bytes leave 32 */
+    ok(xi_send_int(out, INT64_MAX, XI_TRY));                /* which this takes */
+    ck_assert_uint_eq(xi_load_relaxed(&kept->head_seq), 0);
+    ok(xi_send_int(out, 1, XI_TRY));
+    ck_assert_uint_eq(xi_load_relaxed(&kept->head_seq), 1); /* the first for one of its size */
+    for (int i = 100; i < 254; i++) ck_assert_int_eq(take(in), i);
+    ck_assert_int_eq(take(in), INT64_MAX);
+    ck_assert_int_eq(take(in), 1);
+    for (int i = 0; i < 254; i++) ok(xi_send_int(out, i, XI_TRY));
+    ok(xi_send_int(out, INT64_MAX, XI_TRY)); /* all that is kept makes way for what `in` has not received */
+    ck_assert_uint_eq(xi_load_relaxed(&kept->head_seq), 256);
+    let_go(in, out, NULL);
+    ok(xi_remove(me, "b"));
+}
+END_TEST
+
 /* A number that somebody wrote over is right again when nothing is kept. */
 START_TEST(what_is_kept_is_counted_anew) {
     xi_channel *out = open_kept(me, "b", XI_BROADCAST, XI_OPEN_SEND, 2);
@@ -465,6 +488,7 @@ int main(void) {
     tcase_add_test(t, what_is_kept_gives_way);
     tcase_add_test(t, blocks_that_are_kept_give_way_too);
     tcase_add_test(t, a_block_that_all_have_received_gives_way);
+    tcase_add_test(t, what_fits_exactly_fits);
     tcase_add_test(t, what_is_kept_is_counted_anew);
     tcase_add_test(t, no_more_is_kept_than_the_channel_may_hold);
     tcase_add_test(t, a_queue_keeps_values_too);

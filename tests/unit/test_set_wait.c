@@ -200,6 +200,18 @@ START_TEST(a_lost_broker_makes_the_descriptor_readable) {
 }
 END_TEST
 
+/* Blocks that may have come back keep it awake for ever: there is an end to a wait all the same. */
+START_TEST(who_is_kept_awake_looks_at_the_time) {
+    join_third(-1, 0);
+    ok(xi_set_fd(set));
+    atomic_store(&third->arena.debt, 1);
+    fails(XI_E_AGAIN, xi_set_wait(set, &(xi_event){0}, 1, XI_TRY));
+    fails(XI_E_TIMEOUT, xi_set_wait(set, &(xi_event){0}, 1, MS));
+    atomic_store(&third->arena.debt, 0);
+    leave_third();
+}
+END_TEST
+
 static void count_up(void *context, uint64_t argument) { *(uint64_t *)context += argument; }
 
 /* Who runs its free functions itself is told that there are any, when it polls too. */
@@ -396,6 +408,7 @@ int main(void) {
     tcase_add_test(t, who_spins_lets_others_in);
     tcase_add_test(t, the_end_makes_the_descriptor_readable);
     tcase_add_test(t, a_lost_broker_makes_the_descriptor_readable);
+    tcase_add_test(t, who_is_kept_awake_looks_at_the_time);
     tcase_add_test(t, free_functions_that_are_due_end_a_try);
     tcase_add_test(t, a_wait_spins_and_a_try_does_not);
     tcase_add_test(t, a_wait_sleeps_until_its_time_is_over);

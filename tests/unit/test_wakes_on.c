@@ -112,6 +112,22 @@ START_TEST(garbage_that_is_skipped_makes_room) {
 }
 END_TEST
 
+/* What lies in the ring that it grew out of is no value. */
+START_TEST(who_waits_at_an_empty_ring_that_grew_sleeps) {
+    xi_channel *out = open_here(me, "growing", XI_OPEN_SEND, GROWING), *in = open_here(you, "growing", XI_OPEN_RECV, GROWING);
+    for (int i = 0; i < 1000; i++) ok(xi_send_int(out, i, LONG));
+    for (int i = 0; i < 1000; i++) ck_assert_int_eq(take(in), i);
+    ck_assert_uint_ne(xi_load_full(&out->chan->ring), 0);
+    ck_assert_uint_ne(*xi_header_at(&in->home, in->group->head), 0);
+    start(0, in, receives_one);
+    await_asleep(&in->group->parked, 1, 1);
+    ok(xi_send_int(out, 7, XI_TRY));
+    expect_done(1, 1);
+    end(0, 0);
+    let_go(out, in);
+}
+END_TEST
+
 static int frees(xi_channel *ch) { return xi_channel_free(ch); }
 
 /* A sleeper looks at its interpreter's grown rings now and then. Whoever frees a handle waits for that to end. */
@@ -231,6 +247,7 @@ int main(void) {
     tcase_add_loop_test(t, room_for_one_and_no_more, 0, 3);
     tcase_add_test(t, who_has_grown_tells_who_waits);
     tcase_add_loop_test(t, garbage_that_is_skipped_makes_room, 0, 2);
+    tcase_add_test(t, who_waits_at_an_empty_ring_that_grew_sleeps);
     tcase_add_test(t, who_has_looked_at_a_ring_tells_who_frees_it);
     tcase_add_test(t, a_window_that_opens_is_open_to_several);
     tcase_add_loop_test(t, what_will_be_overdue_is_known_to_one_who_sleeps, 0, 2);
