@@ -121,6 +121,9 @@ START_TEST(who_waits_at_an_empty_ring_that_grew_sleeps) {
     ck_assert_uint_ne(*xi_header_at(&in->home, in->group->head), 0);
     start(0, in, receives_one);
     await_asleep(&in->group->parked, 1, 1);
+    uint64_t waits = xi_load_relaxed(&you->own->counters.parks);
+    pass_time(5 * MS);
+    ck_assert_uint_lt(xi_load_relaxed(&you->own->counters.parks), waits + 5); /* not one after the other */
     ok(xi_send_int(out, 7, XI_TRY));
     expect_done(1, 1);
     end(0, 0);
