@@ -77,6 +77,26 @@ START_TEST(delivered_too_often_it_is_a_dead_letter) {
 }
 END_TEST
 
+/* Somebody wrote a reason that is none. */
+START_TEST(the_reason_is_not_known) {
+    xi_channel *in = open_spent(you, 1, "dead"), *out = open_sender(me), *letters = open_letters("dead");
+    xi_msg m = XI_MSG_INIT;
+    xi_value v;
+    send_number(out, 1, INLINE);
+    expect_value(in, &m, 1, 1, XI_TRY);
+    ok(xi_nack(&m, 0));
+    xi_a64 *state = &xi_delivery_of(in->ack, 1)->state;
+    xi_store_full(state, (xi_load_full(state) & ~(uint64_t)0xff00) | (XI_BACK_EXPIRED + 1) << 8);
+    fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
+    expect_letter(letters, "unknown", "g", 1, &v, &m);
+    ck_assert_int_eq(letter_number(&v), 1);
+    xi_msg_release(&m);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(letters));
+}
+END_TEST
+
 START_TEST(no_delay_for_what_is_not_delivered_again) {
     xi_channel *dead = open_letters("dead"), *in = open_spent(you, 1, "dead"), *out = open_sender(me);
     xi_msg m = XI_MSG_INIT;
@@ -537,6 +557,7 @@ int main(void) {
     tcase_set_timeout(t, 60);
     tcase_add_checked_fixture(t, setup, leave_both);
     tcase_add_loop_test(t, delivered_too_often_it_is_a_dead_letter, 0, 2);
+    tcase_add_test(t, the_reason_is_not_known);
     tcase_add_loop_test(t, no_delay_for_what_is_not_delivered_again, 0, 2);
     tcase_add_loop_test(t, without_dead_letters_it_vanishes, 0, 2);
     tcase_add_test(t, dead_letters_wait_for_room);

@@ -522,6 +522,25 @@ START_TEST(a_held_lock_keeps_the_oldest) {
 }
 END_TEST
 
+/* What cannot be read is not dropped: its receivers skip it. The send says so, and only then. */
+START_TEST(garbage_keeps_its_place) {
+    xi_open_opts opts = {.values = 2, .when_full = XI_FULL_DROP};
+    xi_channel *out = open_sender(me, opts), *in = open_as(you, NULL, opts);
+    for (int64_t i = 1; i <= 2; i++) send_number(out, i, 16);
+    xi_a64 *header = xi_header_at(&in->home, in->group->head);
+    uint64_t right = xi_load_full(header);
+    xi_store_full(header, 0);
+    fails(XI_E_AGAIN, try_number(out, 3, 16, &(xi_send_opts){.timeout = XI_TRY}));
+    ck_assert_ptr_nonnull(strstr(xi_error_text(XI_E_AGAIN), "cannot be read"));
+    xi_store_full(header, right);
+    send_number(out, 3, 16);
+    receive_number(in, 2);
+    receive_number(in, 3);
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
 /* ------------------------------------------------------------------ hostile */
 
 /* A `ring` that names nothing, something else, or another channel's ring: errors, and the channel can be closed and freed. */
@@ -540,6 +559,7 @@ START_TEST(garbage_for_a_ring) {
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         xi_store_full(&out->chan->ring, wrong[i]);
         fails(XI_E_CORRUPT, xi_send_int(out, 1, 10 * MS));
+        ck_assert_ptr_nonnull(strstr(xi_error_text(XI_E_CORRUPT), "none of its rings"));
         fails(XI_E_CORRUPT, xi_recv(in, &m, 10 * MS));
         fails(XI_E_CORRUPT, xi_recv_many(in, &m, 1, XI_TRY));
     }
@@ -581,6 +601,7 @@ int main(void) {
     tcase_add_test(t, free_functions_of_what_is_dropped);
     tcase_add_test(t, grows_before_it_drops);
     tcase_add_test(t, a_held_lock_keeps_the_oldest);
+    tcase_add_test(t, garbage_keeps_its_place);
     tcase_add_test(t, garbage_for_a_ring);
     suite_add_tcase(s, t);
     return run_suite(s);

@@ -30,6 +30,7 @@ START_TEST(limits_are_allowed) {
     ok(xi_open(me, "near", &(xi_open_opts){.capacity = 8192, .grow = 8192}, &ch));
     ok(xi_loan_get(me, 3000, &loan));
     size_t all = loan.size;
+    fails(XI_E_NOENT, xi_send_loan(ch, &loan, all, &(xi_send_opts){.timeout = XI_TRY, .free_index = 77}));
     ok(xi_send_loan(ch, &loan, all, NULL));
     ok(xi_recv(ch, &m, XI_TRY));
     ck_assert_uint_eq(m.size, all);
@@ -64,10 +65,12 @@ START_TEST(a_record_of_no_such_length_is_skipped) {
     xi_channel *in = open_here(you), *out = open_here(me);
     xi_msg m = XI_MSG_INIT;
     send_number(out, 1, 8);
+    send_number(out, 3, 8);
     xi_a64 *header = xi_header_at(&in->home, in->group->head);
     xi_store_full(header, XI_REC(XI_REC_LENGTH(*header) - 4, XI_REC_INLINE, 0, 1));
     if (_i == 0) fails(XI_E_CORRUPT, xi_recv(in, &m, XI_TRY));
     else fails(XI_E_CORRUPT, xi_recv_many(in, &m, 1, XI_TRY));
+    ck_assert_uint_eq(in->group->head_seq, in->chan->tail_seq); /* and all that cannot be found behind it */
     send_number(out, 2, 8);
     ck_assert_int_eq(take(in), 2);
     ok(xi_channel_free(in));

@@ -368,6 +368,19 @@ START_TEST(a_joiner_holds_the_group_at_whose_values_it_begins) {
 END_TEST
 
 /* A group that acknowledges gives blocks back behind its head, in any order. */
+/* Of groups that are as far behind, what is kept is the one to begin at: no lock is waited for. */
+START_TEST(a_joiner_waits_for_nobody_where_values_are_kept) {
+    xi_channel *out = open_kept(me, "b", XI_BROADCAST, XI_OPEN_SEND, 10), *in = join_at(you, "b", "a", XI_FROM_TAIL, 0), *late;
+    for (int64_t i = 1; i <= 3; i++) send_try(out, i, 8);
+    ok(xi_lock(in, in->group, XI_TRY));
+    late = join_at(me, "b", "late", XI_FROM_OLDEST, 0);
+    xi_unlock(in->group);
+    expect_range(late, 1, 3);
+    let_go(in, late, out);
+    ok(xi_remove(me, "b"));
+}
+END_TEST
+
 START_TEST(a_joiner_leaves_out_what_has_been_given_back) {
     xi_channel *out = open_kept(me, "b", XI_BROADCAST, XI_OPEN_SEND, 0), *slow = join_at(you, "b", "slow", 0, 0), *late;
     struct xi_descriptor d;
@@ -499,6 +512,7 @@ int main(void) {
     tcase_add_test(t, a_temporary_group_ends_with_its_handle);
     tcase_add_test(t, wrong_options_are_named);
     tcase_add_loop_test(t, a_joiner_holds_the_group_at_whose_values_it_begins, 0, 2);
+    tcase_add_test(t, a_joiner_waits_for_nobody_where_values_are_kept);
     tcase_add_test(t, a_joiner_leaves_out_what_has_been_given_back);
     tcase_add_test(t, groups_join_at_values_that_others_are_receiving);
     tcase_add_test(t, groups_join_at_values_that_are_being_given_up);

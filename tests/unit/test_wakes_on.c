@@ -96,19 +96,59 @@ START_TEST(who_has_grown_tells_who_waits) {
 }
 END_TEST
 
-/* An empty place before the tail is nothing a sender leaves: all up to the tail is skipped, which makes room. */
+/* Who is refused since another is about to move asks again soon, though that one never moves and nobody rings. */
+START_TEST(who_is_refused_for_a_moment_asks_again) {
+    xi_channel *out = open_here(me, "growing", XI_OPEN_SEND, GROWING), *refused = open_here(you, "growing", XI_OPEN_SEND, GROWING);
+    for (unsigned i = 0; i < (XI_CAPACITY_MIN - 8) / 16; i++) ok(xi_send_int(out, 7, XI_TRY));
+    atomic_store(&refused->moving.refused, XI_E_AGAIN);
+    xi_store_relaxed(&refused->moving.not_before, xi_now() + 50 * MS);
+    start(0, refused, sends_one);
+    expect_done(1, 1);
+    end(0, 0);
+    ck_assert_uint_ne(xi_load_full(&out->chan->ring), 0);
+    let_go(out, refused);
+}
+END_TEST
+
+/* An empty place before the tail of a grown ring, a length that is none, a block that is not there: skipped, which makes room. */
 START_TEST(garbage_that_is_skipped_makes_room) {
-    xi_open_opts opts = GROWING;
-    opts.group_opts = &(xi_group_opts){.flags = _i ? XI_GROUP_ACK : 0};
-    xi_channel *out = open_here(me, "growing", XI_OPEN_SEND, GROWING), *in = open_here(you, "growing", XI_OPEN_RECV, opts);
-    fill(out);
-    start(0, out, sends_one);
+    enum { ELSEWHERE, AT_HOME, NO_BLOCK } where = (unsigned)_i / 2;
+    xi_open_opts opts = where == ELSEWHERE ? GROWING : (xi_open_opts){0};
+    xi_channel *out = open_here(me, "growing", XI_OPEN_SEND, opts), *in;
+    opts.group_opts = &(xi_group_opts){.flags = _i % 2 ? XI_GROUP_ACK : 0};
+    in = open_here(you, "growing", XI_OPEN_RECV, opts);
+    if (where == NO_BLOCK) while (try_number(out, 7, 60000, &(xi_send_opts){.timeout = XI_TRY}) == 0) continue;
+    else fill(out);
+    start(0, out, where == NO_BLOCK ? sends_large : sends_one);
     await_asleep(&out->chan->parked_senders, 1, 1);
-    xi_store_full(xi_header_at(&out->send_view, in->group->head), 0);
+    xi_a64 *header = xi_header_at(&out->send_view, in->group->head);
+    if (where == NO_BLOCK) xi_store_full(&header[1], UINT64_MAX); /* its segment */
+    else xi_store_full(header, where == ELSEWHERE ? 0 : XI_REC(4, XI_REC_INLINE, 0, 1));
     fails(XI_E_CORRUPT, xi_recv(in, &(xi_msg)XI_MSG_INIT, XI_TRY));
     expect_done(1, 1);
     end(0, 0);
     let_go(out, in);
+}
+END_TEST
+
+/* The look that comes once a second is at all of an interpreter's rings. */
+START_TEST(all_grown_rings_are_looked_at) {
+    xi_channel *out[3];
+    char name[2] = "a";
+    for (int i = 0; i < 3; i++, name[0]++) {
+        out[i] = open_here(me, name, XI_OPEN_SEND, GROWING);
+        fill(out[i]);
+        xi_channel *in = open_here(you, name, XI_OPEN_RECV, GROWING);
+        while (xi_recv(in, &(xi_msg)XI_MSG_INIT, XI_TRY) == 0) continue;
+        ok(xi_channel_free(in));
+        xi_store_relaxed(&out[i]->moving.small_word, 0);
+    }
+    ok(xi_rings_look(me));
+    for (int i = 0; i < 3; i++) {
+        ck_assert_uint_eq(xi_load_relaxed(&out[i]->moving.small_word), xi_load_full(&out[i]->chan->ring));
+        ck_assert_uint_ne(xi_load_full(&out[i]->chan->ring), 0);
+        let_go(out[i], NULL);
+    }
 }
 END_TEST
 
@@ -146,6 +186,24 @@ START_TEST(who_has_looked_at_a_ring_tells_who_frees_it) {
     expect_done(1, 1);
     end(0, 0);
     let_go(out, NULL);
+}
+END_TEST
+
+/* Who looks for a while before it sleeps sleeps in the end, and knows how. */
+START_TEST(who_spins_in_vain_sleeps) {
+    xi_interp *third;
+    unsetenv("XI_SPIN_US"); /* which counts for more */
+    ok(xi_join(&(xi_join_opts){.name = "third", .spin_ns = MS}, &third));
+    xi_channel *out = open_here(me, "spins", XI_OPEN_SEND, (xi_open_opts){0}), *in = open_here(third, "spins", XI_OPEN_RECV, (xi_open_opts){0});
+    start(0, in, receives_one);
+    await_asleep(&in->group->parked, 1, 1);
+    ck_assert_uint_le(xi_load_relaxed(&third->own->counters.spins), 1);
+    ok(xi_send_int(out, 7, XI_TRY));
+    expect_done(1, 1);
+    end(0, 0);
+    ck_assert_uint_ne(xi_load_relaxed(&third->own->counters.wait_backend), XI_BACKEND_NONE);
+    let_go(out, in);
+    ok(xi_leave(third));
 }
 END_TEST
 
@@ -199,7 +257,7 @@ END_TEST
 
 /* Who sleeps until something is overdue goes on sleeping when that was settled meanwhile: its own time is not over. */
 START_TEST(what_is_settled_in_time_ends_no_wait) {
-    xi_group_opts group = {.flags = XI_GROUP_ACK, .timeout_ns = 100 * MS};
+    xi_group_opts group = {.flags = XI_GROUP_ACK, .timeout_ns = 300 * MS};
     xi_channel *out = open_here(me, "jobs", XI_OPEN_SEND, (xi_open_opts){0});
     xi_channel *in = open_here(you, "jobs", XI_OPEN_RECV, (xi_open_opts){.group_opts = &group});
     xi_msg m = XI_MSG_INIT;
@@ -209,7 +267,7 @@ START_TEST(what_is_settled_in_time_ends_no_wait) {
     while (!atomic_load(&S[0].done) && !(bits_set(&in->group->parked) == 1 && is_asleep(&S[0]))) sched_yield();
     int rc = xi_ack(&m);
     if (rc == 0) { /* in time: not on a machine that was busy for so long */
-        pass_time(120 * MS);
+        pass_time(320 * MS);
         ck_assert_int_eq(done_of(1), 0);
         ok(xi_send_int(out, 7, XI_TRY));
     }
@@ -250,9 +308,12 @@ int main(void) {
     tcase_add_test(t, a_send_that_drops_is_heard);
     tcase_add_loop_test(t, room_for_one_and_no_more, 0, 3);
     tcase_add_test(t, who_has_grown_tells_who_waits);
-    tcase_add_loop_test(t, garbage_that_is_skipped_makes_room, 0, 2);
+    tcase_add_test(t, who_is_refused_for_a_moment_asks_again);
+    tcase_add_loop_test(t, garbage_that_is_skipped_makes_room, 0, 6);
+    tcase_add_test(t, all_grown_rings_are_looked_at);
     tcase_add_test(t, who_waits_at_an_empty_ring_that_grew_sleeps);
     tcase_add_test(t, who_has_looked_at_a_ring_tells_who_frees_it);
+    tcase_add_test(t, who_spins_in_vain_sleeps);
     tcase_add_test(t, a_window_that_opens_is_open_to_several);
     tcase_add_loop_test(t, what_will_be_overdue_is_known_to_one_who_sleeps, 0, 2);
     tcase_add_test(t, what_is_settled_in_time_ends_no_wait);
