@@ -18,6 +18,7 @@ START_TEST(what_is_acknowledged_is_done) {
     ck_assert_uint_eq(in_flight(in), 3);
     ok(xi_ack(&m[1])); /* not in order */
     ck_assert_ptr_null(m[1].data);
+    ck_assert_uint_eq(m[1].size, 0);
     fails(XI_E_INVAL, xi_ack(&m[1]));
     ck_assert_uint_eq(in_flight(in), 3);
     ok(xi_ack(&m[0]));
@@ -41,6 +42,8 @@ START_TEST(what_is_given_back_comes_again_first) {
     expect_value(in, &a, 1, 1, XI_TRY);
     expect_value(in, &b, 2, 1, XI_TRY);
     ok(xi_nack(&b, 0));
+    ck_assert_ptr_null(b.data);
+    fails(XI_E_INVAL, xi_nack(&b, 0));
     ok(xi_nack(&a, 0));
     expect_value(in, &a, 1, 2, XI_TRY); /* the lowest number first */
     expect_value(in, &b, 2, 2, XI_TRY);
@@ -171,6 +174,44 @@ START_TEST(groups_agree_on_acknowledging) {
     fails(XI_E_MISMATCH, xi_open(you, "work", &other, &c));
     ok(xi_channel_free(b));
     ok(xi_channel_free(a));
+}
+END_TEST
+
+/* Deliveries say through which handle they went: no two of an interpreter's handles have one number, and none has 0. */
+START_TEST(handles_have_numbers_of_their_own) {
+    xi_channel *first = open_group(you, "g", &acks), *second;
+    you->ack_handles = first->ack->handle - 1;
+    second = open_group(you, "g", &acks);
+    ck_assert_uint_ne(second->ack->handle, first->ack->handle);
+    ok(xi_channel_free(second));
+    you->ack_handles = 0xffff;
+    second = open_group(you, "g", &acks);
+    ck_assert_uint_ne(second->ack->handle, 0);
+    ok(xi_channel_free(second));
+    ok(xi_channel_free(first));
+}
+END_TEST
+
+/* Whoever holds the group's lock is waited for. */
+static void *acknowledge(void *m) { return xi_ack(m) == 0 ? m : NULL; }
+
+START_TEST(acknowledging_takes_its_turn) {
+    xi_channel *in = open_group(you, "g", &acks), *out = open_sender(me);
+    xi_msg m = XI_MSG_INIT;
+    pthread_t t;
+    void *done = NULL;
+    send_number(out, 1, INLINE);
+    expect_value(in, &m, 1, 1, XI_TRY);
+    ok(xi_lock(in, in->group, XI_TRY));
+    ck_assert_int_eq(pthread_create(&t, NULL, acknowledge, &m), 0);
+    while (atomic_load(&in->waiting) == 0) sched_yield(); /* for the lock */
+    ck_assert_uint_eq(in_flight(in), 1);
+    xi_unlock(in->group);
+    pthread_join(t, &done);
+    ck_assert_ptr_nonnull(done);
+    ck_assert_uint_eq(in_flight(in), 0);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
 }
 END_TEST
 
@@ -605,6 +646,8 @@ int main(void) {
     tcase_add_test(t, batches);
     tcase_add_test(t, deliveries_are_counted_beyond_16_bits);
     tcase_add_test(t, groups_agree_on_acknowledging);
+    tcase_add_test(t, handles_have_numbers_of_their_own);
+    tcase_add_test(t, acknowledging_takes_its_turn);
     tcase_add_test(t, a_table_that_is_none);
     tcase_add_test(t, a_queues_own_group_is_what_its_first_consumer_says);
     tcase_add_test(t, options_that_cannot_be);

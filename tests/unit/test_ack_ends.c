@@ -238,8 +238,11 @@ START_TEST(a_record_that_cannot_be_is_an_error) {
     xi_a64 *header = xi_header_at(&in->home, in->group->next);
     xi_store_full(header, xi_load_full(header) | (uint64_t)0xff << 32);
     fails(XI_E_CORRUPT, xi_recv(in, &m, XI_TRY));
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->corrupt), 1);
+    ck_assert_uint_eq(xi_load_relaxed(&you->own->counters.corrupt), 1);
     expect_value(in, &m, 2, 1, XI_TRY);
     ok(xi_ack(&m));
+    ck_assert_uint_eq(in_flight(in), 0);
     ok(xi_channel_free(in));
     ok(xi_channel_free(out));
 }
@@ -465,7 +468,12 @@ START_TEST(what_lies_before_garbage_is_not_lost) {
     ok(xi_nack(&m, 0));
     expect_value(in, &m, 1, 2, XI_TRY);
     ok(xi_ack(&m));
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->corrupt), 0);
     fails(XI_E_CORRUPT, xi_recv(in, &none, XI_TRY));
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->corrupt), 1);
+    ck_assert_uint_eq(xi_load_relaxed(&you->own->counters.corrupt), 1);
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->head_seq), 3);
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->head), xi_load_relaxed(&in->chan->tail));
     fails(XI_E_AGAIN, xi_recv(in, &none, XI_TRY));
     send_number(out, 4, INLINE);
     expect_value(in, &m, 4, 1, XI_TRY);
@@ -486,9 +494,20 @@ START_TEST(readers_are_remembered_beside_a_wrong_account) {
     expect_value(in, &m, 2, 1, XI_TRY);
     ok(xi_nack_keep(&m, 0));
     ck_assert_uint_ne(XI_ACKS_LINGERS(in->ack->acks, in->ack->window)[0].holder, 0); /* right behind the entries */
-    xi_store_relaxed(&in->group->next, in->group->next + 4);
+    ck_assert_uint_eq(XI_ACKS_LINGERS(in->ack->acks, in->ack->window)[0].number, 2);
+    struct xi_group *g = in->group;
+    uint64_t head = xi_load_relaxed(&g->head);
+    xi_store_relaxed(&g->head, head + 4);
+    xi_store_relaxed(&g->counting, 77);
     fails(XI_E_CORRUPT, xi_recv(in, &n, XI_TRY));
     ck_assert_uint_eq(lingering(in), 1);
+    ck_assert_uint_eq(in_flight(in), 0);
+    ck_assert_uint_eq(xi_load_relaxed(&g->head), head);
+    ck_assert_uint_eq(xi_load_relaxed(&g->next), head);
+    ck_assert_uint_eq(xi_load_relaxed(&g->next_due), UINT64_MAX);
+    ck_assert_uint_eq(xi_load_relaxed(&g->counting), 0);
+    ck_assert_uint_eq(xi_load_relaxed(&g->corrupt), 1);
+    for (int i = 0; i < 2; i++) ck_assert_uint_eq(xi_load_relaxed(&in->ack->acks->entries[i].state), 0);
     expect_value(in, &n, 2, 1, XI_TRY);
     ok(xi_ack(&n));
     xi_msg_release(&m);
@@ -505,6 +524,29 @@ static uint64_t random64(void) {
     seed ^= seed << 17;
     return seed * 0x2545f4914f6cdd1du;
 }
+
+/* So it is where the next of those in flight lies nowhere: found when the one before it is acknowledged. */
+START_TEST(a_wrong_account_is_found_when_acknowledging) {
+    xi_channel *in = open_group(you, "g", &acks), *out = open_sender(me);
+    xi_msg m[2] = {XI_MSG_INIT, XI_MSG_INIT};
+    for (int64_t i = 1; i <= 2; i++) {
+        send_number(out, i, INLINE);
+        expect_value(in, &m[i - 1], i, 1, XI_TRY);
+    }
+    xi_a64 *position = &xi_delivery_of(in->ack, 2)->position;
+    xi_store_relaxed(position, _i ? *position + 4 : *position + ((uint64_t)1 << 20));
+    ok(xi_ack(&m[0]));
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->corrupt), 1);
+    ck_assert_uint_eq(in_flight(in), 0);
+    for (int64_t i = 1; i <= 2; i++) {
+        expect_value(in, &m[0], i, 1, XI_TRY); /* again */
+        ok(xi_ack(&m[0]));
+    }
+    xi_msg_release(&m[1]);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
 
 /* Somebody writes into the table and the group; every call comes back, and the channel can be used again. */
 START_TEST(garbage_is_an_error_at_most) {
@@ -573,6 +615,7 @@ int main(void) {
     tcase_add_loop_test(t, the_owner_hears_of_every_end, 0, 5);
     tcase_add_test(t, what_lies_before_garbage_is_not_lost);
     tcase_add_test(t, readers_are_remembered_beside_a_wrong_account);
+    tcase_add_loop_test(t, a_wrong_account_is_found_when_acknowledging, 0, 2);
     tcase_add_test(t, garbage_is_an_error_at_most);
     suite_add_tcase(s, t);
     return run_suite(s);

@@ -489,6 +489,28 @@ START_TEST(free_functions_of_what_is_dropped) {
 }
 END_TEST
 
+/* As many as it takes, though they are prepared a few at a time. */
+START_TEST(many_are_dropped_for_one) {
+    xi_open_opts opts = {.capacity = 65536, .when_full = XI_FULL_DROP};
+    xi_channel *out = open_sender(me, opts), *in = open_as(you, NULL, opts);
+    uint64_t sum = 0;
+    int64_t n = 0;
+    uint32_t index;
+    ok(xi_free_register(me, "count", count_free, &sum, &index)); /* in blocks, however small */
+    while (dropped(in) == 0) ok(try_number(out, n++, 8, &(xi_send_opts){.timeout = XI_TRY, .free_index = index, .free_argument = 1}));
+    uint64_t before = dropped(in);
+    send_number(out, n, xi_inline_max(out) - 64);
+    ck_assert_uint_gt(dropped(in), before + XI_DROPS);
+    for (int64_t i = (int64_t)dropped(in); i <= n; i++) receive_number(in, i);
+    nothing_left(in);
+    nothing_out(me);
+    ok(xi_free_run(me));
+    ck_assert_uint_eq(sum, (uint64_t)n);
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
 /* Grows as far as it may before it drops anything. */
 START_TEST(grows_before_it_drops) {
     xi_open_opts opts = {.capacity = XI_CAPACITY_MIN, .grow = 65536, .when_full = XI_FULL_DROP};
@@ -598,6 +620,7 @@ int main(void) {
     tcase_add_loop_test(t, the_latest_alone, 0, 2);
     tcase_add_loop_test(t, the_newest_that_fit, 0, 4);
     tcase_add_loop_test(t, one_is_dropped_for_one, 0, 2);
+    tcase_add_test(t, many_are_dropped_for_one);
     tcase_add_test(t, free_functions_of_what_is_dropped);
     tcase_add_test(t, grows_before_it_drops);
     tcase_add_test(t, a_held_lock_keeps_the_oldest);
