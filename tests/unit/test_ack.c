@@ -177,6 +177,26 @@ START_TEST(groups_agree_on_acknowledging) {
 }
 END_TEST
 
+/* A message that had a block has none when it receives what lies in the ring. */
+START_TEST(a_message_forgets_what_it_had) {
+    xi_channel *in = open_group(you, "g", &acks), *out = open_sender(me);
+    xi_msg m = XI_MSG_INIT;
+    send_number(out, 1, BLOCK);
+    send_number(out, 2, INLINE);
+    expect_value(in, &m, 1, 1, XI_TRY);
+    struct xi_map_entry *e = m.map_;
+    uint32_t users = atomic_load(&e->users);
+    ok(xi_ack(&m));
+    ck_assert(!m.channel_ && !m.holder_ && !m.map_);
+    ck_assert_uint_eq(atomic_load(&in->holders), 1); /* the handle itself */
+    expect_value(in, &m, 2, 1, XI_TRY);
+    ok(xi_ack(&m));
+    ck_assert_uint_eq(atomic_load(&e->users), users - 1);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
 /* Deliveries say through which handle they went: no two of an interpreter's handles have one number, and none has 0. */
 START_TEST(handles_have_numbers_of_their_own) {
     xi_channel *first = open_group(you, "g", &acks), *second;
@@ -646,6 +666,7 @@ int main(void) {
     tcase_add_test(t, batches);
     tcase_add_test(t, deliveries_are_counted_beyond_16_bits);
     tcase_add_test(t, groups_agree_on_acknowledging);
+    tcase_add_test(t, a_message_forgets_what_it_had);
     tcase_add_test(t, handles_have_numbers_of_their_own);
     tcase_add_test(t, acknowledging_takes_its_turn);
     tcase_add_test(t, a_table_that_is_none);
