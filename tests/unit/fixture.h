@@ -9,6 +9,7 @@
 
 #include <check.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -40,6 +41,16 @@ static inline void join_both(void) {
 static inline void leave_both(void) {
     ok(xi_leave(you));
     ok(xi_leave(me));
+}
+
+/* Nothing stays mapped of a namespace that was left. */
+static inline void leave_nothing(void) {
+    char line[512];
+    leave_both();
+    FILE *maps = fopen("/proc/self/maps", "re");
+    ck_assert_ptr_nonnull(maps);
+    while (fgets(line, sizeof line, maps)) ck_assert_msg(!strstr(line, "/dev/shm/xi."), "%s", line);
+    fclose(maps);
 }
 
 /* ---------------------------------------------------------------- values */

@@ -597,7 +597,7 @@ int main(void) {
     Suite *s = suite_create("ack_ends");
     TCase *t = tcase_create("all");
     tcase_set_timeout(t, 60);
-    tcase_add_checked_fixture(t, setup, leave_both);
+    tcase_add_checked_fixture(t, setup, leave_nothing);
     tcase_add_loop_test(t, delivered_too_often_it_is_a_dead_letter, 0, 2);
     tcase_add_test(t, the_reason_is_not_known);
     tcase_add_loop_test(t, no_delay_for_what_is_not_delivered_again, 0, 2);

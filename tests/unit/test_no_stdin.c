@@ -138,16 +138,6 @@ START_TEST(the_control_socket_is_it) {
 }
 END_TEST
 
-/* Nothing stays mapped of a namespace that was left. */
-static void leave_nothing(void) {
-    char line[512];
-    leave_both();
-    FILE *maps = fopen("/proc/self/maps", "re");
-    ck_assert_ptr_nonnull(maps);
-    while (fgets(line, sizeof line, maps)) ck_assert_msg(!strstr(line, "/dev/shm/xi."), "%s", line);
-    fclose(maps);
-}
-
 int main(void) {
     Suite *s = suite_create("without a standard input");
     TCase *t = tcase_create("all");
