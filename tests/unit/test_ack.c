@@ -657,7 +657,7 @@ int main(void) {
     Suite *s = suite_create("ack");
     TCase *t = tcase_create("all");
     tcase_set_timeout(t, 60);
-    tcase_add_checked_fixture(t, setup, leave_both);
+    tcase_add_checked_fixture(t, setup, leave_nothing);
     tcase_add_loop_test(t, what_is_acknowledged_is_done, 0, 2);
     tcase_add_loop_test(t, what_is_given_back_comes_again_first, 0, 2);
     tcase_add_loop_test(t, the_window_bounds_what_is_out, 0, 2);

@@ -493,7 +493,7 @@ END_TEST
 int main(void) {
     Suite *s = suite_create("retain");
     TCase *t = tcase_create("retain");
-    tcase_add_checked_fixture(t, join_both, leave_both);
+    tcase_add_checked_fixture(t, join_both, leave_nothing);
     tcase_set_timeout(t, 60);
     tcase_add_test(t, who_comes_late_gets_what_is_kept);
     tcase_add_test(t, blocks_are_kept_and_come_back);

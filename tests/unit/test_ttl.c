@@ -145,7 +145,7 @@ int main(void) {
     Suite *s = suite_create("time to live");
     TCase *t = tcase_create("all");
     tcase_set_timeout(t, 60);
-    tcase_add_checked_fixture(t, join_both, leave_both);
+    tcase_add_checked_fixture(t, join_both, leave_nothing);
     tcase_add_loop_test(t, what_is_late_is_skipped_what_is_not_comes, 0, 4);
     tcase_add_test(t, batches_skip_what_is_late);
     tcase_add_test(t, a_channel_has_a_time_of_its_own);
