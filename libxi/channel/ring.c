@@ -195,8 +195,8 @@ static int ring_new(struct xi_channel *ch, uint64_t capacity, int64_t patience, 
     req.a = ch->id;
     req.b = capacity;
     int rc = xi_control_ask(ch->interp, &req, &r, &fd, 1, patience);
-    if (rc == 0 && fd < 0) rc = xi_fail(XI_E_BROKER, "the broker answered without a descriptor");
     bool made = rc == 0 || rc == XI_E_TIMEOUT; /* or will be, when the broker comes to it */
+    if (rc == 0 && fd < 0) rc = xi_fail(XI_E_BROKER, "the broker answered without a descriptor");
     if (rc == 0) rc = fill_in(ch, XI_RING((uint32_t)r.a, (uint32_t)__builtin_ctzll(capacity)), fd, out);
     if (fd >= 0) close(fd);
     if (rc && made) move_over(ch);
