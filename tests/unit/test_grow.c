@@ -6,6 +6,7 @@
  */
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "channel/channel.h"
@@ -327,6 +328,30 @@ static void until_gone(uint32_t number) {
     }
 }
 
+/* The broker has made a ring, and here no descriptor is free to take it: it is told so, and takes it back. */
+START_TEST(a_ring_that_does_not_arrive_goes_back) {
+    xi_channel *out = open_sender(me, (xi_open_opts)GROWING), *in = open_as(you, NULL, (xi_open_opts)GROWING);
+    uint32_t number = xi_load_relaxed(&((struct xi_registry *)(uintptr_t)me->registry)->next_segment);
+    struct rlimit was, none;
+    int64_t n = (XI_CAPACITY_MIN - 8) / 16;
+    int lowest = dup(STDERR_FILENO);
+    for (int64_t i = 0; i < n; i++) ok(xi_send_int(out, i, XI_TRY));
+    ck_assert_int_ge(lowest, 0);
+    close(lowest);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &was), 0);
+    none = (struct rlimit){(rlim_t)lowest, was.rlim_max};
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int rc = xi_send_int(out, n, XI_TRY);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &was), 0);
+    fails(XI_E_AGAIN, rc);
+    ck_assert_uint_ne(xi_load_relaxed(&((struct xi_registry *)(uintptr_t)me->registry)->next_segment), number);
+    until_gone(number);
+    for (int64_t i = 0; i < n; i++) receive_number(in, i);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
 /* Whoever passes an almost empty ring twice brings it home, with a while in between: who sends, receives, or looks while asleep. */
 enum who { SENDS, RECEIVES, RECEIVES_MANY, LOOKS };
 
@@ -614,6 +639,7 @@ int main(void) {
     tcase_add_test(t, it_moves_under_threads);
     tcase_add_test(t, a_ring_that_is_gone_is_not_used);
     tcase_add_loop_test(t, a_held_lock_keeps_the_ring, 0, 2);
+    tcase_add_test(t, a_ring_that_does_not_arrive_goes_back);
     tcase_add_loop_test(t, whoever_passes_brings_it_home, SENDS, LOOKS + 1);
     tcase_add_loop_test(t, no_more_values_than_it_may, 0, 2);
     tcase_add_test(t, batches_end_at_the_most);
