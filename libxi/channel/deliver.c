@@ -73,6 +73,7 @@ static bool block_ready(struct taking *t, const struct offer *o) {
     xi_descriptor_read(&t->ch->receive_view, o->position, &d);
     if (t->block.tried && memcmp(&d, &t->block.d, sizeof d) == 0) return true;
     t->block.wanted = true;
+    t->block.tried = false; /* what is mapped is another's, whose value went elsewhere */
     t->block.d = d;
     return false;
 }
@@ -217,20 +218,15 @@ static int deliver(struct taking *t, const struct offer *o, xi_msg *m, enum outc
 /* What becomes of a value that is due: 0 and *what, or an error, with nothing changed. */
 static int offer_value(struct taking *t, const struct offer *o, enum outcome *what) {
     struct xi_channel *ch = t->ch;
-    if (is_block(o) && !block_ready(t, o)) {
-        *what = LATER;
-        return 0;
-    }
-    *what = GONE;
-    if (is_block(o) && !t->block.entry) {
-        drop(t, o, XI_GONE_CORRUPT);
-        t->block = (struct mapped){0};
-        xi_add_relaxed(&ch->interp->own->counters.corrupt, 1);
-        return t->done ? 0
-                       : xi_fail(XI_E_CORRUPT, "value %llu of channel \"%s\" names a block that is not there; it was skipped",
-                                 (unsigned long long)o->number, ch->name);
-    }
     *what = LATER;
+    if (is_block(o) && !block_ready(t, o)) return 0;
+    if (is_block(o) && !t->block.entry) {
+        if (t->done) return 0;
+        drop(t, o, XI_GONE_CORRUPT);
+        xi_add_relaxed(&ch->interp->own->counters.corrupt, 1);
+        return xi_fail(XI_E_CORRUPT, "value %llu of channel \"%s\" names a block that is not there; it was skipped",
+                       (unsigned long long)o->number, ch->name);
+    }
     bool late = xi_record_expired(&ch->receive_view, o->position, o->header);
     bool spent = t->a->max_deliveries && o->count >= t->a->max_deliveries;
     if (!late && !spent) return deliver(t, o, &t->msgs[t->done], what);
@@ -331,7 +327,6 @@ static int take_new(struct taking *t) {
         o.d = xi_delivery_of(t->a, o.number);
         bool fits = xi_ring_next(t->f.next, XI_REC_LENGTH(o.header)) - t->f.head <= t->ch->receive_view.capacity;
         if (!xi_header_valid(t->ch, o.header) || !fits) return t->done ? 1 : skip_new(t, &o);
-        if (is_block(&o) && t->done) break;
         enum outcome what;
         int rc = offer_value(t, &o, &what);
         if (rc) return rc;
@@ -427,8 +422,6 @@ static int move_elsewhere(struct taking *t) {
     int rc = end_move(t, xi_letter_send(t->ch, m->where, &m->value, &letter));
     if (m->value.map_) xi_maps_put(m->value.map_);
     m->value.borrow_ = 0;
-    m->value.map_ = NULL;
-    m->value.holder_ = NULL;
     xi_msg_release(&m->value);
     m->d = NULL;
     return rc;
@@ -479,7 +472,6 @@ static size_t drop_unwanted(xi_msg *msgs, size_t n) {
     size_t kept = 0;
     for (size_t i = 0; i < n; i++) {
         if (msgs[i].call_ && !xi_call_wanted(&msgs[i])) {
-            xi_call_forget(&msgs[i]);
             if (xi_ack(&msgs[i]) != 0) xi_msg_reset(&msgs[i]); /* then the next finds it so */
             continue;
         }

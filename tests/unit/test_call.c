@@ -636,6 +636,51 @@ START_TEST(a_request_that_will_not_be_served_is_refused) {
 }
 END_TEST
 
+/*
+ * A block that was mapped for a value which then is nobody's is not taken for that of another value: not though in between a
+ * request was received that nobody waits for any more, so that the call goes on.
+ */
+START_TEST(a_block_is_looked_for_where_it_is) {
+    xi_interp *third;
+    ok(xi_join(&(xi_join_opts){.name = "third"}, &third));
+    xi_channel *in = acking(you, 0), *out = caller(), *of_third = open_with(third, XI_OPEN_SEND, (xi_open_opts){0});
+    xi_msg m[3] = {XI_MSG_INIT, XI_MSG_INIT, XI_MSG_INIT};
+    xi_pending p;
+    uint64_t position = xi_load_relaxed(&in->chan->tail);
+    ok(try_number(of_third, 1, 9000, &(xi_send_opts){.timeout = XI_TRY, .ttl_ns = 3600 * 1000 * MS}));
+    ok(begin(out, 2, 0, &p));
+    send_number(out, 3, 9000);
+    for (int i = 0; i < 3; i++) ok(xi_recv(in, &m[i], XI_TRY));
+    for (int i = 0; i < 3; i++) ok(xi_nack(&m[i], 0));
+    uint32_t length = XI_REC_LENGTH(xi_load_relaxed(xi_header_at(&in->home, position)));
+    xi_store_relaxed(xi_header_at(&in->home, position + length), 1); /* its time is over */
+    xi_call_cancel(&p);
+    ck_assert_int_eq(xi_recv_many(in, m, 3, XI_TRY), 1);
+    ck_assert_int_eq(number_of(&m[0]), 3);
+    ok(xi_ack(&m[0]));
+    nothing_is_out(third);
+    ok(xi_channel_free(of_third));
+    ok(xi_leave(third));
+    nothing_remains(in, out, NULL, NULL);
+}
+END_TEST
+
+/* Nor does it go on waiting when its request becomes a dead letter. */
+START_TEST(the_caller_hears_of_a_dead_letter) {
+    xi_group_opts once = {.flags = XI_GROUP_ACK, .max_deliveries = 1, .dead = "letters of calls"};
+    xi_channel *in = open_with(you, XI_OPEN_RECV, (xi_open_opts){.group_opts = &once}), *out = caller();
+    xi_msg m = XI_MSG_INIT;
+    struct one_call c;
+    pthread_t t = start_call(&c, out);
+    ok(xi_recv(in, &m, XI_TRY));
+    ok(xi_nack(&m, 0));
+    fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
+    ended(t, &c, XI_E_DIED);
+    ok(xi_remove(me, "letters of calls"));
+    nothing_remains(in, out, NULL, NULL);
+}
+END_TEST
+
 START_TEST(lanes_are_nobodys_business) {
     xi_channel *out = caller(), *in = server(), *ch;
     xi_msg m = XI_MSG_INIT, reply = XI_MSG_INIT;
@@ -830,6 +875,8 @@ int main(void) {
     tcase_add_test(t, a_reply_acknowledges);
     tcase_add_test(t, another_server_gets_a_request_that_was_not_replied_to);
     tcase_add_test(t, a_request_that_will_not_be_served_is_refused);
+    tcase_add_test(t, a_block_is_looked_for_where_it_is);
+    tcase_add_test(t, the_caller_hears_of_a_dead_letter);
     tcase_add_test(t, lanes_are_nobodys_business);
     tcase_add_test(t, lanes_go_with_their_interpreters);
     tcase_add_test(t, a_forked_child_has_no_part_in_it);
