@@ -26,6 +26,7 @@ START_TEST(what_is_acknowledged_is_done) {
     ok(xi_ack(&m[2]));
     ck_assert_uint_eq(in_flight(in), 0);
     ck_assert_uint_eq(xi_load_relaxed(&in->group->acked), 3);
+    ck_assert_uint_eq(xi_load_relaxed(&in->received), 3);
     ck_assert_uint_eq(xi_load_relaxed(&in->group->head), xi_load_relaxed(&in->chan->tail));
     for (uint64_t i = 0; i < in->ack->window; i++) ck_assert_uint_eq(xi_load_relaxed(&in->ack->acks->entries[i].state), 0);
     ck_assert_uint_eq(blocks_out(me), 0);
@@ -301,6 +302,25 @@ START_TEST(options_that_cannot_be) {
 }
 END_TEST
 
+/* The broker hears of a table that somebody uses, and of one that was asked for in vain: it may go, and is not kept mapped. */
+START_TEST(a_table_that_nobody_needs) {
+    xi_channel *in = open_group(you, "g", &acks);
+    struct xi_ack *a;
+    uint32_t segment;
+    ck_assert_uint_eq(xi_load_full(&in->ack->acks->joined), 1);
+    ok(xi_ack_make(in, XI_MAX_GROUPS - 2, &acks, &a, &segment));
+    struct xi_map_entry *e = a->entry;
+    struct xi_acks *table = a->acks;
+    atomic_fetch_add(&e->users, 1);
+    ck_assert_uint_eq(xi_load_full(&table->joined), 0);
+    xi_ack_discard(a, true);
+    ck_assert_uint_eq(xi_load_full(&table->joined), 1);
+    ck_assert_uint_eq(atomic_load(&e->users), 1);
+    xi_maps_put(e);
+    ok(xi_channel_free(in));
+}
+END_TEST
+
 struct joiner {
     pthread_t thread;
     xi_channel *ch;
@@ -425,6 +445,63 @@ START_TEST(messages_kept_beyond_their_delivery) {
     ck_assert_uint_eq(blocks_out(me), 0);
     ok(xi_channel_free(in));
     ok(xi_channel_free(out));
+}
+END_TEST
+
+/* Of what is kept so there is no more than the window: the next is said to be too much, and remains a delivery. */
+START_TEST(as_many_are_kept_as_the_window_has) {
+    xi_channel *in = open_group(you, "g", &(xi_group_opts){.flags = XI_GROUP_ACK, .window = 1}), *out = open_sender(me);
+    xi_msg a = XI_MSG_INIT, b = XI_MSG_INIT;
+    send_number(out, 1, BLOCK);
+    expect_value(in, &a, 1, 1, XI_TRY);
+    ok(xi_nack_keep(&a, 0));
+    expect_value(in, &b, 1, 2, XI_TRY);
+    fails(XI_E_LIMIT, xi_ack_keep(&b));
+    fails(XI_E_LIMIT, xi_nack_keep(&b, 0));
+    ck_assert_int_eq(number_of(&b), 1);
+    ok(xi_ack(&b));
+    xi_msg_release(&a);
+    ck_assert_uint_eq(blocks_out(me), 0);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+/* While there is no word left for who reads an overdue value's block, it goes nowhere; what is behind it does. */
+START_TEST(what_cannot_be_taken_from_its_reader) {
+    xi_group_opts opts = {.flags = XI_GROUP_ACK, .window = 2, .timeout_ns = 3600 * 1000 * MS, .max_deliveries = _i ? 1 : 0,
+                          .dead = _i == 2 ? "dead" : NULL};
+    xi_channel *dead = open_letters("dead"), *in = open_group(you, "g", &opts), *out = open_sender(me);
+    xi_msg kept[2] = {XI_MSG_INIT, XI_MSG_INIT}, m = XI_MSG_INIT, n = XI_MSG_INIT;
+    for (int i = 0; i < 2; i++) {
+        send_number(out, i + 1, BLOCK);
+        expect_value(in, &kept[i], i + 1, 1, XI_TRY);
+        ok(xi_ack_keep(&kept[i]));
+    }
+    ck_assert_uint_eq(lingering(in), 2);
+    send_number(out, 3, BLOCK);
+    send_number(out, 4, INLINE);
+    expect_value(in, &m, 3, 1, XI_TRY);
+    ok(xi_extend(&m, 1));
+    pass_time(1000);
+    expect_value(in, &n, 4, 1, XI_TRY);
+    ck_assert_uint_le(xi_load_relaxed(&in->group->next_due), (uint64_t)(xi_now() + XI_ACK_RETRY_NS)); /* to look again */
+    ok(xi_ack(&n));
+    for (int i = 0; i < 2; i++) xi_msg_release(&kept[i]);
+    pass_time(XI_ACK_RETRY_NS);
+    if (_i == 0) expect_value(in, &n, 3, 2, XI_TRY);
+    else fails(XI_E_AGAIN, xi_recv(in, &n, XI_TRY));
+    fails(XI_E_STALE, xi_ack(&m));
+    ck_assert_int_eq(number_of(&m), 3);
+    if (_i == 0) ok(xi_ack(&n));
+    if (_i == 2) ok(xi_recv(dead, &n, XI_TRY));
+    xi_msg_release(&n);
+    xi_msg_release(&m);
+    ck_assert_uint_eq(in_flight(in), 0);
+    ck_assert_uint_eq(blocks_out(me), 0);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(dead));
 }
 END_TEST
 
@@ -672,11 +749,14 @@ int main(void) {
     tcase_add_test(t, a_table_that_is_none);
     tcase_add_test(t, a_queues_own_group_is_what_its_first_consumer_says);
     tcase_add_test(t, options_that_cannot_be);
+    tcase_add_test(t, a_table_that_nobody_needs);
     tcase_add_test(t, many_join_at_once);
     tcase_add_loop_test(t, what_is_overdue_goes_to_another, 0, 2);
     tcase_add_loop_test(t, a_block_waits_for_all_who_read_it, 0, 6);
     tcase_add_loop_test(t, a_block_waits_for_a_reader_whose_value_is_no_more, 0, 3);
     tcase_add_loop_test(t, messages_kept_beyond_their_delivery, 0, 2);
+    tcase_add_test(t, as_many_are_kept_as_the_window_has);
+    tcase_add_loop_test(t, what_cannot_be_taken_from_its_reader, 0, 3);
     tcase_add_test(t, the_timeout_can_be_extended);
     tcase_add_test(t, a_delay_is_kept);
     tcase_add_test(t, sleepers_are_woken_for_what_comes_back);

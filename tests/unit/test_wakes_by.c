@@ -20,6 +20,12 @@ static void put_sender_to_sleep(xi_channel *out) {
     start(0, out, sends_one);
     await_asleep(&out->chan->parked_senders, 1, 1);
 }
+static int tries_one(xi_channel *ch) {
+    xi_msg m = XI_MSG_INIT;
+    int rc = xi_recv(ch, &m, XI_TRY);
+    xi_msg_release(&m);
+    return rc;
+}
 static void put_receiver_to_sleep(xi_channel *in) {
     start(0, in, receives_one);
     await_asleep(&in->group->parked, 1, 1);
@@ -157,9 +163,11 @@ START_TEST(what_comes_back_is_heard) {
 }
 END_TEST
 
-/* What expired, or was delivered too often, makes room when somebody finds that out. */
+/* What expired, or was delivered too often, makes room when somebody finds that out; or when it is a dead letter. */
 START_TEST(what_goes_elsewhere_makes_room) {
-    xi_channel *in = receiver_that_acks("jobs", (xi_group_opts){.max_deliveries = _i ? 1 : 0}), *out = sender_to("jobs");
+    xi_channel *letters = open_here(me, "letters", XI_OPEN_RECV, (xi_open_opts){0});
+    xi_group_opts opts = {.max_deliveries = _i ? 1 : 0, .dead = _i == 2 ? xi_channel_name(letters) : NULL};
+    xi_channel *in = receiver_that_acks("jobs", opts), *out = sender_to("jobs");
     xi_msg m = XI_MSG_INIT;
     ok(try_number(out, 1, 8, &(xi_send_opts){.timeout = XI_TRY, .ttl_ns = _i ? 0 : 1}));
     if (_i) {
@@ -172,6 +180,36 @@ START_TEST(what_goes_elsewhere_makes_room) {
     heard(0);
     xi_msg_release(&m);
     let_go(out, in);
+    let_go(letters, NULL);
+}
+END_TEST
+
+/* Who cannot move a value on, since somebody has the lock of the letters' channel, tells a sleeper when to look again. */
+START_TEST(what_cannot_go_elsewhere_is_heard) {
+    xi_channel *letters = open_here(me, "letters", XI_OPEN_RECV, (xi_open_opts){0});
+    xi_channel *to = open_here(me, "letters", XI_OPEN_SEND, (xi_open_opts){0});
+    xi_channel *out = open_here(me, "jobs", XI_OPEN_SEND, (xi_open_opts){.dead = xi_channel_name(letters)});
+    xi_channel *mover = receiver_that_acks("jobs", (xi_group_opts){0}), *in = NULL;
+    xi_group_opts acks = {.flags = XI_GROUP_ACK};
+    xi_msg m = XI_MSG_INIT;
+    in = open_here(me, "jobs", XI_OPEN_RECV, (xi_open_opts){.group_opts = &acks});
+    ok(try_number(out, 1, 8, &(xi_send_opts){.timeout = XI_TRY, .ttl_ns = 1}));
+    pthread_mutex_lock(&you->control.mutex); /* the mover is stopped where it opens that channel */
+    start(1, mover, tries_one);
+    while (xi_load_full(&in->group->next_seq) == 0) sched_yield();
+    put_receiver_to_sleep(in);
+    ok(xi_lock_send(to, XI_TRY));
+    pthread_mutex_unlock(&you->control.mutex);
+    end(1, XI_E_AGAIN);
+    xi_unlock_send(to);
+    ok(xi_recv(letters, &m, SOON)); /* the sleeper's doing */
+    ok(xi_send_int(out, 2, XI_TRY));
+    end(0, 0);
+    xi_msg_release(&m);
+    ok(xi_channel_free(mover));
+    ok(xi_channel_free(to));
+    let_go(out, in);
+    let_go(letters, NULL);
 }
 END_TEST
 
@@ -322,7 +360,8 @@ int main(void) {
     tcase_add_test(t, acknowledging_makes_room);
     tcase_add_test(t, acknowledging_opens_the_window);
     tcase_add_loop_test(t, what_comes_back_is_heard, 0, 5);
-    tcase_add_loop_test(t, what_goes_elsewhere_makes_room, 0, 2);
+    tcase_add_loop_test(t, what_goes_elsewhere_makes_room, 0, 3);
+    tcase_add_test(t, what_cannot_go_elsewhere_is_heard);
     tcase_add_test(t, freed_by_release);
     tcase_add_loop_test(t, freed_by_acknowledging, 0, 2);
     tcase_add_test(t, freed_by_who_reads_last);
