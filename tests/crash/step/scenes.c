@@ -419,6 +419,13 @@ static void spent(struct part_in *t) {
     take(t, 0, 0);
     must(xi_nack(&t->msg[0], 0));
 }
+/* Its time is over before anybody had it. */
+static void works_too_late(struct part_in *t) {
+    reader(t, 0, "c", &work);
+    have_arena(t);
+    give_expired(t, 0, 21);
+    give(t, 0, 22);
+}
 static void d_works_in_vain(struct part_in *d) {
     open_as(d, 0, "c", &work_in_vain);
     have_arena(d);
@@ -739,6 +746,7 @@ const struct scene scenes[] = {
     {"extend", SCENE_ALL_KILLS, ack_small, d_has_delivery, NULL, extend, .outcome = {" 1*2 2 3"}},
     {"move a dead letter", SCENE_LONG | SCENE_BROKER | SCENE_NOT_SEND | SCENE_AGAIN, letters_small, d_works_once, NULL, receive, .outcome = {"~2| 5 1"}},
     {"move a dead block", SCENE_BROKER | SCENE_NOT_SEND | SCENE_AGAIN, letters_large, d_works_once, NULL, receive, .outcome = {"~2| 5 21"}},
+    {"receive past an expired block to acknowledge", 0, works_too_late, d_works, NULL, receive, .outcome = {" 22~1", " 22*2~1"}},
     {"receive past a spent block", SCENE_BROKER, spent, d_works_in_vain, NULL, receive, .outcome = {" 22~1", "~2"}},
 
     {"take a request", 0, t_calls, d_queue, NULL, receive, .outcome = {" 1=101", "=DIED"}, .orders = 3},
