@@ -168,7 +168,7 @@ START_TEST(expired_values_wait_for_room) {
     in = open_group(you, "g", &acks);
     ok(xi_open(me, "dead", &(xi_open_opts){.capacity = XI_CAPACITY_MIN}, &letters));
     while (xi_send_int(letters, n, XI_TRY) == 0) n++;
-    send_number(out, 1, INLINE);
+    send_number(out, 1, 300); /* for which a message needs memory */
     fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
     ck_assert_uint_eq(in_flight(in), 1);
     ck_assert_uint_eq(xi_load_relaxed(&in->group->expired), 0);

@@ -616,7 +616,7 @@ START_TEST(a_request_that_will_not_be_served_is_refused) {
     /* And one that nobody waits for goes to nobody, the values around it do. */
     xi_pending p[2];
     xi_msg got[4] = {XI_MSG_INIT, XI_MSG_INIT, XI_MSG_INIT, XI_MSG_INIT};
-    ok(begin(out, 1, 0, &p[0]));
+    ok(begin(out, 1, 300, &p[0])); /* for which a message needs memory */
     ok(xi_send_int(out, 2, XI_TRY));
     ok(begin(out, 3, 9000, &p[1]));
     ok(xi_send_int(out, 4, XI_TRY));
