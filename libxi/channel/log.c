@@ -111,13 +111,14 @@ static uint64_t fewest_received(struct xi_channel *ch, uint64_t active, uint64_t
 /*
  * Under the producers' lock, in a channel with max_values: how many more there may be now. Looks at the groups only when
  * what is known says that there may be none: a group that stands at floor_position or further on has received floor_seq
- * values, and none stands before min_head.
+ * values, and none stands before min_head. One may begin at what is kept, before floor_position: while there is that, always.
  */
 static uint64_t values_left(struct xi_channel *ch, uint64_t active, uint64_t seq) {
     if (seq - ch->floor_seq >= ch->max_values || xi_load_relaxed(&ch->chan->min_head) < ch->floor_position) {
         uint64_t fewest = fewest_received(ch, active, seq); /* before the positions, so at most what they say */
-        ch->floor_position = xi_log_floor(ch);
+        ch->floor_position = xi_log_smallest_head(ch, xi_real_groups(ch, active));
         ch->floor_seq = fewest;
+        (void)xi_log_floor(ch);
     }
     uint64_t due = seq - ch->floor_seq;
     return due < ch->max_values ? ch->max_values - due : 0;

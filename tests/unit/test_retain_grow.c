@@ -138,6 +138,26 @@ START_TEST(bounded_in_values) {
 }
 END_TEST
 
+/* Who begins at what is kept has it to receive: it counts from then on, whatever was known of the groups before. */
+START_TEST(bounded_in_values_for_who_comes_late) {
+    xi_channel *out = NULL, *quick, *late;
+    xi_open_opts o = {.mode = XI_BROADCAST, .flags = XI_OPEN_SEND, .retain = 6, .values = 6, .capacity = XI_CAPACITY_MIN};
+    ok(xi_open(me, "kept", &o, &out));
+    quick = join_at("quick", XI_FROM_TAIL, 0);
+    for (int64_t n = 0; n < 10; n++) {
+        send_try(out, n, size_of(_i, n));
+        ck_assert_int_eq(take(quick), n);
+    }
+    late = join_at("late", XI_FROM_OLDEST, 0);
+    fails(XI_E_AGAIN, try_number(out, 10, size_of(_i, 10), &(xi_send_opts){.timeout = XI_TRY}));
+    expect_range(late, 4, 9);
+    send_try(out, 10, size_of(_i, 10));
+    ck_assert_int_eq(take(late), 10);
+    ok(xi_channel_free(late));
+    give_up(out, quick);
+}
+END_TEST
+
 START_TEST(it_grows_then_drops) {
     uint64_t most = 65536;
     xi_channel *out = open_sender(3, most, XI_FULL_DROP), *slow = join_at("slow", XI_FROM_TAIL, 0);
@@ -247,6 +267,7 @@ int main(void) {
     tcase_add_test(t, what_is_kept_asks_for_no_room);
     tcase_add_loop_test(t, the_oldest_are_dropped_and_the_last_kept, 0, KINDS);
     tcase_add_loop_test(t, bounded_in_values, 0, KINDS);
+    tcase_add_loop_test(t, bounded_in_values_for_who_comes_late, 0, KINDS);
     tcase_add_loop_test(t, it_grows_then_drops, 0, KINDS);
     tcase_add_loop_test(t, all_at_once, 0, 2);
     suite_add_tcase(s, t);
