@@ -11,8 +11,6 @@
 #include "../wire/bounds.h"
 #include "log.h"
 
-#define BATCH_MAX 32767u
-
 /* The smallest head of the active groups, each read once; the tail where there is no group. */
 static uint64_t smallest_head(struct xi_chan *c, uint64_t active, uint64_t tail, uint64_t capacity) {
     uint64_t most = 0;
@@ -179,7 +177,6 @@ static int64_t append(struct xi_channel *ch, const struct xi_record *records, si
         xi_bump(&c->vanished, n);
         return (int64_t)n;
     }
-    if (n > BATCH_MAX) n = BATCH_MAX;
     *want = (struct xi_want){.length = xi_record_length(&records[0]), .lack = XI_LACK_BYTES};
     bool block = sending && sending->block;
     if (block && !flights_reserve(ch)) return xi_fail(XI_E_NOMEM, "no memory to keep account of values under way");
