@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Edges: the largest of everything that is allowed, the smallest descriptor, a
- * length beside those of records, and a handle that is allowed less than others.
+ * length beside those of records, a handle that is allowed less than others, and
+ * what senders know of the groups.
  */
 #include <fcntl.h>
 #include <unistd.h>
@@ -131,6 +132,125 @@ START_TEST(a_ring_is_backed_once) {
 }
 END_TEST
 
+/* ---- what senders know of the groups */
+
+static xi_channel *open_small(xi_interp *who, const char *group, uint32_t flags) {
+    xi_channel *ch = NULL;
+    ok(xi_open(who, "small", &(xi_open_opts){.mode = XI_BROADCAST, .capacity = XI_CAPACITY_MIN, .group = group, .flags = flags}, &ch));
+    return ch;
+}
+static void let_go(xi_channel *out, xi_channel *in) {
+    ok(xi_remove(me, xi_channel_name(out)));
+    if (in) ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+static int fill(xi_channel *out) {
+    int n = 0;
+    while (xi_send_int(out, n, XI_TRY) == 0) n++;
+    return n;
+}
+
+/* A group that some member has written past the tail keeps the ring full, and others' values in it. */
+START_TEST(a_head_past_the_tail_is_a_ring_behind) {
+    xi_channel *out = open_small(me, NULL, XI_OPEN_SEND), *slow = open_small(you, "slow", XI_OPEN_RECV), *wrong = open_small(you, "wrong", XI_OPEN_RECV);
+    int n = fill(out);
+    xi_store_full(&wrong->group->head, xi_load_full(&out->chan->tail) + 8);
+    fails(XI_E_AGAIN, xi_send_int(out, n, XI_TRY));
+    for (int i = 0; i < n; i++) ck_assert_int_eq(take(slow), i);
+    ok(xi_channel_free(wrong));
+    let_go(out, slow);
+}
+END_TEST
+
+/* A batch ends where the ring has gone round, though some of it has been received by then: repair begins at its first. */
+START_TEST(a_batch_is_no_longer_than_the_ring) {
+    xi_channel *out = open_small(me, NULL, XI_OPEN_SEND), *in = open_small(you, "g", XI_OPEN_RECV);
+    uint64_t value = XI_INT32 | (uint64_t)9 << 32;
+    struct xi_record r[300];
+    struct xi_want want;
+    for (int i = 0; i < 300; i++) r[i] = (struct xi_record){.payload = &value, .length = 8, .kind = XI_REC_INLINE};
+    ok(xi_send_int(out, 9, XI_TRY));
+    ck_assert_int_eq(take(in), 9);
+    ok(xi_lock_send(out, XI_TRY));
+    xi_store_full(&in->group->head, xi_load_full(&in->group->head) + 2 * 16); /* as it is when the ring is full */
+    xi_store_full(&in->group->head_seq, xi_load_full(&in->group->head_seq) + 2);
+    ck_assert_int_eq(xi_log_append(out, r, 300, NULL, &want), 255); /* of 16 bytes, and a header behind them */
+    xi_unlock_send(out);
+    for (int i = 2; i < 255; i++) ck_assert_int_eq(take(in), 9);
+    nothing_left(in);
+    let_go(out, in);
+}
+END_TEST
+
+/* How far the groups have come is looked up when it seems too far back, and then known. */
+START_TEST(what_was_looked_up_is_known) {
+    xi_channel *out = NULL, *in = NULL;
+    xi_open_opts o = {.capacity = XI_CAPACITY_MIN, .values = _i ? 5 : 0};
+    ok(xi_open(me, "known", &o, &out));
+    ok(xi_open(you, "known", &o, &in));
+    int n = fill(out);
+    for (int i = 0; i < n; i++) ck_assert_int_eq(take(in), i);
+    ok(xi_send_int(out, 1, XI_TRY));
+    ck_assert_uint_eq(xi_load_full(&out->chan->min_head), xi_load_full(&in->group->head));
+    let_go(out, in);
+}
+END_TEST
+
+static uint64_t send_loan(xi_channel *out) {
+    xi_loan loan;
+    ok(xi_loan_get(me, 8, &loan));
+    *(uint64_t *)loan.data = XI_INT32 | (uint64_t)7 << 32;
+    ok(xi_send_loan(out, &loan, 8, &(xi_send_opts){.timeout = XI_TRY}));
+    return out->flight_bytes;
+}
+
+/* The account of blocks under way is no longer than the ring, and right when it has become longer. */
+START_TEST(blocks_under_way_are_accounted_for) {
+    xi_channel *out = open_small(me, NULL, XI_OPEN_SEND), *in = open_small(you, "g", XI_OPEN_RECV);
+    uint64_t one = send_loan(out);
+    ck_assert_uint_ne(one, 0);
+    for (int i = 0; i < 9; i++) (void)send_loan(out);
+    for (int i = 0; i < 10; i++) ck_assert_int_eq(take(in), 7);
+    for (int i = 0; i < 300; i++) { /* round the ring: that they have been received is known */
+        ok(xi_send_int(out, i, XI_TRY));
+        ck_assert_int_eq(take(in), i);
+    }
+    for (uint64_t i = 1; i <= 70; i++) ck_assert_uint_eq(send_loan(out), i * one); /* there was room for 64 */
+    ck_assert_uint_ne(out->flight_capacity, 64);
+    for (int i = 0; i < 70; i++) ck_assert_int_eq(take(in), 7);
+    for (int i = 0; i < 300; i++) {
+        ok(xi_send_int(out, i, XI_TRY));
+        ck_assert_int_eq(take(in), i);
+    }
+    ck_assert_uint_eq(send_loan(out), one);
+    ck_assert_int_eq(take(in), 7);
+    for (int i = 0; i < 3000; i++) {
+        (void)send_loan(out);
+        ck_assert_int_eq(take(in), 7);
+    }
+    ck_assert_uint_le(out->flight_capacity, 128);
+    let_go(out, in);
+}
+END_TEST
+
+/* What is sent is counted whichever way it goes, and what nobody hears. */
+START_TEST(all_that_is_sent_is_counted) {
+    xi_channel *out = open_small(me, NULL, XI_OPEN_SEND);
+    uint64_t value = XI_INT32 | (uint64_t)7 << 32;
+    xi_send_opts expires = {.timeout = XI_TRY, .ttl_ns = 3600 * 1000 * MS};
+    ok(xi_send_ex(out, &value, 8, &expires));
+    ck_assert_uint_eq(xi_load_relaxed(&out->chan->vanished), 1);
+    xi_channel *in = open_small(you, "g", XI_OPEN_RECV);
+    ok(xi_send_ex(out, &value, 8, &expires));
+    ok(xi_send_int(out, 7, XI_TRY));
+    (void)send_loan(out);
+    ck_assert_uint_eq(xi_load_relaxed(&out->chan->vanished), 1);
+    ck_assert_uint_eq(xi_load_relaxed(&out->sent), 3);
+    for (int i = 0; i < 3; i++) ck_assert_int_eq(take(in), 7);
+    let_go(out, in);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("limits");
     TCase *t = tcase_create("all");
@@ -141,6 +261,11 @@ int main(void) {
     tcase_add_test(t, who_may_not_send_may_not_close_or_end);
     tcase_add_test(t, what_follows_the_bells_is_none);
     tcase_add_test(t, a_ring_is_backed_once);
+    tcase_add_test(t, a_head_past_the_tail_is_a_ring_behind);
+    tcase_add_test(t, a_batch_is_no_longer_than_the_ring);
+    tcase_add_loop_test(t, what_was_looked_up_is_known, 0, 2);
+    tcase_add_test(t, blocks_under_way_are_accounted_for);
+    tcase_add_test(t, all_that_is_sent_is_counted);
     suite_add_tcase(s, t);
     return run_suite(s);
 }
