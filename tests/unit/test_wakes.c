@@ -30,7 +30,12 @@ START_TEST(room_for_one_wakes_one_sender) {
         }
         for (int i = 0; i < n; i++) end(i, 0);
     }
-    if (n == 1) ck_assert_uint_eq(xi_load_relaxed(&out->chan->wakes), ROUNDS); /* as tools show it */
+    if (n == 1) { /* as tools show it */
+        xi_stats stats;
+        xi_interp_stats(you, &stats);
+        ck_assert_uint_eq(stats.wakes, ROUNDS);
+        ck_assert_uint_eq(xi_load_relaxed(&out->chan->wakes), ROUNDS);
+    }
     ck_assert_uint_le(xi_load_relaxed(&out->chan->wakes), (unsigned)n * ROUNDS);
     let_go(out, in);
 }
@@ -141,6 +146,91 @@ START_TEST(a_value_wakes_one_of_each_group) {
 }
 END_TEST
 
+/* ---- two at one mask, at once */
+
+#define MEETINGS 20000
+
+static struct meeting {
+    xi_channel *ch;
+    uint32_t side;
+    uint64_t bits;  /* 0: both claim; else one parks as two waiters, and the other wakes one */
+    _Atomic uint64_t here;
+} M;
+
+/* Until the other is here for the n-th time too. */
+static void meet(uint64_t n) {
+    (void)atomic_fetch_add(&M.here, 1);
+    for (uint64_t looks = 0; atomic_load(&M.here) < 2 * n; looks++)
+        if (looks > 1000) sched_yield();
+}
+static struct xi_mask *mask(void) { return M.side == XI_SIDE_PRODUCERS ? &M.ch->chan->parked_senders : &M.ch->group->parked; }
+static void wake(void) {
+    if (M.side == XI_SIDE_PRODUCERS) xi_wake_producers_slow(M.ch);
+    else xi_wake_one(M.ch);
+}
+static bool some_wait(void) {
+    if (M.side == XI_SIDE_PRODUCERS) return xi_load_full(&M.ch->chan->parked_producers);
+    return xi_load_full(&M.ch->chan->parked_groups) >> M.ch->group_index & 1;
+}
+
+static void *comes_too(void *ignored) {
+    for (uint64_t i = 0; i < MEETINGS; i++) {
+        meet(2 * i + 1);
+        if (!M.bits) {
+            wake();
+        } else {
+            for (uint64_t rest = M.bits; rest; rest &= rest - 1) xi_waiter_arm(M.ch, M.side, (uint32_t)__builtin_ctzll(rest));
+        }
+        meet(2 * i + 2);
+    }
+    return ignored;
+}
+
+static void meet_all(int i, xi_channel *in, uint64_t bits, void (*before)(void), void (*after)(void)) {
+    pthread_t t;
+    M.ch = in;
+    M.side = i ? XI_SIDE_PRODUCERS : XI_SIDE_GROUP(in->group_index);
+    M.bits = bits;
+    atomic_store(&M.here, 0);
+    ck_assert_int_eq(pthread_create(&t, NULL, comes_too, NULL), 0);
+    for (uint64_t n = 0; n < MEETINGS; n++) {
+        before();
+        meet(2 * n + 1);
+        wake();
+        meet(2 * n + 2);
+        after();
+    }
+    pthread_join(t, NULL);
+}
+
+static void arm_one(void) { xi_waiter_arm(M.ch, M.side, 7); }
+static void expect_none(void) { ck_assert_uint_eq(bits_set(mask()), 0); }
+
+/* Two who wake find one who waits: one of them claims it, and the other goes on. */
+START_TEST(one_claim_is_one_wakers) {
+    xi_channel *in = open_here(you, "wakes", XI_OPEN_RECV, (xi_open_opts){0});
+    meet_all(_i, in, 0, arm_one, expect_none);
+    let_go(in, NULL);
+}
+END_TEST
+
+static void say_some_wait(void) { /* as another has left it */
+    if (M.side == XI_SIDE_PRODUCERS) xi_store_full(&M.ch->chan->parked_producers, 1);
+    else (void)xi_or_full(&M.ch->chan->parked_groups, (uint64_t)1 << M.ch->group_index);
+}
+static void expect_known(void) {
+    if (bits_set(mask())) ck_assert(some_wait());
+    for (uint32_t i = 0; i < XI_MASK_WORDS; i++) xi_store_full(&mask()->word[i], 0);
+}
+
+/* Who says that nobody waits any more, and finds that some have come meanwhile, takes that back: it wakes one of them only. */
+START_TEST(who_comes_while_nobody_is_found_is_known) {
+    xi_channel *in = open_here(you, "wakes", XI_OPEN_RECV, (xi_open_opts){0});
+    meet_all(_i, in, 7, say_some_wait, expect_known);
+    let_go(in, NULL);
+}
+END_TEST
+
 /* ---- the first of them in a process that is stopped */
 
 /* Receives one value, in a process of its own. */
@@ -221,7 +311,7 @@ END_TEST
 int main(void) {
     Suite *s = suite_create("wakes");
     TCase *t = tcase_create("all");
-    tcase_add_checked_fixture(t, join_sleepers, leave_both);
+    tcase_add_checked_fixture(t, join_sleepers, leave_nothing);
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, room_for_one_wakes_one_sender, 0, MOST);
     tcase_add_loop_test(t, a_value_wakes_one_receiver, 0, MOST);
@@ -229,6 +319,8 @@ int main(void) {
     tcase_add_loop_test(t, senders_take_turns_and_receivers_do_not, 0, 2);
     tcase_add_test(t, who_finds_nobody_says_so);
     tcase_add_test(t, a_value_wakes_one_of_each_group);
+    tcase_add_loop_test(t, one_claim_is_one_wakers, 0, 2);
+    tcase_add_loop_test(t, who_comes_while_nobody_is_found_is_known, 0, 2);
     suite_add_tcase(s, t);
     t = tcase_create("stopped");
     tcase_set_timeout(t, 60);
