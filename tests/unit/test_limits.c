@@ -251,6 +251,21 @@ START_TEST(all_that_is_sent_is_counted) {
 }
 END_TEST
 
+/* What readers have given back goes on to the system while its owner sleeps: at the look that it takes now and then. */
+START_TEST(a_look_takes_back_what_was_released) {
+    xi_channel *out = open_small(me, NULL, XI_OPEN_SEND), *in = open_small(you, "g", XI_OPEN_RECV);
+    xi_stats stats;
+    (void)send_loan(out);
+    ck_assert_int_eq(take(in), 7);
+    xi_interp_stats(me, &stats);
+    ck_assert_uint_eq(stats.blocks, 1);
+    ok(xi_sleep_ended(me, XI_WAKE_LOOK));
+    xi_interp_stats(me, &stats);
+    ck_assert_uint_eq(stats.blocks, 0);
+    let_go(out, in);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("limits");
     TCase *t = tcase_create("all");
@@ -266,6 +281,7 @@ int main(void) {
     tcase_add_loop_test(t, what_was_looked_up_is_known, 0, 2);
     tcase_add_test(t, blocks_under_way_are_accounted_for);
     tcase_add_test(t, all_that_is_sent_is_counted);
+    tcase_add_test(t, a_look_takes_back_what_was_released);
     suite_add_tcase(s, t);
     return run_suite(s);
 }

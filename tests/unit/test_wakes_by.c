@@ -258,6 +258,7 @@ static void finish(struct freeing *f) {
     expect_freed();
     ok(xi_send_int(wake, 1, XI_TRY));
     end(0, 0);
+    ck_assert_uint_eq(xi_load_full(&me->mailbox->reclaim_bell), 0); /* nobody sleeps any more */
     xi_msg_release(&f->m);
     let_go(f->out, f->in);
     let_go(f->idle, wake);

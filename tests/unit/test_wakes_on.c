@@ -143,7 +143,7 @@ START_TEST(all_grown_rings_are_looked_at) {
         ok(xi_channel_free(in));
         xi_store_relaxed(&out[i]->moving.small_word, 0);
     }
-    ok(xi_rings_look(me));
+    ok(xi_sleep_ended(me, XI_WAKE_LOOK));
     for (int i = 0; i < 3; i++) {
         ck_assert_uint_eq(xi_load_relaxed(&out[i]->moving.small_word), xi_load_full(&out[i]->chan->ring));
         ck_assert_uint_ne(xi_load_full(&out[i]->chan->ring), 0);
@@ -172,6 +172,40 @@ START_TEST(who_waits_at_an_empty_ring_that_grew_sleeps) {
 }
 END_TEST
 
+static _Atomic bool is_at_it, followed;
+static int takes_the_lock_for_a_while(xi_channel *ch) {
+    uint32_t none = 0;
+    atomic_store(&is_at_it, true);
+    while (!xi_cas32_full(&ch->group->lock, &none, ch->lock_word)) none = 0;
+    while (!(xi_load_full(&ch->group->lock_sleep) & 1) && !atomic_load(&followed)) sched_yield();
+    xi_unlock_words(&ch->group->lock, &ch->group->lock_sleep);
+    return 0;
+}
+
+/* Who lets go of the lock to map the ring that the channel has moved to waits for the lock as it did before. */
+START_TEST(who_follows_a_ring_waits_for_its_lock) {
+    xi_channel *out = open_here(me, "growing", XI_OPEN_SEND, GROWING), *in = open_here(you, "growing", XI_OPEN_RECV, GROWING);
+    xi_channel *other = open_here(me, "growing", XI_OPEN_RECV, GROWING);
+    ok(xi_send_int(out, 7, XI_TRY));
+    ck_assert_int_eq(take(in), 7);
+    fill(out);
+    ck_assert_uint_ne(xi_load_full(&out->chan->ring), 0);
+    ok(xi_lock(in, in->group, XI_TRY));
+    xi_view_take(in, &in->receive_view_used);
+    atomic_store(&is_at_it, false);
+    atomic_store(&followed, false);
+    start(0, other, takes_the_lock_for_a_while);
+    while (!atomic_load(&is_at_it)) sched_yield();
+    ok(xi_follow_ring(in, XI_RECEIVES, LONG));
+    atomic_store(&followed, true);
+    ck_assert_uint_eq(in->receive_view.word, xi_load_full(&in->chan->ring));
+    xi_unlock_receive(in);
+    end(0, 0);
+    ok(xi_channel_free(other));
+    let_go(out, in);
+}
+END_TEST
+
 static int frees(xi_channel *ch) { return xi_channel_free(ch); }
 
 /* A sleeper looks at its interpreter's grown rings now and then. Whoever frees a handle waits for that to end. */
@@ -194,11 +228,14 @@ START_TEST(who_spins_in_vain_sleeps) {
     xi_interp *third;
     unsetenv("XI_SPIN_US"); /* which counts for more */
     ok(xi_join(&(xi_join_opts){.name = "third", .spin_ns = MS}, &third));
-    xi_channel *out = open_here(me, "spins", XI_OPEN_SEND, (xi_open_opts){0}), *in = open_here(third, "spins", XI_OPEN_RECV, (xi_open_opts){0});
-    start(0, in, receives_one);
-    await_asleep(&in->group->parked, 1, 1);
+    xi_channel *out = open_here(_i ? third : me, "spins", XI_OPEN_SEND, (xi_open_opts){0});
+    xi_channel *in = open_here(_i ? me : third, "spins", XI_OPEN_RECV, (xi_open_opts){0});
+    if (_i) fill(out);
+    start(0, _i ? out : in, _i ? sends_one : receives_one);
+    await_asleep(_i ? &out->chan->parked_senders : &in->group->parked, 1, 1);
     ck_assert_uint_le(xi_load_relaxed(&third->own->counters.spins), 1);
-    ok(xi_send_int(out, 7, XI_TRY));
+    if (_i) (void)take(in);
+    else ok(xi_send_int(out, 7, XI_TRY));
     expect_done(1, 1);
     end(0, 0);
     ck_assert_uint_ne(xi_load_relaxed(&third->own->counters.wait_backend), XI_BACKEND_NONE);
@@ -312,8 +349,9 @@ int main(void) {
     tcase_add_loop_test(t, garbage_that_is_skipped_makes_room, 0, 6);
     tcase_add_test(t, all_grown_rings_are_looked_at);
     tcase_add_test(t, who_waits_at_an_empty_ring_that_grew_sleeps);
+    tcase_add_test(t, who_follows_a_ring_waits_for_its_lock);
     tcase_add_test(t, who_has_looked_at_a_ring_tells_who_frees_it);
-    tcase_add_test(t, who_spins_in_vain_sleeps);
+    tcase_add_loop_test(t, who_spins_in_vain_sleeps, 0, 2);
     tcase_add_test(t, a_window_that_opens_is_open_to_several);
     tcase_add_loop_test(t, what_will_be_overdue_is_known_to_one_who_sleeps, 0, 2);
     tcase_add_test(t, what_is_settled_in_time_ends_no_wait);
