@@ -244,6 +244,22 @@ START_TEST(who_spins_in_vain_sleeps) {
 }
 END_TEST
 
+/* And who finds what it looks for does not sleep. */
+START_TEST(who_spins_with_success_does_not_sleep) {
+    xi_interp *third;
+    unsetenv("XI_SPIN_US");
+    ok(xi_join(&(xi_join_opts){.name = "third", .spin_ns = MS}, &third));
+    xi_channel *out = open_here(third, "spins", XI_OPEN_SEND, (xi_open_opts){0}), *in = open_here(third, "spins", XI_OPEN_RECV, (xi_open_opts){0});
+    bool spins = xi_spin_budget(&out->send_spin) > 0; /* not with one processor */
+    ok(xi_send_int(out, 7, XI_TRY));
+    ok(_i ? xi_wait_side(out, XI_SIDE_PRODUCERS, 8, -1) : xi_wait_side(in, XI_SIDE_GROUP(in->group_index), 0, -1));
+    ck_assert_uint_eq(xi_load_relaxed(&third->own->counters.spins), spins);
+    ck_assert_uint_eq(xi_load_relaxed(&third->own->counters.parks), !spins);
+    let_go(out, in);
+    ok(xi_leave(third));
+}
+END_TEST
+
 /* ---- a claim in somebody's hand */
 
 static uint64_t hidden[XI_MASK_WORDS];
@@ -352,6 +368,7 @@ int main(void) {
     tcase_add_test(t, who_follows_a_ring_waits_for_its_lock);
     tcase_add_test(t, who_has_looked_at_a_ring_tells_who_frees_it);
     tcase_add_loop_test(t, who_spins_in_vain_sleeps, 0, 2);
+    tcase_add_loop_test(t, who_spins_with_success_does_not_sleep, 0, 2);
     tcase_add_test(t, a_window_that_opens_is_open_to_several);
     tcase_add_loop_test(t, what_will_be_overdue_is_known_to_one_who_sleeps, 0, 2);
     tcase_add_test(t, what_is_settled_in_time_ends_no_wait);
