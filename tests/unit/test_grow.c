@@ -5,6 +5,7 @@
  * word `ring` with garbage in it is an error and no more.
  */
 #include <pthread.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -16,7 +17,7 @@
 static void teardown(void) {
     int rc = xi_remove(me, "grow"); /* with what a test has left in it */
     ck_assert(rc == 0 || rc == XI_E_NOENT);
-    leave_both();
+    leave_nothing();
 }
 
 static xi_channel *open_as(xi_interp *who, const char *group, xi_open_opts opts) {
@@ -83,6 +84,9 @@ START_TEST(grows_and_comes_home) {
         for (int64_t i = 0; i < n; i++) receive_number(in, i);
         nothing_left(in);
         until_home(in);
+        send_number(out, n, 5000); /* a block, on the way of which it looks where the ring is */
+        receive_number(in, n);
+        ck_assert(in->receive_view.word == 0 && !in->receive_view.entry); /* the other was let go of, once */
         ck_assert(out->chan->grown > 0 && out->chan->shrunk > 0);
     }
     nothing_out(me);
@@ -328,10 +332,12 @@ static void until_gone(uint32_t number) {
     }
 }
 
+static uint32_t next_segment(void) { return xi_load_relaxed(&((struct xi_registry *)(uintptr_t)me->registry)->next_segment); }
+
 /* The broker has made a ring, and here no descriptor is free to take it: it is told so, and takes it back. */
 START_TEST(a_ring_that_does_not_arrive_goes_back) {
     xi_channel *out = open_sender(me, (xi_open_opts)GROWING), *in = open_as(you, NULL, (xi_open_opts)GROWING);
-    uint32_t number = xi_load_relaxed(&((struct xi_registry *)(uintptr_t)me->registry)->next_segment);
+    uint32_t number = next_segment();
     struct rlimit was, none;
     int64_t n = (XI_CAPACITY_MIN - 8) / 16;
     int lowest = dup(STDERR_FILENO);
@@ -344,7 +350,31 @@ START_TEST(a_ring_that_does_not_arrive_goes_back) {
     int rc = xi_send_int(out, n, XI_TRY);
     ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &was), 0);
     fails(XI_E_AGAIN, rc);
-    ck_assert_uint_ne(xi_load_relaxed(&((struct xi_registry *)(uintptr_t)me->registry)->next_segment), number);
+    ck_assert_int_eq(atomic_load(&out->moving.refused), XI_E_BROKER);
+    ck_assert_uint_ne(next_segment(), number);
+    until_gone(number);
+    for (int64_t i = 0; i < n; i++) receive_number(in, i);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
+/* Likewise one that the broker makes when nobody waits for its answer any more. */
+START_TEST(a_ring_that_comes_too_late_goes_back) {
+    xi_channel *out = open_sender(me, (xi_open_opts)GROWING), *in = open_as(you, NULL, (xi_open_opts)GROWING);
+    uint32_t number = next_segment();
+    int64_t n = (XI_CAPACITY_MIN - 8) / 16;
+    pid_t broker = me->registry->broker_pid;
+    for (int64_t i = 0; i < n; i++) ok(xi_send_int(out, i, XI_TRY));
+    ck_assert_int_eq(kill(broker, SIGSTOP), 0);
+    int rc = xi_send_int(out, n, XI_TRY);
+    ck_assert_int_eq(kill(broker, SIGCONT), 0);
+    fails(XI_E_AGAIN, rc);
+    ck_assert_int_eq(atomic_load(&out->moving.refused), XI_E_TIMEOUT);
+    for (int64_t until = xi_now() + LONG; next_segment() == number;) {
+        ck_assert_msg(xi_now() < until, "the ring was not made");
+        sched_yield();
+    }
     until_gone(number);
     for (int64_t i = 0; i < n; i++) receive_number(in, i);
     ok(xi_channel_free(in));
@@ -640,6 +670,7 @@ int main(void) {
     tcase_add_test(t, a_ring_that_is_gone_is_not_used);
     tcase_add_loop_test(t, a_held_lock_keeps_the_ring, 0, 2);
     tcase_add_test(t, a_ring_that_does_not_arrive_goes_back);
+    tcase_add_test(t, a_ring_that_comes_too_late_goes_back);
     tcase_add_loop_test(t, whoever_passes_brings_it_home, SENDS, LOOKS + 1);
     tcase_add_loop_test(t, no_more_values_than_it_may, 0, 2);
     tcase_add_test(t, batches_end_at_the_most);

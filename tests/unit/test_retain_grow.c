@@ -261,7 +261,7 @@ END_TEST
 int main(void) {
     Suite *s = suite_create("kept, grown, dropped");
     TCase *t = tcase_create("all");
-    tcase_add_checked_fixture(t, join_both, leave_both);
+    tcase_add_checked_fixture(t, join_both, leave_nothing);
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, what_is_kept_goes_along, 0, KINDS);
     tcase_add_test(t, what_is_kept_asks_for_no_room);
