@@ -68,6 +68,23 @@ START_TEST(a_word_that_names_nobody_is_an_error) {
 }
 END_TEST
 
+/* Time counts from when the word was first seen, and anew when others had the lock in between: the broker, say, repairs twice. */
+static int calls_for_long(xi_channel *ch) { return call(ch == C.in ? RECEIVES : SENDS, 20000 * MS); }
+
+START_TEST(a_word_that_comes_again_is_judged_anew) {
+    xi_store_full(lock_of(_i), XI_LOCK_OF(0));
+    start(0, _i == SENDS ? C.out : C.in, calls_for_long);
+    while (!(xi_load_full(sleep_word_of(_i)) & 1)) sched_yield();
+    pass_time(100 * MS);
+    xi_store_full(lock_of(_i), _i == SENDS ? C.in->lock_word : C.out->lock_word);
+    pass_time(5200 * MS);
+    xi_store_full(lock_of(_i), XI_LOCK_OF(0));
+    pass_time(100 * MS);
+    xi_unlock_words(lock_of(_i), sleep_word_of(_i));
+    end(0, 0);
+}
+END_TEST
+
 static int receives_briefly(xi_channel *ch) { return ch == C.in ? call(RECEIVES, LONG) : call(SENDS, LONG); }
 
 /* Who sleeps for the lock is woken by who frees it. */
@@ -149,6 +166,9 @@ START_TEST(a_group_ends_with_its_handle_though_a_lock_is_held) {
     else xi_unlock_words(&C.out->chan->lock, &C.out->chan->lock_sleep);
     end(0, 0);
     ck_assert(!is_there(C.out, group));
+    ck_assert_uint_eq(xi_load_full(&g->flags) & XI_GROUP_F_ORPHAN, 0); /* which the place's next group must not find */
+    ck_assert_uint_eq(xi_load_full(&g->lock), 0);
+    ck_assert_uint_eq(xi_load_full(&C.out->chan->lock), 0);
 }
 END_TEST
 
@@ -228,6 +248,7 @@ START_TEST(an_orphan_is_ended_by_who_finds_the_channel_full) {
     if (_i == 2) end(1, 0);
     else ok(xi_send_int(C.out, 3, XI_TRY));
     ck_assert(!is_there(C.out, group));
+    ck_assert_uint_eq(xi_load_full(&C.out->chan->groups[group].lock), 0);
     xi_msg_release(&m);
 }
 END_TEST
@@ -239,6 +260,7 @@ int main(void) {
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, a_try_waits_a_moment_for_one_that_lives, 0, 2);
     tcase_add_loop_test(t, a_word_that_names_nobody_is_an_error, 0, getenv("XI_TEST_LONG") ? 8 : 1);
+    tcase_add_loop_test(t, a_word_that_comes_again_is_judged_anew, 0, getenv("XI_TEST_LONG") ? 2 : 0);
     tcase_add_loop_test(t, freeing_is_heard, 0, 2);
     tcase_add_test(t, freeing_wakes_all);
     tcase_add_test(t, a_barrier_everywhere_is_used_where_there_is_one);
