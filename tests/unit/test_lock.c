@@ -35,7 +35,7 @@ static void close_both(void) {
     xi_store_full(&C.in->group->lock, 0);
     xi_store_full(&C.out->chan->lock, 0);
     let_go(C.out, C.in);
-    leave_both();
+    leave_nothing();
 }
 
 START_TEST(a_try_waits_a_moment_for_one_that_lives) {
@@ -253,6 +253,30 @@ START_TEST(an_orphan_is_ended_by_who_finds_the_channel_full) {
 }
 END_TEST
 
+/* And while a lock is held still it stays: nobody else's lock is opened, and what was said before is what is said after. */
+START_TEST(an_orphan_stays_while_a_lock_is_held) {
+    xi_channel *own = join_alone(0);
+    uint32_t group = own->group_index;
+    xi_a32 *lock = _i ? &own->group->lock : &C.out->chan->lock;
+    char said[200];
+    xi_store_full(lock, C.out->lock_word);
+    ok(xi_channel_free(own));
+    if (_i) lock = &C.out->chan->groups[group].lock;
+    ck_assert(xi_group_orphaned(C.out));
+    fails(XI_E_INVAL, xi_group_remove(C.out, ""));
+    snprintf(said, sizeof said, "%s", xi_error_text(XI_E_INVAL));
+    ck_assert(!xi_group_end_orphan(C.out));
+    ck_assert_str_eq(xi_error_text(XI_E_INVAL), said);
+    ck_assert(is_there(C.out, group));
+    ck_assert_uint_eq(xi_load_full(lock), C.out->lock_word);
+    xi_store_full(lock, 0);
+    ck_assert_uint_eq(xi_load_full(&C.out->chan->lock), 0);
+    ck_assert(xi_group_end_orphan(C.out));
+    ck_assert(!is_there(C.out, group));
+    ck_assert(!xi_group_orphaned(C.out));
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("locks");
     TCase *t = tcase_create("all");
@@ -269,6 +293,7 @@ int main(void) {
     tcase_add_test(t, what_a_handle_had_is_given_back_though_a_lock_is_held);
     tcase_add_test(t, a_delivery_ends_behind_its_handle_though_a_lock_is_held);
     tcase_add_loop_test(t, an_orphan_is_ended_by_who_finds_the_channel_full, 0, 3);
+    tcase_add_loop_test(t, an_orphan_stays_while_a_lock_is_held, 0, 2);
     suite_add_tcase(s, t);
     return run_suite(s);
 }
