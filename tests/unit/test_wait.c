@@ -218,6 +218,22 @@ static enum xi_wake_reason sleep_watching(struct xi_bell *b, int control) {
     return why;
 }
 
+/* One is looked at once a second, at most, where that takes a call; another at once. */
+START_TEST(another_control_socket_is_looked_at) {
+    struct xi_bell *b = shared_bells();
+    int one[2], other[2];
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, one), 0);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, other), 0);
+    ck_assert_int_eq(send(other[1], "x", 1, 0), 1);
+    ck_assert_int_eq(sleep_watching(b, one[0]), XI_WAKE_TIME);
+    ck_assert_int_eq(sleep_watching(b, other[0]), XI_WAKE_CONTROL);
+    for (int i = 0; i < 2; i++) {
+        close(one[i]);
+        close(other[i]);
+    }
+}
+END_TEST
+
 /* In a program that has closed its standard input, say. */
 START_TEST(the_control_socket_may_be_descriptor_0) {
     struct xi_bell *b = shared_bells();
@@ -463,6 +479,7 @@ int main(void) {
     tcase_add_test(t, only_one_of_many_rings_counts);
     tcase_add_test(t, a_signal_ends_a_sleep);
     tcase_add_test(t, the_control_socket_ends_a_sleep);
+    tcase_add_test(t, another_control_socket_is_looked_at);
     tcase_add_test(t, the_control_socket_may_be_descriptor_0);
     tcase_add_test(t, an_abandoned_sleep_does_not_swallow_the_next_wake);
     tcase_add_test(t, a_sleep_that_is_over_does_not_swallow_another_threads_wake);
