@@ -277,6 +277,24 @@ START_TEST(an_orphan_stays_while_a_lock_is_held) {
 }
 END_TEST
 
+/* It stays where there is room for further groups, and makes room for one more than there is. */
+START_TEST(an_orphan_makes_room_for_a_group) {
+    xi_channel *own = join_alone(0), *others[XI_MAX_GROUPS], *more = NULL;
+    uint32_t group = own->group_index, n = 0;
+    xi_store_full(&C.out->chan->lock, C.out->lock_word);
+    ok(xi_channel_free(own));
+    xi_store_full(&C.out->chan->lock, 0);
+    while (n < XI_MAX_GROUPS - 2) others[n++] = join_alone(0); /* beside it and the channel's own */
+    ck_assert(xi_group_orphaned(C.out));
+    others[n++] = join_alone(0);
+    ck_assert(!xi_group_orphaned(C.out));
+    ck_assert_uint_eq(others[n - 1]->group_index, group);
+    xi_group_opts opts = {.flags = XI_GROUP_TEMPORARY};
+    fails(XI_E_LIMIT, xi_open(you, xi_channel_name(C.out), &(xi_open_opts){.flags = XI_OPEN_RECV, .group_opts = &opts}, &more));
+    while (n) ok(xi_channel_free(others[--n]));
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("locks");
     TCase *t = tcase_create("all");
@@ -294,6 +312,7 @@ int main(void) {
     tcase_add_test(t, a_delivery_ends_behind_its_handle_though_a_lock_is_held);
     tcase_add_loop_test(t, an_orphan_is_ended_by_who_finds_the_channel_full, 0, 3);
     tcase_add_loop_test(t, an_orphan_stays_while_a_lock_is_held, 0, 2);
+    tcase_add_test(t, an_orphan_makes_room_for_a_group);
     suite_add_tcase(s, t);
     return run_suite(s);
 }
