@@ -315,8 +315,10 @@ static void write_pages(int fd, const uint8_t *bytes, size_t n) {
 static int back_pages(int fd, const struct piece *p) {
     if (p->pages.all) return posix_fallocate(fd, 0, (off_t)p->size);
     int rc = 0;
-    for (size_t k = 0; rc == 0 && k < p->size / XI_PAGE; k++)
-        if (is_backed(&p->pages, k)) rc = posix_fallocate(fd, (off_t)(k * XI_PAGE), XI_PAGE);
+    for (size_t k = 0, end; rc == 0 && k < p->size / XI_PAGE; k = end + 1) {
+        for (end = k; end < p->size / XI_PAGE && is_backed(&p->pages, end); end++) continue;
+        if (end > k) rc = posix_fallocate(fd, (off_t)(k * XI_PAGE), (off_t)((end - k) * XI_PAGE));
+    }
     return rc;
 }
 
