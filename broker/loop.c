@@ -42,7 +42,7 @@ struct loop *loop_new(enum loop_choice choice, const char **why) {
     else
         *why = "";
     struct loop *loop = memory_or_die(NULL, 1, sizeof *loop);
-    *loop = (struct loop){.waiter = waiter, .soon.limit = spin_limit() * XI_SOON_SPINS};
+    *loop = (struct loop){.waiter = waiter, .soon.limit = xi_soon_limit(spin_limit())};
     return loop;
 }
 
@@ -131,7 +131,8 @@ static int64_t earliest(const struct loop *loop) {
 
 static void look(struct waiter *w, int64_t until) {
     uint64_t done = w->done;
-    for (w->wait(w, AT_ONCE); w->done == done && loop_now() < until; w->wait(w, AT_ONCE)) xi_soon_pause();
+    unsigned pauses = 0;
+    for (w->wait(w, AT_ONCE); w->done == done && loop_now() < until; w->wait(w, AT_ONCE)) xi_soon_pause(&pauses);
 }
 
 /* Looks for what is soon there, then sleeps. */

@@ -80,9 +80,10 @@ static int await_briefly(int fd, int64_t until) {
 
 /* Looks for an answer that is soon there. As xi_packet_receive(); -EAGAIN: it is to be waited for. */
 static int look_for(int fd, int64_t from, int64_t span, struct xi_reply *reply, int *fds) {
+    unsigned pauses = 0;
     int rc = -EAGAIN;
     while (rc == -EAGAIN && xi_now() - from < span) {
-        xi_soon_pause();
+        xi_soon_pause(&pauses);
         rc = xi_packet_receive(fd, reply, fds, MSG_DONTWAIT);
     }
     return rc;

@@ -82,7 +82,7 @@ static int set_options(struct xi_interp *me, const xi_join_opts *o) {
     me->spin_ns = o->flags & XI_JOIN_NO_SPIN ? -1 : o->spin_ns;
     struct xi_spin spin;
     xi_spin_init(&spin, me->spin_ns);
-    me->control.soon.limit = spin.limit * XI_SOON_SPINS;
+    me->control.soon.limit = xi_soon_limit(spin.limit);
     return 0;
 }
 

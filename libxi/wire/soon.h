@@ -16,7 +16,8 @@
 
 #include "order.h"
 
-#define XI_SOON_SPINS 3 /* of the longest spin for a value: 150 us */
+#define XI_SOON_SPINS 3 /* of the longest spin for a value, */
+#define XI_SOON_MOST_NS 150000 /* and no longer however long that is: what does not come by then comes by a sleep as well */
 
 struct xi_soon {
     int64_t limit;       /* ns; 0: never */
@@ -24,9 +25,18 @@ struct xi_soon {
     unsigned vain, skip; /* times to leave it out after the last that was in vain; of them yet to come */
 };
 
-/* Between two looks, which are system calls: they would take the other's socket, and the core's other thread, from it. */
-static inline void xi_soon_pause(void) {
-    for (int i = 0; i < 32; i++) xi_pause();
+/*
+ * Between two looks, which are system calls: they would take the other's socket, and the core's other thread, from it. So
+ * there are some twenty of them: the first soon, the later ones some 10 us apart. *pauses: 0 before the first.
+ */
+static inline void xi_soon_pause(unsigned *pauses) {
+    *pauses = *pauses == 0 ? 16 : *pauses < 256 ? *pauses * 2 : 256;
+    for (unsigned i = 0; i < *pauses; i++) xi_pause();
+}
+
+/* `spin`: the longest for a value, ns. */
+static inline int64_t xi_soon_limit(int64_t spin) {
+    return spin < XI_SOON_MOST_NS / XI_SOON_SPINS ? spin * XI_SOON_SPINS : XI_SOON_MOST_NS;
 }
 
 /* How long to look, ns; 0: sleep. */
