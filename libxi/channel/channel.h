@@ -79,6 +79,7 @@ struct xi_channel {
     uint64_t sent_told, received_told;
     uint64_t known_tail;  /* the tail as last seen, and values received since that was of no help: under the group's lock */
     uint32_t run;
+    _Atomic bool skipped; /* something unreadable, behind values that were received: a later call says so */
     _Atomic bool freeing; /* whoever waits in it goes home */
     _Atomic bool alone;   /* and has gone: what its end needs of locks is waited for */
     atomic_uint waiting;  /* calls asleep on this handle */

@@ -378,9 +378,18 @@ static int64_t receive_now(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_
     return XI_E_AGAIN;
 }
 
+/* Something unreadable is an error of its own: what was skipped behind values, which are not, is told by the next call. */
+static int tell_skipped(struct xi_channel *ch) {
+    if (__builtin_expect(!atomic_load_explicit(&ch->skipped, memory_order_relaxed) || !atomic_exchange(&ch->skipped, false), 1))
+        return 0;
+    return xi_fail(XI_E_CORRUPT, "channel \"%s\" held a record that cannot be, behind values received before; it was skipped",
+                   ch->name);
+}
+
 int xi_receive_try(struct xi_channel *ch, xi_msg *m) {
     xi_msg_reset(m);
-    int64_t done = receive_now(ch, m, 1, XI_TRY);
+    int64_t done = tell_skipped(ch);
+    if (__builtin_expect(done == 0, 1)) done = receive_now(ch, m, 1, XI_TRY);
     return done < 0 ? (int)done : 0;
 }
 
@@ -397,7 +406,9 @@ static int nothing_now(struct xi_channel *ch) {
 }
 
 static int64_t receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
-    int64_t done = receive_now(ch, msgs, n, timeout);
+    int64_t done = tell_skipped(ch);
+    if (__builtin_expect(done != 0, 0)) return done;
+    done = receive_now(ch, msgs, n, timeout);
     if (__builtin_expect(done != XI_E_AGAIN, 1)) return done;
     if (__builtin_expect(far(ch), 0) && xi_ring_look(ch) == XI_E_INTR) return XI_E_INTR;
     if (timeout == XI_TRY) return nothing_now(ch);
@@ -435,7 +446,9 @@ int64_t xi_recv_many(xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
     if (done <= 0) return done;
     for (size_t got = (size_t)done; got < n; got += (size_t)done) {
         done = receive_now(ch, msgs + got, n - got, XI_TRY);
-        if (done <= 0) return (int64_t)got; /* the error, if it is one, comes again with the next call */
+        if (done > 0) continue;
+        if (done == XI_E_CORRUPT) atomic_store(&ch->skipped, true);
+        return (int64_t)got; /* any other error comes again with the next call */
     }
     return (int64_t)n;
 }

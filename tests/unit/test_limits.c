@@ -79,6 +79,30 @@ START_TEST(a_record_of_no_such_length_is_skipped) {
 }
 END_TEST
 
+/* Values in front of it are received and no error; the error is the next call's. */
+START_TEST(a_record_skipped_behind_values_is_told) {
+    xi_channel *in = open_here(you), *out = open_here(me);
+    xi_msg m[3] = {XI_MSG_INIT, XI_MSG_INIT, XI_MSG_INIT};
+    send_number(out, 1, 8);
+    uint64_t second = xi_load_relaxed(&out->chan->tail);
+    send_number(out, 2, 8);
+    xi_a64 *header = xi_header_at(&in->home, second);
+    xi_store_full(header, XI_REC(XI_REC_LENGTH(*header) - 4, XI_REC_INLINE, 0, 1));
+    ck_assert_int_eq(xi_recv_many(in, m, 3, XI_TRY), 1);
+    ck_assert_uint_eq(in->group->corrupt, 1);
+    switch (_i) {
+    case 0: fails(XI_E_CORRUPT, xi_recv(in, &m[0], XI_FOREVER)); break;
+    case 1: fails(XI_E_CORRUPT, (int)xi_recv_many(in, m, 3, XI_FOREVER)); break;
+    default: fails(XI_E_CORRUPT, xi_receive_try(in, &m[0])); break;
+    }
+    ck_assert_uint_eq(in->group->corrupt, 1);
+    fails(XI_E_AGAIN, xi_recv(in, &m[0], XI_TRY)); /* once */
+    for (int i = 0; i < 3; i++) xi_msg_release(&m[i]);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
 /* Another user's channel, as far as the handle knows. */
 START_TEST(who_may_not_send_may_not_close_or_end) {
     xi_channel *ch = open_here(me);
@@ -273,6 +297,7 @@ int main(void) {
     tcase_add_test(t, limits_are_allowed);
     tcase_add_test(t, descriptor_0_is_one_too);
     tcase_add_loop_test(t, a_record_of_no_such_length_is_skipped, 0, 2);
+    tcase_add_loop_test(t, a_record_skipped_behind_values_is_told, 0, 3);
     tcase_add_test(t, who_may_not_send_may_not_close_or_end);
     tcase_add_test(t, what_follows_the_bells_is_none);
     tcase_add_test(t, a_ring_is_backed_once);
