@@ -364,14 +364,21 @@ static bool read_on(struct broker *b, const struct chan *ch) {
     return false;
 }
 
+/* True if a channel that nobody has open has something in it for whoever opens it. */
+static bool holds(struct broker *b, const struct chan *ch) {
+    struct xi_chan_view view;
+    bool empty;
+    if (!world_glance(&b->world, ch, &empty)) {
+        if (!world_view(&b->world, ch, &view)) return false;
+        empty = xi_channel_empty(&view);
+    }
+    return !empty || read_on(b, ch);
+}
+
 static void check_channel(struct broker *b, uint64_t id) {
     int64_t index = state_channel_index(&b->state, id);
-    struct xi_chan_view view;
     if (index < 0 || b->state.chans[index].handles) return; /* gone, or opened again meanwhile */
-    bool removed = b->state.chans[index].removed;
-    if (!removed && world_view(&b->world, &b->state.chans[index], &view) &&
-        (!xi_channel_empty(&view) || read_on(b, &b->state.chans[index])))
-        return;
+    if (!b->state.chans[index].removed && holds(b, &b->state.chans[index])) return;
     handle(b, &(struct event){.kind = EVENT_EMPTY, .channel = id});
 }
 

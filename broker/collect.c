@@ -158,16 +158,21 @@ uint64_t xi_channel_depth(const struct xi_chan_view *view) {
     return depth;
 }
 
-bool xi_channel_empty(const struct xi_chan_view *view) {
-    struct xi_chan *chan = view->chan;
+bool xi_chan_empty(struct xi_chan *chan, bool retains, uint64_t (*word)(const void *context, uint64_t position), const void *context) {
     uint64_t active = xi_load_full(&chan->active), tail = xi_load_full(&chan->tail);
     /* What is kept for those that join keeps the channel, until it is closed. */
-    if (view->lost) return true; /* nobody can find what was in it */
-    if (view->retains && xi_load_full(&chan->closed)) active &= ~XI_RETAIN_BIT;
+    if (retains && xi_load_full(&chan->closed)) active &= ~XI_RETAIN_BIT;
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         if (!(active >> g & 1)) continue;
         uint64_t head = xi_load_full(&chan->groups[g].head);
-        if (head < tail || xi_load_full(xi_ring_at(view, head)) != 0) return false;
+        if (head < tail || word(context, head) != 0) return false;
     }
     return true;
+}
+
+static uint64_t word_in_view(const void *view, uint64_t position) { return xi_load_full(xi_ring_at(view, position)); }
+
+bool xi_channel_empty(const struct xi_chan_view *view) {
+    if (view->lost) return true; /* nobody can find what was in it */
+    return xi_chan_empty(view->chan, view->retains, word_in_view, view);
 }

@@ -146,6 +146,8 @@ void xi_ring_sleepers(struct xi_mailbox *mailbox, const struct xi_world *world);
 
 /* True when every active group has received everything: nothing would be lost by removing the channel. */
 bool xi_channel_empty(const struct xi_chan_view *view);
+/* The same of a channel, or a copy of one, whose ring is its own: `word` gives what lies there at a position. */
+bool xi_chan_empty(struct xi_chan *chan, bool retains, uint64_t (*word)(const void *context, uint64_t position), const void *context);
 
 /*
  * Collection: calls `mark` with each arena segment that records of the channel

@@ -307,13 +307,23 @@ static void take_numbers(struct world *w, const struct state *st) {
     xi_store_release(&w->registry->next_channel_id, st->next_channel);
 }
 
-/* What is backed by memory from the start: of a channel and of a ring, what is before the ring. */
-static uint64_t reserved_at_first(uint32_t kind, uint64_t size) {
-    return kind == XI_SEG_CHANNEL ? XI_RING_OFFSET : kind == XI_SEG_RING ? XI_PAGE : size;
+/* What a channel has before its ring. */
+union first {
+    struct xi_chan chan;
+    uint8_t bytes[XI_RING_OFFSET];
+};
+
+/* Backed by memory from the start: of a channel and of a ring, what is before the ring. `first`: a channel's. */
+static int make_backed(const char *name, const struct xi_segment *head, union first *first, int *fd) {
+    if (head->kind == XI_SEG_CHANNEL) {
+        first->chan.seg = *head;
+        return xi_segment_make_filled(name, &first->chan.seg, sizeof *first, fd);
+    }
+    return xi_segment_make_sparse(name, head, head->kind == XI_SEG_RING ? XI_PAGE : head->size, fd);
 }
 
 static int make_segment_for(struct world *w, uint32_t number, uint32_t kind, uint32_t slot, int64_t id, uint64_t size,
-                            uint32_t asked, int *fd) {
+                            uint32_t asked, union first *first, int *fd) {
     struct xi_segment head = {.magic = XI_LAYOUT_MAGIC,
                               .version = XI_LAYOUT_VERSION,
                               .kind = kind,
@@ -325,8 +335,7 @@ static int make_segment_for(struct world *w, uint32_t number, uint32_t kind, uin
                               .asked = asked};
     char name[XI_SHM_NAME_MAX];
     world_name(w, name, number);
-    const char *named = w->memfd ? NULL : name;
-    int rc = xi_segment_make_sparse(named, &head, reserved_at_first(kind, size), fd);
+    int rc = make_backed(w->memfd ? NULL : name, &head, first, fd);
     if (rc) return rc;
     int own = -1;
     if (w->memfd && (own = fcntl(*fd, F_DUPFD_CLOEXEC, 3)) < 0) {
@@ -340,8 +349,8 @@ static int make_segment_for(struct world *w, uint32_t number, uint32_t kind, uin
     return 0;
 }
 
-static int make_segment(struct world *w, uint32_t number, uint32_t kind, uint64_t size, int *fd) {
-    return make_segment_for(w, number, kind, 0, 0, size, 0, fd);
+static int make_segment(struct world *w, uint32_t number, uint32_t kind, uint64_t size, union first *first, int *fd) {
+    return make_segment_for(w, number, kind, 0, 0, size, 0, first, fd);
 }
 
 /* The owner's number for it is in what the core holds; release words, which go with their arena, have none. */
@@ -351,7 +360,7 @@ static int make_owned(struct world *w, const struct state *st, uint32_t number, 
     uint32_t asked = 0;
     for (uint32_t i = 0; i < in->held_count; i++)
         if (in->held[i].number == number) asked = in->held[i].asked;
-    return make_segment_for(w, number, kind, slot, in->id, size, asked, fd);
+    return make_segment_for(w, number, kind, slot, in->id, size, asked, NULL, fd);
 }
 
 static uint64_t realtime_ns(void) {
@@ -433,10 +442,10 @@ static void fill_group(struct xi_chan *chan, uint32_t g, uint32_t flags) {
 }
 
 /*
- * Fields of a new channel, through the descriptor: nothing needs mapping for it. A queue has its one group already, and a
+ * Fields of a new channel, written with its segment: nothing needs mapping for it. A queue has its one group already, and a
  * channel that retains values the one that keeps them.
  */
-static int fill_channel(int fd, const struct chan *ch, const struct xi_request *q) {
+static void fill_channel(struct xi_chan *chan, const struct chan *ch, const struct xi_request *q) {
     struct xi_chan_fixed fixed = {.id = ch->id,
                                   .capacity = ch->capacity,
                                   .ring_offset = XI_RING_OFFSET,
@@ -448,14 +457,12 @@ static int fill_channel(int fd, const struct chan *ch, const struct xi_request *
                                   .retain = (uint32_t)q->g,
                                   .when_full = (uint32_t)q->h};
     memcpy(fixed.dead, q->other, sizeof fixed.dead);
-    struct xi_chan chan;
-    memset(&chan, 0, sizeof chan);
-    xi_store_relaxed(&chan.producers, ch->told_producers);
-    xi_store_relaxed(&chan.consumers, ch->told_consumers);
-    if (ch->mode == XI_QUEUE) fill_group(&chan, 0, 0);
-    if (ch->retains) fill_group(&chan, XI_GROUP_RETAIN, XI_GROUP_F_RETAIN);
-    xi_store_relaxed(&chan.active, (ch->mode == XI_QUEUE ? 1 : 0) | (ch->retains ? XI_RETAIN_BIT : 0));
-    return xi_write_channel(fd, &fixed, &chan);
+    xi_fill_channel(&fixed, chan);
+    xi_store_relaxed(&chan->producers, ch->told_producers);
+    xi_store_relaxed(&chan->consumers, ch->told_consumers);
+    if (ch->mode == XI_QUEUE) fill_group(chan, 0, 0);
+    if (ch->retains) fill_group(chan, XI_GROUP_RETAIN, XI_GROUP_F_RETAIN);
+    xi_store_relaxed(&chan->active, (ch->mode == XI_QUEUE ? 1 : 0) | (ch->retains ? XI_RETAIN_BIT : 0));
 }
 
 int world_make_channel(struct world *w, const struct state *st, uint32_t index, const struct xi_request *q, int *made) {
@@ -463,8 +470,10 @@ int world_make_channel(struct world *w, const struct state *st, uint32_t index, 
     int rc = reserve_entry(w, index);
     if (rc) return rc;
     take_numbers(w, st);
-    rc = make_segment(w, ch->segment, XI_SEG_CHANNEL, XI_RING_OFFSET + ch->capacity, made);
-    if (rc == 0) rc = fill_channel(*made, ch, q);
+    union first first;
+    memset(&first, 0, sizeof first);
+    fill_channel(&first.chan, ch, q);
+    rc = make_segment(w, ch->segment, XI_SEG_CHANNEL, XI_RING_OFFSET + ch->capacity, &first, made);
     if (rc) return rc;
     struct xi_chan_entry *e = &w->registry->channels[index];
     e->segment = ch->segment;
@@ -498,7 +507,7 @@ int world_make_part(struct world *w, const struct state *st, uint32_t index, uin
     for (uint32_t i = 0; i < ch->part_count; i++)
         if (ch->parts[i].number == number) p = ch->parts[i];
     take_numbers(w, st);
-    int rc = make_segment(w, number, p.kind, size, made);
+    int rc = make_segment(w, number, p.kind, size, NULL, made);
     if (rc || p.kind == XI_SEG_ACKS) return rc ? rc : fill_acks(*made, ch, q, p.maker);
     seg_of(w, number)->channel = ch->id;
     return write_at(*made, &ch->id, sizeof ch->id, offsetof(struct xi_ring_head, chan_id));
@@ -565,6 +574,7 @@ void world_publish_channel(struct world *w, const struct state *st, uint32_t ind
 void world_tell_peers(struct world *w, const struct state *st, uint32_t index) {
     const struct chan *ch = &st->chans[index];
     struct xi_chan_view view;
+    if (!ch->handles) return; /* nobody is there to be told, and who comes next is */
     if (!world_view(w, ch, &view)) {
         log_line("cannot map channel \"%s\" to say in it who has it open; its sleepers look once a second", ch->name);
         return;
@@ -695,6 +705,46 @@ bool world_view(struct world *w, const struct chan *ch, struct xi_chan_view *vie
                                   .unsent = unsent && s->map.bare,
                                   .word = xi_load_acquire(&((struct xi_chan *)base)->ring)};
     if (view->word) view_ring(w, ch, view);
+    return true;
+}
+
+struct glance {
+    int fd;
+    uint64_t capacity;
+};
+
+static uint64_t word_in_file(const void *context, uint64_t position) {
+    const struct glance *g = context;
+    uint64_t word, at = XI_RING_OFFSET + xi_ring_place(position, g->capacity - 1);
+    return pread(g->fd, &word, sizeof word, (off_t)at) == (ssize_t)sizeof word ? word : UINT64_MAX;
+}
+
+/* What xi_chan_empty() looks at: what is before the waiters, and where the active groups stand. */
+static bool read_parts(int fd, struct xi_chan *chan) {
+    const size_t first = offsetof(struct xi_chan, waiters);
+    if (pread(fd, chan, first, 0) != (ssize_t)first) return false;
+    uint64_t active = xi_load_relaxed(&chan->active);
+    for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
+        const size_t size = sizeof chan->groups[g].head;
+        off_t at = (off_t)((uint8_t *)&chan->groups[g].head - (uint8_t *)chan);
+        if ((active >> g & 1) && pread(fd, &chan->groups[g].head, size, at) != (ssize_t)size) return false;
+    }
+    return true;
+}
+
+bool world_glance(struct world *w, const struct chan *ch, bool *empty) {
+    struct seg *s = seg_of(w, ch->segment);
+    struct xi_chan chan;
+    int fd;
+    if (!s || s->map.base) return false;
+    if (s->fd < 0) {
+        if (want_or(world_open(w, s->number, true, &fd)) != 0) return false;
+        close_last(w);
+        s->fd = fd;
+        w->last = s;
+    }
+    if (!read_parts(s->fd, &chan) || xi_load_relaxed(&chan.ring) != 0) return false;
+    *empty = xi_chan_empty(&chan, ch->retains, word_in_file, &(struct glance){s->fd, ch->capacity});
     return true;
 }
 

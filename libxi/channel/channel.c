@@ -96,13 +96,19 @@ static void use_mapping(struct xi_channel *ch, const struct xi_reply *r) {
     ch->receive_spin = ch->send_spin;
 }
 
-static void post_close(struct xi_interp *me, uint64_t id, uint32_t flags) {
+static void drop(void *ch) {
+    if (ch) xi_channel_drop(ch);
+}
+
+/* Tells the broker, and drops `ch`, or nothing, while it is busy with that. */
+static void tell_close(struct xi_interp *me, uint64_t id, uint32_t flags, struct xi_channel *ch) {
     struct xi_request req;
     struct xi_reply reply;
     xi_request_init(&req, XI_OP_CLOSE);
     req.a = id;
     req.c = flags & (XI_OPEN_SEND | XI_OPEN_RECV);
-    (void)xi_control_call(me, &req, &reply, NULL, 0); /* no broker: the next one is told of the handles that are left */
+    /* No broker: the next one is told of the handles that are left. */
+    (void)xi_control_call_meanwhile(me, &req, &reply, (struct xi_meanwhile){drop, ch});
 }
 
 static int open_at_broker(struct xi_channel *ch, const xi_open_opts *o) {
@@ -129,7 +135,7 @@ static int open_at_broker(struct xi_channel *ch, const xi_open_opts *o) {
     if (rc) {
         struct xi_said why;
         xi_error_keep(&why);
-        post_close(ch->interp, r.a, ch->flags);
+        tell_close(ch->interp, r.a, ch->flags, NULL);
         xi_error_restore(&why);
         return rc;
     }
@@ -228,27 +234,22 @@ static void send_home(struct xi_channel *ch) {
 int xi_channel_free(xi_channel *ch) {
     if (!ch) return 0;
     struct xi_interp *me = ch->interp;
-    uint64_t id = ch->id;
-    uint32_t flags = ch->flags;
-    bool told = xi_alive(me) && !atomic_load(&me->left);
-    if (told) {
-        send_home(ch);
-        xi_sets_forget(ch);
-        if (ch->group_is_own) xi_group_end(ch);
-        else if (ch->ack) xi_ack_close(ch);
+    if (!xi_alive(me) || atomic_load(&me->left)) {
         xi_letters_close(ch);
-        xi_channel_flush(ch);
-        list_remove(me, ch);
-        xi_ring_tell(ch);
-        xi_interp_hold(me);
-    } else {
-        xi_letters_close(ch);
+        xi_channel_drop(ch);
+        return 0;
     }
-    xi_channel_drop(ch); /* unmapped first, what the broker gives back to the system is nobody's any more */
-    if (told) {
-        post_close(me, id, flags);
-        xi_interp_drop(me);
-    }
+    send_home(ch);
+    xi_sets_forget(ch);
+    if (ch->group_is_own) xi_group_end(ch);
+    else if (ch->ack) xi_ack_close(ch);
+    xi_letters_close(ch);
+    xi_channel_flush(ch);
+    list_remove(me, ch);
+    xi_ring_tell(ch);
+    xi_interp_hold(me);
+    tell_close(me, ch->id, ch->flags, ch);
+    xi_interp_drop(me);
     return 0;
 }
 

@@ -89,9 +89,15 @@ static int look_for(int fd, int64_t from, int64_t span, struct xi_reply *reply, 
     return rc;
 }
 
+static void do_meanwhile(struct xi_meanwhile *also) {
+    if (!also || !also->fn) return;
+    also->fn(also->arg);
+    also->fn = NULL;
+}
+
 /* `brief_until`, where not negative: waits no longer than that; the reply is thrown away when it comes. */
 static int exchange(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want,
-                    int64_t brief_until) {
+                    int64_t brief_until, struct xi_meanwhile *also) {
     int fd = atomic_load(&me->control.fd), got[XI_WIRE_FDS];
     int64_t until = -1;
     me->control.serial = me->control.serial % (UINT32_MAX - 1) + 1;
@@ -107,6 +113,7 @@ static int exchange(struct xi_interp *me, struct xi_request *request, struct xi_
         lost(me);
         return xi_fail(XI_E_BROKER, "cannot ask the broker of namespace \"%s\": %s", me->place.text, strerror(err));
     }
+    do_meanwhile(also);
     struct xi_soon *soon = &me->control.soon;
     int64_t asked = xi_now(), span = xi_soon(soon);
     for (bool slept = false;;) {
@@ -144,7 +151,7 @@ static int exchange(struct xi_interp *me, struct xi_request *request, struct xi_
 
 int xi_control_exchange(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds,
                         unsigned want) {
-    return exchange(me, request, reply, fds, want, -1);
+    return exchange(me, request, reply, fds, want, -1, NULL);
 }
 
 /* ------------------------------------------------- starting a broker */
@@ -332,19 +339,29 @@ static int usable(struct xi_interp *me) {
     return atomic_load(&me->control.fd) >= 0 ? 0 : xi_control_connect(me, false);
 }
 
-int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want) {
-    if (!xi_alive(me)) return xi_fail_forked();
+static int call(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want,
+                struct xi_meanwhile *also) {
     for (unsigned i = 0; i < want; i++) fds[i] = -1;
     pthread_mutex_lock(&me->control.mutex);
     int rc = XI_E_BROKER;
     for (int attempt = 0; attempt < 3; attempt++) { /* a broker may die under a request: the next one gets it */
         rc = usable(me);
-        if (rc == 0) rc = xi_control_exchange(me, request, reply, fds, want);
+        if (rc == 0) rc = exchange(me, request, reply, fds, want, -1, also);
         /* The one that died may have done it before it could say so. */
         if (rc == XI_E_NOENT && attempt > 0 && request->op == XI_OP_REMOVE) rc = 0;
         if (rc != XI_E_BROKER || atomic_load(&me->ending) == XI_E_BROKER) break;
     }
     pthread_mutex_unlock(&me->control.mutex);
+    return rc;
+}
+
+int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want) {
+    return xi_alive(me) ? call(me, request, reply, fds, want, NULL) : xi_fail_forked();
+}
+
+int xi_control_call_meanwhile(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, struct xi_meanwhile also) {
+    int rc = xi_alive(me) ? call(me, request, reply, NULL, 0, &also) : xi_fail_forked();
+    do_meanwhile(&also); /* it could not even be asked */
     return rc;
 }
 
@@ -379,7 +396,7 @@ int xi_control_ask(struct xi_interp *me, struct xi_request *request, struct xi_r
     int64_t until = xi_now() + patience;
     if (!lock_until(&me->control.mutex, until)) return XI_E_TIMEOUT;
     int rc = usable(me);
-    if (rc == 0) rc = exchange(me, request, reply, fds, want, until);
+    if (rc == 0) rc = exchange(me, request, reply, fds, want, until, NULL);
     pthread_mutex_unlock(&me->control.mutex);
     return rc;
 }

@@ -135,6 +135,12 @@ int xi_interp_stopped(struct xi_interp *me);
 int xi_control_connect(struct xi_interp *me, bool first);
 /* One request and its reply. Descriptors received beyond `want` are closed; fds[] is -1 where none came. May block. */
 int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want);
+/* The same; while the broker works on it, fn(arg) is called, once, whatever comes of the request. It may call nothing of these. */
+struct xi_meanwhile {
+    void (*fn)(void *arg);
+    void *arg;
+};
+int xi_control_call_meanwhile(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, struct xi_meanwhile also);
 /* A number for a request that makes a segment for this interpreter alone: a broker that is asked twice, because an earlier
  * one died over it, gives the same segment. Ended when it is known what came of it: with 0, or an error. */
 uint32_t xi_control_number(struct xi_interp *me);

@@ -36,16 +36,28 @@ static int make_memfd(void) {
     return -1;
 }
 
-/* Of a segment of head->size bytes the first `reserve` are backed by memory. */
-static int make(const char *name, const struct xi_segment *head, uint64_t reserve, int *out) {
+/*
+ * Backs the first `reserve` bytes with memory and writes what they begin with: an errno, or 0. Either way no hole is left in
+ * them: on a full tmpfs a file that was only made so large would be SIGBUS at a store, later. With `filled` all of them are
+ * at `head`, and writing them is what backs them.
+ */
+static int back(int fd, const struct xi_segment *head, uint64_t reserve, bool filled) {
+    int err = 0;
+    if (!filled) {
+        do err = posix_fallocate(fd, 0, (off_t)reserve); /* which sets the size as well */
+        while (err == EINTR);
+    }
+    if (err == 0 && (filled || reserve < head->size) && ftruncate(fd, (off_t)head->size) != 0) err = errno;
+    if (err) return err;
+    size_t size = filled ? reserve : sizeof *head;
+    ssize_t n = pwrite(fd, head, size, 0);
+    return n == (ssize_t)size ? 0 : n < 0 ? errno : ENOSPC;
+}
+
+static int make(const char *name, const struct xi_segment *head, uint64_t reserve, bool filled, int *out) {
     int fd = name ? shm_open(name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600) : make_memfd();
     if (fd < 0) return xi_fail_errno(errno, "cannot make a shared-memory segment");
-    /* fallocate, not ftruncate: on a full tmpfs the latter succeeds and a store is SIGBUS later. It also sets the size. */
-    int err;
-    do err = posix_fallocate(fd, 0, (off_t)reserve);
-    while (err == EINTR);
-    if (err == 0 && reserve < head->size && ftruncate(fd, (off_t)head->size) != 0) err = errno;
-    if (err == 0 && pwrite(fd, head, sizeof *head, 0) != (ssize_t)sizeof *head) err = errno ? errno : EIO;
+    int err = back(fd, head, reserve, filled);
     /* Nobody who has it can take pages from under the others. The registry, which the broker alone can write, grows. */
     int seals = F_SEAL_SHRINK | F_SEAL_SEAL | (head->kind == XI_SEG_REGISTRY ? 0 : F_SEAL_GROW);
     if (err == 0 && !name && fcntl(fd, F_ADD_SEALS, seals) != 0) err = errno;
@@ -59,11 +71,15 @@ static int make(const char *name, const struct xi_segment *head, uint64_t reserv
 }
 
 int xi_segment_make(const char *name, const struct xi_segment *head, int *fd) {
-    return make(name, head, head->size, fd);
+    return make(name, head, head->size, false, fd);
 }
 
 int xi_segment_make_sparse(const char *name, const struct xi_segment *head, uint64_t reserve, int *fd) {
-    return make(name, head, reserve, fd);
+    return make(name, head, reserve, false, fd);
+}
+
+int xi_segment_make_filled(const char *name, const struct xi_segment *first, uint64_t reserve, int *fd) {
+    return make(name, first, reserve, true, fd);
 }
 
 int xi_segment_reserve(int fd, uint64_t from, uint64_t length) {
@@ -150,13 +166,9 @@ static_assert(STATIC_LINE == offsetof(struct xi_chan, lock) - offsetof(struct xi
                       offsetof(struct xi_chan, when_full) - offsetof(struct xi_chan, id),
               "but for `dead`, one line as it lies in the channel");
 
-int xi_write_channel(int fd, const struct xi_chan_fixed *f, struct xi_chan *chan) {
-    const size_t from = offsetof(struct xi_chan, id), size = sizeof *chan - from;
+void xi_fill_channel(const struct xi_chan_fixed *f, struct xi_chan *chan) {
     memcpy(&chan->id, f, STATIC_LINE);
     memcpy(chan->dead, f->dead, sizeof chan->dead);
-    errno = 0;
-    if (pwrite(fd, (uint8_t *)chan + from, size, (off_t)from) == (ssize_t)size) return 0;
-    return xi_fail_errno(errno ? errno : EIO, "cannot write a channel's head");
 }
 
 static bool fixed_valid(const struct xi_chan_fixed *f, uint64_t segment_size) {

@@ -34,6 +34,8 @@ struct xi_expect {
 int xi_segment_make(const char *name, const struct xi_segment *head, int *fd);
 /* As xi_segment_make, but only the first `reserve` bytes are; whoever is to use the rest reserves it before. */
 int xi_segment_make_sparse(const char *name, const struct xi_segment *head, uint64_t reserve, int *fd);
+/* As that, and `first` is the head with all that is to lie behind it: `reserve` bytes, which one write backs and fills. */
+int xi_segment_make_filled(const char *name, const struct xi_segment *first, uint64_t reserve, int *fd);
 /* Reserves bytes that lie within it. A signal makes it begin anew: so not too many at a time. Errors: NOSPACE, NOMEM,
  * SYSTEM. */
 int xi_segment_reserve(int fd, uint64_t from, uint64_t length);
@@ -51,8 +53,8 @@ struct xi_chan_fixed {
     uint32_t retain, when_full;
     char dead[80];
 };
-/* Writes them and what else `chan` begins with, all but its head, into a segment that nobody has yet. Errors: SYSTEM. */
-int xi_write_channel(int fd, const struct xi_chan_fixed *fixed, struct xi_chan *chan);
+/* Puts them where they lie in a channel that nobody has yet. */
+void xi_fill_channel(const struct xi_chan_fixed *fixed, struct xi_chan *chan);
 /*
  * As xi_segment_map for XI_SEG_CHANNEL, with the ring mapped twice in a row; checks the static fields of xi_chan and
  * copies them to *fixed, if that is not NULL. A ring that is not backed by memory (out->bare) must not be touched before
