@@ -3,8 +3,8 @@
  * Every byte that two processes share: the layouts of all segments, who writes
  * each field, and the order of stores on which repair rests.
  *
- * A namespace is a set of shared-memory segments. Each is reserved in full when
- * made (posix_fallocate), but for rings, which are before they are used; never
+ * A namespace is a set of shared-memory segments. Each is backed by memory in full
+ * when made, but for rings, which are before they are used; never
  * resized or moved (the registry alone grows); starts with a struct xi_segment, and is named
  *
  *     /xi.<uid>.<namespace>.registry              the registry

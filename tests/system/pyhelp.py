@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tests of the Python module share: names, child processes, patience."""
+"""What the tests of the Python module share: names, child processes, patience, trouble."""
 
 import faulthandler
 import glob
@@ -74,6 +74,22 @@ def other_pythons():
         seen.add(tag)
         found.append(python)
     return found
+
+
+class Trouble:
+    """Raises what its class says when it is unpickled."""
+
+    raises = None
+
+    def __reduce__(self):
+        return _make_trouble, ()
+
+
+def _make_trouble():
+    if Trouble.raises:
+        raised, Trouble.raises = Trouble.raises, None
+        raise raised
+    return "no trouble"
 
 
 class TestCase(unittest.TestCase):

@@ -10,25 +10,9 @@ import time
 import unittest
 import weakref
 
-from pyhelp import SOON, TestCase, main, name, numpy, until, xidata
+from pyhelp import SOON, TestCase, Trouble, main, name, numpy, until, xidata
 
 BIG = 200000
-
-
-class Trouble:
-    """Raises what its class says when it is unpickled."""
-
-    raises = None
-
-    def __reduce__(self):
-        return _make_trouble, ()
-
-
-def _make_trouble():
-    if Trouble.raises:
-        raised, Trouble.raises = Trouble.raises, None
-        raise raised
-    return "no trouble"
 
 
 class Base(TestCase):

@@ -14,7 +14,7 @@ import time
 import unittest
 import weakref
 
-from pyhelp import SOON, TestCase, main, name, until, xidata
+from pyhelp import SOON, TestCase, Trouble, main, name, until, xidata
 
 RECEIVE = """
 import sys, xidata
@@ -263,22 +263,6 @@ class Batches(TestCase):
         small.close()
         thread.join(SOON)
         self.assertEqual(got, list(range(50000)))
-
-
-class Trouble:
-    """Raises what its class says when it is unpickled."""
-
-    raises = None
-
-    def __reduce__(self):
-        return _make_trouble, ()
-
-
-def _make_trouble():
-    if Trouble.raises:
-        raised, Trouble.raises = Trouble.raises, None
-        raise raised
-    return "no trouble"
 
 
 class Decoding(TestCase):

@@ -8,7 +8,7 @@ import selectors
 import threading
 import unittest
 
-from pyhelp import SOON, TestCase, main, name, until, xidata
+from pyhelp import SOON, TestCase, Trouble, main, name, until, xidata
 
 
 def readable(channel, seconds=0.0):
@@ -271,22 +271,6 @@ class Descriptor(TestCase):
         finally:
             for channel in channels:
                 channel.free()
-
-
-class Trouble:
-    """Raises what its class says when it is unpickled."""
-
-    raises = None
-
-    def __reduce__(self):
-        return _make_trouble, ()
-
-
-def _make_trouble():
-    if Trouble.raises:
-        raised, Trouble.raises = Trouble.raises, None
-        raise raised
-    return "no trouble"
 
 
 if __name__ == "__main__":

@@ -12,24 +12,8 @@ import time
 import unittest
 import weakref
 
-from pyhelp import SOON, TestCase, main, name, parks, until, xidata
+from pyhelp import SOON, TestCase, Trouble, main, name, parks, until, xidata
 from xidata import Ready
-
-
-class Trouble:
-    """Raises what its class says when it is unpickled."""
-
-    raises = None
-
-    def __reduce__(self):
-        return _make_trouble, ()
-
-
-def _make_trouble():
-    if Trouble.raises:
-        raised, Trouble.raises = Trouble.raises, None
-        raise raised
-    return "no trouble"
 
 
 class Members(TestCase):
