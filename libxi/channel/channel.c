@@ -55,7 +55,9 @@ static void list_add(struct xi_interp *me, struct xi_channel *ch) {
     pthread_mutex_unlock(&me->channels_mutex);
 }
 
-static void list_remove(struct xi_interp *me, struct xi_channel *ch) {
+static void list_remove(void *handle) {
+    struct xi_channel *ch = handle;
+    struct xi_interp *me = ch->interp;
     pthread_mutex_lock(&me->channels_mutex);
     struct xi_channel **p = &me->channels;
     while (*p && *p != ch) p = &(*p)->next;
@@ -96,21 +98,33 @@ static void use_mapping(struct xi_channel *ch, const struct xi_reply *r) {
     ch->receive_spin = ch->send_spin;
 }
 
-static void drop(void *ch) {
-    if (ch) xi_channel_drop(ch);
+static void close_request(struct xi_request *req, uint64_t id, uint32_t flags) {
+    xi_request_init(req, XI_OP_CLOSE);
+    req->a = id;
+    req->c = flags & (XI_OPEN_SEND | XI_OPEN_RECV);
 }
 
-/* Tells the broker, and drops `ch`, or nothing, while it is busy with that. */
-static void tell_close(struct xi_interp *me, uint64_t id, uint32_t flags, struct xi_channel *ch) {
-    struct xi_request req;
-    struct xi_reply reply;
-    xi_request_init(&req, XI_OP_CLOSE);
-    req.a = id;
-    req.c = flags & (XI_OPEN_SEND | XI_OPEN_RECV);
-    /* No broker: the next one is told of the handles that are left. */
-    (void)xi_control_call_meanwhile(me, &req, &reply, (struct xi_meanwhile){drop, ch});
+/* Which connection counts a handle that was just opened. */
+struct counted {
+    struct xi_interp *me;
+    uint64_t connection;
+};
+
+static void note_connection(void *arg) {
+    struct counted *c = arg;
+    c->connection = c->me->control.connection;
 }
 
+/* From now on the next broker is told of it. False: there is one already that was not. */
+static bool list_counted(struct xi_channel *ch, uint64_t connection) {
+    pthread_mutex_lock(&ch->interp->control.mutex);
+    bool counted = ch->interp->control.connection == connection;
+    if (counted) list_add(ch->interp, ch);
+    pthread_mutex_unlock(&ch->interp->control.mutex);
+    return counted;
+}
+
+/* 0: it is open and listed; 1: mapped, but no longer counted; or an error. */
 static int open_at_broker(struct xi_channel *ch, const xi_open_opts *o) {
     struct xi_request req;
     struct xi_reply r;
@@ -126,8 +140,9 @@ static int open_at_broker(struct xi_channel *ch, const xi_open_opts *o) {
     req.g = o->retain;
     req.h = o->when_full;
     if (o->dead) memcpy(req.other, o->dead, strlen(o->dead));
+    struct counted c = {ch->interp, 0};
     int rc = ask_access(o, &req);
-    if (rc == 0) rc = xi_control_call(ch->interp, &req, &r, &fd, 1);
+    if (rc == 0) rc = xi_control_call_noted(ch->interp, &req, &r, &fd, 1, note_connection, &c);
     if (rc) return rc;
     rc = fd < 0 ? xi_fail(XI_E_BROKER, "the broker answered without a descriptor")
                 : xi_maps_channel(ch->interp, (uint32_t)r.b, fd, &ch->entry);
@@ -135,12 +150,26 @@ static int open_at_broker(struct xi_channel *ch, const xi_open_opts *o) {
     if (rc) {
         struct xi_said why;
         xi_error_keep(&why);
-        tell_close(ch->interp, r.a, ch->flags, NULL);
+        close_request(&req, r.a, ch->flags);
+        xi_control_undo(ch->interp, &req, (struct xi_around){.connection = c.connection});
         xi_error_restore(&why);
         return rc;
     }
     use_mapping(ch, &r);
-    return 0;
+    return list_counted(ch, c.connection) ? 0 : 1;
+}
+
+/*
+ * A new broker may have been told what this process has open between the old one's answer and now, and of this handle it was
+ * not: it is opened anew then.
+ */
+static int open_counted(struct xi_channel *ch, const xi_open_opts *o) {
+    int rc;
+    while ((rc = open_at_broker(ch, o)) == 1) {
+        xi_maps_put(ch->entry);
+        ch->entry = NULL;
+    }
+    return rc;
 }
 
 static int open_handle(xi_interp *me, const char *name, const xi_open_opts *o, xi_channel **out) {
@@ -157,13 +186,12 @@ static int open_handle(xi_interp *me, const char *name, const xi_open_opts *o, x
     ch->group_index = XI_NO_GROUP;
     atomic_init(&ch->holders, 1);
     memcpy(ch->name, name, strlen(name));
-    rc = open_at_broker(ch, o);
+    rc = open_counted(ch, o);
     if (rc) {
         free(ch);
         return rc;
     }
     xi_interp_hold(me);
-    list_add(me, ch);
     if (!(o->flags & XI_OPEN_SEND)) rc = xi_group_join(ch, o->group, o->group_opts);
     if (rc) {
         struct xi_said why;
@@ -231,6 +259,8 @@ static void send_home(struct xi_channel *ch) {
     pthread_mutex_unlock(&me->channels_mutex);
 }
 
+static void drop(void *ch) { xi_channel_drop(ch); }
+
 int xi_channel_free(xi_channel *ch) {
     if (!ch) return 0;
     struct xi_interp *me = ch->interp;
@@ -245,10 +275,11 @@ int xi_channel_free(xi_channel *ch) {
     else if (ch->ack) xi_ack_close(ch);
     xi_letters_close(ch);
     xi_channel_flush(ch);
-    list_remove(me, ch);
     xi_ring_tell(ch);
     xi_interp_hold(me);
-    tell_close(me, ch->id, ch->flags, ch);
+    struct xi_request req;
+    close_request(&req, ch->id, ch->flags);
+    xi_control_undo(me, &req, (struct xi_around){.before = list_remove, .meanwhile = drop, .arg = ch});
     xi_interp_drop(me);
     return 0;
 }

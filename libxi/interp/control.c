@@ -29,6 +29,7 @@ extern char **environ;
 
 #define PATIENCE_NS 10000000000ll /* for a broker to come up */
 #define READY_FD 3
+#define ATTEMPTS 3 /* at what a dying broker spoils */
 
 static void lost(struct xi_interp *me) {
     int fd = atomic_exchange(&me->control.fd, -1);
@@ -89,15 +90,14 @@ static int look_for(int fd, int64_t from, int64_t span, struct xi_reply *reply, 
     return rc;
 }
 
-static void do_meanwhile(struct xi_meanwhile *also) {
-    if (!also || !also->fn) return;
-    also->fn(also->arg);
-    also->fn = NULL;
+static void do_once(void (**fn)(void *), void *arg) {
+    if (*fn) (*fn)(arg);
+    *fn = NULL;
 }
 
 /* `brief_until`, where not negative: waits no longer than that; the reply is thrown away when it comes. */
 static int exchange(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want,
-                    int64_t brief_until, struct xi_meanwhile *also) {
+                    int64_t brief_until, struct xi_around *around) {
     int fd = atomic_load(&me->control.fd), got[XI_WIRE_FDS];
     int64_t until = -1;
     me->control.serial = me->control.serial % (UINT32_MAX - 1) + 1;
@@ -113,7 +113,7 @@ static int exchange(struct xi_interp *me, struct xi_request *request, struct xi_
         lost(me);
         return xi_fail(XI_E_BROKER, "cannot ask the broker of namespace \"%s\": %s", me->place.text, strerror(err));
     }
-    do_meanwhile(also);
+    if (around) do_once(&around->meanwhile, around->arg);
     struct xi_soon *soon = &me->control.soon;
     int64_t asked = xi_now(), span = xi_soon(soon);
     for (bool slept = false;;) {
@@ -266,6 +266,7 @@ static int connect_once(struct xi_interp *me) {
     int fd, rc = xi_broker_connect(&me->place, &fd);
     if (rc == 0) {
         lost(me); /* one that answered nonsense is there still */
+        me->control.connection++;
         atomic_store(&me->control.fd, fd);
     }
     return rc;
@@ -339,30 +340,43 @@ static int usable(struct xi_interp *me) {
     return atomic_load(&me->control.fd) >= 0 ? 0 : xi_control_connect(me, false);
 }
 
-static int call(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want,
-                struct xi_meanwhile *also) {
+int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want) {
+    return xi_control_call_noted(me, request, reply, fds, want, NULL, NULL);
+}
+
+int xi_control_call_noted(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want,
+                          void (*note)(void *arg), void *arg) {
+    if (!xi_alive(me)) return xi_fail_forked();
     for (unsigned i = 0; i < want; i++) fds[i] = -1;
     pthread_mutex_lock(&me->control.mutex);
     int rc = XI_E_BROKER;
-    for (int attempt = 0; attempt < 3; attempt++) { /* a broker may die under a request: the next one gets it */
+    for (int attempt = 0; attempt < ATTEMPTS; attempt++) { /* a broker may die under a request: the next one gets it */
         rc = usable(me);
-        if (rc == 0) rc = exchange(me, request, reply, fds, want, -1, also);
+        if (rc == 0) rc = xi_control_exchange(me, request, reply, fds, want);
         /* The one that died may have done it before it could say so. */
         if (rc == XI_E_NOENT && attempt > 0 && request->op == XI_OP_REMOVE) rc = 0;
         if (rc != XI_E_BROKER || atomic_load(&me->ending) == XI_E_BROKER) break;
     }
+    if (rc == 0 && note) note(arg);
     pthread_mutex_unlock(&me->control.mutex);
     return rc;
 }
 
-int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want) {
-    return xi_alive(me) ? call(me, request, reply, fds, want, NULL) : xi_fail_forked();
-}
-
-int xi_control_call_meanwhile(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, struct xi_meanwhile also) {
-    int rc = xi_alive(me) ? call(me, request, reply, NULL, 0, &also) : xi_fail_forked();
-    do_meanwhile(&also); /* it could not even be asked */
-    return rc;
+/*
+ * Not asked again where the connection ends over it: the next one is not told of what `before` has forgotten, and a request
+ * to undo that once more would undo another's.
+ */
+void xi_control_undo(struct xi_interp *me, struct xi_request *request, struct xi_around around) {
+    struct xi_reply reply;
+    int rc = XI_E_BROKER;
+    pthread_mutex_lock(&me->control.mutex);
+    bool counted = atomic_load(&me->control.fd) >= 0 && (!around.connection || around.connection == me->control.connection);
+    do_once(&around.before, around.arg);
+    if (counted) rc = exchange(me, request, &reply, NULL, 0, -1, &around);
+    do_once(&around.meanwhile, around.arg);
+    /* What is left is declared now, so that nobody waits for that: tried as often as a call is. */
+    for (int attempt = 0; rc == XI_E_BROKER && attempt < ATTEMPTS; attempt++) rc = usable(me);
+    pthread_mutex_unlock(&me->control.mutex);
 }
 
 uint32_t xi_control_number(struct xi_interp *me) {

@@ -330,6 +330,19 @@ static void remember(struct xi_interp *me, int64_t id, int change) {
     if (change > 0) me->refs[me->refs_count++] = (struct xi_ref_held){id, 1};
 }
 
+struct change {
+    xi_interp *me;
+    int64_t id;
+    int by;
+};
+
+static void note_change(void *arg) {
+    const struct change *c = arg;
+    pthread_mutex_lock(&c->me->channels_mutex);
+    remember(c->me, c->id, c->by);
+    pthread_mutex_unlock(&c->me->channels_mutex);
+}
+
 static int reference(xi_interp *me, int64_t id, enum xi_op op) {
     struct xi_request req;
     struct xi_reply reply;
@@ -339,10 +352,9 @@ static int reference(xi_interp *me, int64_t id, enum xi_op op) {
     if (rc) return rc;
     xi_request_init(&req, op);
     req.a = (uint64_t)id;
-    rc = xi_control_call(me, &req, &reply, NULL, 0);
+    rc = xi_control_call_noted(me, &req, &reply, NULL, 0, note_change, &(struct change){me, id, more ? 1 : -1});
     pthread_mutex_lock(&me->channels_mutex);
     me->refs_wanted -= more;
-    if (rc == 0) remember(me, id, more ? 1 : -1);
     pthread_mutex_unlock(&me->channels_mutex);
     return rc;
 }

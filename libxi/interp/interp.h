@@ -7,7 +7,7 @@
  * Locks in this process, in the order in which they may be nested:
  *   calls_mutex > control.mutex
  *   sets.mutex > a set's own > channels_mutex > arena.mutex > borrows.mutex > maps (maps.c)
- *   control.mutex > channels_mutex
+ *   control.mutex > channels_mutex, maps.c's mutex
  * None is held while sleeping for a value. The locks of channels, in shared
  * memory, are only taken with none of these held, but for a set's own, which
  * nobody wants who holds one.
@@ -35,6 +35,7 @@
 struct xi_control {
     pthread_mutex_t mutex;
     _Atomic int fd; /* -1: lost; the next call connects (and starts a broker) again */
+    uint64_t connection; /* its number, under the mutex: another one was told what had been noted by then, and no more */
     uint32_t serial;
     struct xi_soon soon; /* answers */
     _Atomic int64_t again; /* when who sleeps tries once more, after that failed */
@@ -135,12 +136,22 @@ int xi_interp_stopped(struct xi_interp *me);
 int xi_control_connect(struct xi_interp *me, bool first);
 /* One request and its reply. Descriptors received beyond `want` are closed; fds[] is -1 where none came. May block. */
 int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want);
-/* The same; while the broker works on it, fn(arg) is called, once, whatever comes of the request. It may call nothing of these. */
-struct xi_meanwhile {
-    void (*fn)(void *arg);
+/* The same. Where it succeeds note(arg) writes down what the next broker is to be told, before there can be a next one: it is
+ * called with control.mutex held. */
+int xi_control_call_noted(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want,
+                          void (*note)(void *arg), void *arg);
+/*
+ * A request that takes back what the broker counts for us: of that connection, where one is given. before(arg) forgets what the
+ * next broker would be told, meanwhile(arg) is called while the broker works on it; both once, whatever comes of it, with
+ * control.mutex held. Nothing can fail: no broker counts what nobody declares.
+ */
+struct xi_around {
+    void (*before)(void *arg);
+    void (*meanwhile)(void *arg);
     void *arg;
+    uint64_t connection; /* 0: whichever */
 };
-int xi_control_call_meanwhile(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, struct xi_meanwhile also);
+void xi_control_undo(struct xi_interp *me, struct xi_request *request, struct xi_around around);
 /* A number for a request that makes a segment for this interpreter alone: a broker that is asked twice, because an earlier
  * one died over it, gives the same segment. Ended when it is known what came of it: with 0, or an error. */
 uint32_t xi_control_number(struct xi_interp *me);
