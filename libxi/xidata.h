@@ -624,8 +624,9 @@ typedef struct xi_msg {
  * on), NOMEM and LIMIT (nothing was taken), QUOTA, FORKED, LEFT, ENDING, INVAL (a send-only handle).
  */
 XI_API XI_NODISCARD int xi_recv(xi_channel *ch, xi_msg *msg, int64_t timeout);
-/* Waits as xi_recv for the first, then takes what is there, up to `n`. Returns how many, or the error if none. All `n` are to
- * be released in the end: those that got no value may have memory, kept for the next. */
+/* Waits as xi_recv for the first, then takes what is there, up to `n`. Returns how many, or the error if none. What is
+ * unreadable behind values is skipped: CORRUPT then of the next call that finds no value ready, or takes several. All `n` are
+ * to be released in the end: those that got no value may have memory, kept for the next. */
 XI_API XI_NODISCARD int64_t xi_recv_many(xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout);
 /* Ends a borrow and frees the message's memory. Idempotent. A message may outlive its channel handle, not its
  * interpreter: xi_leave() releases what is left. */

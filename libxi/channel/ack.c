@@ -33,6 +33,7 @@ int xi_flying_reset(struct xi_channel *ch) {
     xi_store_full(&g->next_due, UINT64_MAX);
     xi_store_relaxed(&g->counting, 0);
     xi_bump(&g->corrupt, 1);
+    xi_note_skip(ch);
     return xi_fail(XI_E_CORRUPT, "the account of what group %u of channel \"%s\" was given cannot be: some member overwrote it. "
                    "What was not acknowledged is delivered again", ch->group_index, ch->name);
 }

@@ -79,7 +79,8 @@ struct xi_channel {
     uint64_t sent_told, received_told;
     uint64_t known_tail;  /* the tail as last seen, and values received since that was of no help: under the group's lock */
     uint32_t run;
-    _Atomic bool skipped; /* something unreadable, behind values that were received: a later call says so */
+    _Atomic uint32_t skips; /* what this handle skipped, or set right, because it could not be; changes under the group's lock */
+    _Atomic bool skipped;   /* one of them behind values that were received: a later call says so */
     _Atomic bool freeing; /* whoever waits in it goes home */
     _Atomic bool alone;   /* and has gone: what its end needs of locks is waited for */
     atomic_uint waiting;  /* calls asleep on this handle */
@@ -505,6 +506,8 @@ int xi_send_call(struct xi_channel *ch, const void *value, size_t size, xi_loan 
                  struct xi_calling *calling);
 /* receive.c: what is there. 0 or AGAIN, without a sentence; or an error. */
 int xi_receive_try(struct xi_channel *ch, xi_msg *m);
+/* Where something was skipped, or set right, because it could not be; under the group's lock. */
+static inline void xi_note_skip(struct xi_channel *ch) { atomic_fetch_add_explicit(&ch->skips, 1, memory_order_relaxed); }
 
 /*
  * reply.c. A request is taken: the entry says so, with the stores in the order

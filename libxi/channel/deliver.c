@@ -224,6 +224,7 @@ static int offer_value(struct taking *t, const struct offer *o, enum outcome *wh
         if (t->done) return 0;
         drop(t, o, XI_GONE_CORRUPT);
         xi_add_relaxed(&ch->interp->own->counters.corrupt, 1);
+        xi_note_skip(ch);
         return xi_fail(XI_E_CORRUPT, "value %llu of channel \"%s\" names a block that is not there; it was skipped",
                        (unsigned long long)o->number, ch->name);
     }
@@ -296,6 +297,7 @@ static int skip_new(struct taking *t, const struct offer *o) {
                        "everything before it is acknowledged", ch->name, (unsigned long long)t->f.next,
                        (unsigned long long)o->header);
     xi_add_relaxed(&ch->interp->own->counters.corrupt, 1);
+    xi_note_skip(ch);
     if (whole) {
         struct offer skipped = *o;
         skipped.header = XI_REC(length, XI_REC_INLINE, 0, 0);

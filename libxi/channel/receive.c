@@ -90,6 +90,7 @@ static int skip_corrupt(struct xi_channel *ch, uint64_t head, uint64_t h) {
     uint64_t seq = next == (tail & ~(uint64_t)7) ? xi_load_relaxed(&ch->chan->tail_seq) : xi_load_relaxed(&g->head_seq) + 1;
     xi_bump(&g->corrupt, 1);
     xi_add_relaxed(&ch->interp->own->counters.corrupt, 1);
+    xi_note_skip(ch);
     commit(ch, seq, next);
     return xi_fail(XI_E_CORRUPT, "channel \"%s\" held a record at %llu that cannot be (header %016llx); it was skipped",
                    ch->name, (unsigned long long)head, (unsigned long long)h);
@@ -378,11 +379,14 @@ static int64_t receive_now(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_
     return XI_E_AGAIN;
 }
 
-/* Something unreadable is an error of its own: what was skipped behind values, which are not, is told by the next call. */
+/*
+ * What cannot be is an error of its own. Skipped behind values, which are no error, it is told by the first later call that
+ * finds no value ready, or takes several.
+ */
 static int tell_skipped(struct xi_channel *ch) {
     if (__builtin_expect(!atomic_load_explicit(&ch->skipped, memory_order_relaxed) || !atomic_exchange(&ch->skipped, false), 1))
         return 0;
-    return xi_fail(XI_E_CORRUPT, "channel \"%s\" held a record that cannot be, behind values received before; it was skipped",
+    return xi_fail(XI_E_CORRUPT, "channel \"%s\" held something that cannot be, behind values received before; it was skipped",
                    ch->name);
 }
 
@@ -445,10 +449,12 @@ int64_t xi_recv_many(xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
     int64_t done = receive(ch, msgs, n, timeout);
     if (done <= 0) return done;
     for (size_t got = (size_t)done; got < n; got += (size_t)done) {
+        uint32_t skips = atomic_load_explicit(&ch->skips, memory_order_relaxed);
         done = receive_now(ch, msgs + got, n - got, XI_TRY);
         if (done > 0) continue;
-        if (done == XI_E_CORRUPT) atomic_store(&ch->skipped, true);
-        return (int64_t)got; /* any other error comes again with the next call */
+        /* Any other error comes again with the next call. */
+        if (done == XI_E_CORRUPT && atomic_load_explicit(&ch->skips, memory_order_relaxed) != skips) atomic_store(&ch->skipped, true);
+        return (int64_t)got;
     }
     return (int64_t)n;
 }

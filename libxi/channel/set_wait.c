@@ -75,6 +75,7 @@ static uint32_t look_to_receive(struct xi_channel *ch) {
     uint32_t closed = xi_load_full(&c->closed);
     bool producers = xi_has_producers(ch);
     if (closed == XI_CHAN_REMOVED || !xi_group_lives(ch)) return XI_READY_CLOSED;
+    if (atomic_load_explicit(&ch->skipped, memory_order_relaxed)) return XI_READY_RECV; /* an error */
     if (!xi_log_has_value(ch)) return 0;
     /* Once it is closed, or nobody is left who sends, the tail is where it ends. */
     if ((!closed && producers) || xi_log_tail_beyond(ch, xi_load_full(&ch->group->head))) return XI_READY_RECV;

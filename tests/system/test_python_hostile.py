@@ -20,6 +20,7 @@ LIBRARY = (glob.glob(os.path.join(BUILD, "lib", "libxidata.so")) or [None])[0]
 
 NONE, BOOL, INT32, INT64, FLOAT, BIGINT, STR, BYTES = 1, 2, 3, 16, 17, 19, 20, 21
 TUPLE, LIST, SET, DICT, EXT, BUFFER, NDARRAY, PICKLE = 32, 33, 34, 36, 40, 41, 42, 43
+CHANNEL, CAPACITY = 7, 1 << 20  # the kind of its segment, its bytes
 ASCII, LATIN1, UCS2, UCS4, UTF16, UTF8, SURROGATES = 0, 1, 2, 3, 4, 5, 8
 
 
@@ -78,7 +79,7 @@ class Hostile(TestCase):
 
     def setUp(self):
         super().setUp()
-        self.channel = xidata.channel(name(), capacity=1 << 20, pickle="refuse")
+        self.channel = xidata.channel(name(), capacity=CAPACITY, pickle="refuse")
         self.handle = ctypes.c_void_p()
         assert self.c.xi_open(self.me, self.channel.name.encode(), None, ctypes.byref(self.handle)) == 0
 
@@ -88,6 +89,48 @@ class Hostile(TestCase):
         copy = ctypes.create_string_buffer(value, len(value))
         self.assertEqual(self.c.xi_send(self.handle, copy, len(value), 0), 0)
         return self.channel.recv(0)
+
+    def spoil(self, position):
+        """Makes the header of the record at that position of the channel's ring one that cannot be."""
+        for path in glob.glob("/dev/shm/xi.%d.%s.*" % (os.getuid(), os.environ["XI_NAMESPACE"])):
+            with open(path, "r+b") as file:
+                start = file.read(88)
+                kind = struct.unpack_from("<I", start, 12)[0]
+                capacity, ring = struct.unpack_from("<QQ", start, 72)
+                if kind != CHANNEL or capacity != CAPACITY:
+                    continue
+                file.seek(ring + position)
+                header = struct.unpack("<Q", file.read(8))[0]
+                self.assertEqual(header & 0xFFFFFFFF, 8)
+                file.seek(ring + position)
+                file.write(struct.pack("<Q", header - 4))
+                return
+        self.fail("the channel's segment is not in /dev/shm")
+
+    def test_an_unreadable_record_is_told_once(self):
+        ways = {
+            "recv": self.channel.recv,
+            "recv(0)": lambda: self.channel.recv(0),
+            "try_recv": self.channel.try_recv,
+            "recv_many": lambda: self.channel.recv_many(3),
+            "for": lambda: next(iter(self.channel)),
+        }
+        position = 0
+        for how, receive in ways.items():
+            for behind in (False, True):  # alone, or skipped behind a value of a batch
+                with self.subTest(how, behind=behind):
+                    if behind:
+                        self.channel.send(1)
+                        position += 16
+                    self.channel.send(2)
+                    self.spoil(position)
+                    position += 16
+                    if behind:
+                        self.assertEqual(self.channel.recv_many(3), [1])
+                    self.assertRaises(xidata.Corrupt, receive)
+                    self.assertRaises(xidata.Empty, self.channel.try_recv)
+        self.channel.send(3)
+        self.assertEqual(self.channel.recv(), 3)
 
     def refused(self, value, cause=xidata.Corrupt, zero_copy=False):
         for wrapped in (value, counted(LIST, number(1), value), counted(TUPLE, value, blob(BYTES, 0, b"x" * 9000))):

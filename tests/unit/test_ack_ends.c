@@ -690,6 +690,30 @@ START_TEST(what_lies_before_garbage_is_not_lost) {
 }
 END_TEST
 
+/* Nothing is skipped before what precedes it is acknowledged, so nothing is said to have been. */
+START_TEST(a_batch_before_garbage_says_what_is_so) {
+    xi_channel *in = open_group(you, "g", &acks), *out = open_sender(me);
+    xi_msg m[4] = {XI_MSG_INIT, XI_MSG_INIT, XI_MSG_INIT, XI_MSG_INIT}, none = XI_MSG_INIT;
+    for (int64_t i = 1; i <= 2; i++) send_number(out, i, INLINE);
+    uint64_t third = xi_load_relaxed(&out->chan->tail);
+    send_number(out, 3, INLINE);
+    xi_store_full(xi_header_at(&in->home, third), XI_REC(4, XI_REC_INLINE, 0, 3));
+    ck_assert_int_eq(xi_recv_many(in, m, 4, XI_TRY), 2);
+    for (int i = 0; i < 2; i++) {
+        fails(XI_E_CORRUPT, xi_recv(in, &none, XI_TRY));
+        ck_assert_ptr_nonnull(strstr(xi_error_text(XI_E_CORRUPT), "it is skipped when"));
+        ck_assert_uint_eq(xi_load_relaxed(&in->group->corrupt), 0);
+    }
+    for (int i = 0; i < 2; i++) ok(xi_ack(&m[i]));
+    fails(XI_E_CORRUPT, xi_recv(in, &none, XI_TRY));
+    ck_assert_ptr_nonnull(strstr(xi_error_text(XI_E_CORRUPT), "it was skipped"));
+    fails(XI_E_AGAIN, xi_recv(in, &none, XI_TRY));
+    for (int i = 2; i < 4; i++) xi_msg_release(&m[i]);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+}
+END_TEST
+
 /* The account of deliveries is made anew; who reads a block that is nobody's any more is remembered beside it. */
 START_TEST(readers_are_remembered_beside_a_wrong_account) {
     xi_channel *in = open_group(you, "g", &(xi_group_opts){.flags = XI_GROUP_ACK, .window = 2}), *out = open_sender(me);
@@ -851,6 +875,7 @@ int main(void) {
     tcase_add_test(t, the_free_function_runs_when_acknowledged);
     tcase_add_loop_test(t, the_owner_hears_of_every_end, 0, 5);
     tcase_add_test(t, what_lies_before_garbage_is_not_lost);
+    tcase_add_test(t, a_batch_before_garbage_says_what_is_so);
     tcase_add_test(t, readers_are_remembered_beside_a_wrong_account);
     tcase_add_loop_test(t, a_wrong_account_is_found_when_acknowledging, 0, 2);
     tcase_add_test(t, what_is_out_is_said_not_to_be);

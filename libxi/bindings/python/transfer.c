@@ -69,6 +69,11 @@ static int revive(Channel *ch) {
 
 static bool sends(Attempt attempt);
 
+/* Is that the answer of an attempt that did not wait, or is the call to wait, to look for signals, to begin in a new process? */
+static inline bool is_final(int64_t r, int64_t timeout) {
+    return r != XI_E_INTR && r != XI_E_FORKED && (r != XI_E_AGAIN || timeout == XI_TRY);
+}
+
 int64_t transfer(Channel *ch, Attempt attempt, void *job, int64_t timeout, bool quick) {
     int64_t r, left = timeout;
     unsigned slices = 0;
@@ -77,7 +82,7 @@ int64_t transfer(Channel *ch, Attempt attempt, void *job, int64_t timeout, bool 
         if (XI_UNLIKELY(r == XI_E_FORKED)) {
             if (revive(ch) < 0)
                 return XI_RAISED;
-        } else if (XI_LIKELY(r != XI_E_INTR && (r != XI_E_AGAIN || timeout == XI_TRY))) {
+        } else if (XI_LIKELY(is_final(r, timeout))) {
             return r;
         }
     }
@@ -604,10 +609,15 @@ static PyObject *receive(Channel *ch, int64_t timeout, bool zero_copy, int64_t *
     if (XI_UNLIKELY(ch->spare_used))
         return receive_apart(ch, timeout, zero_copy, code);
     ch->spare_used = true;
-    if (XI_LIKELY(xi_recv(ch->h, &ch->spare, XI_TRY) == 0))
+    int64_t r = xi_recv(ch->h, &ch->spare, XI_TRY);
+    if (XI_LIKELY(r == 0)) {
         o = deliver(ch, &ch->spare, NULL, zero_copy);
-    else
+    } else if (is_final(r, timeout)) { /* told once: CORRUPT would not come again */
+        o = NULL;
+        *code = r;
+    } else {
         o = receive_with(ch, &ch->spare, timeout, zero_copy, code);
+    }
     ch->spare_used = false;
     return o;
 }
