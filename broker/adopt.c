@@ -66,7 +66,7 @@ static uint32_t each_file(struct world *w, void (*fn)(struct world *w, const str
 static void remove_file(const char *file) {
     char name[XI_SHM_NAME_MAX + 1] = "/";
     strncat(name, file, XI_SHM_NAME_MAX - 1);
-    xi_segment_remove(name, -1);
+    xi_segment_remove(name, -1, 0);
 }
 
 static void remove_any(struct world *w, const struct file *file) {
@@ -451,7 +451,7 @@ static void world_blank(struct world *w, const char *ns, uid_t uid) {
 static bool remove_leftovers(struct world *w) {
     char name[XI_SHM_NAME_MAX];
     world_name(w, name, 0);
-    xi_segment_remove(name, -1);
+    xi_segment_remove(name, -1, 0);
     uint32_t count = each_file(w, remove_any);
     if (count)
         log_line("removed %u segment%s that an earlier broker left behind; starting afresh", count,

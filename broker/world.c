@@ -547,7 +547,7 @@ void world_remove(struct world *w, uint32_t number, bool empty_it) {
     char name[XI_SHM_NAME_MAX];
     world_name(w, name, number);
     if (empty_it)
-        xi_segment_remove(w->memfd ? NULL : name, s->fd);
+        xi_segment_remove(w->memfd ? NULL : name, s->fd, s->kind);
     else if (!w->memfd)
         shm_unlink(name);
     if (w->memfd) keep_drop(number);
@@ -719,10 +719,12 @@ static uint64_t word_in_file(const void *context, uint64_t position) {
     return pread(g->fd, &word, sizeof word, (off_t)at) == (ssize_t)sizeof word ? word : UINT64_MAX;
 }
 
-/* What xi_chan_empty() looks at: what is before the waiters, and where the active groups stand. */
-static bool read_parts(int fd, struct xi_chan *chan) {
+/* What xi_chan_empty() looks at: what is before the waiters, and where the active groups stand. A head that cannot be is for
+ * who maps it to find. */
+static bool read_parts(int fd, const struct xi_expect *expect, struct xi_chan *chan) {
     const size_t first = offsetof(struct xi_chan, waiters);
-    if (pread(fd, chan, first, 0) != (ssize_t)first) return false;
+    struct xi_chan_fixed fixed;
+    if (pread(fd, chan, first, 0) != (ssize_t)first || xi_check_channel(chan, expect->size, expect, &fixed) != 0) return false;
     uint64_t active = xi_load_relaxed(&chan->active);
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         const size_t size = sizeof chan->groups[g].head;
@@ -743,7 +745,8 @@ bool world_glance(struct world *w, const struct chan *ch, bool *empty) {
         s->fd = fd;
         w->last = s;
     }
-    if (!read_parts(s->fd, &chan) || xi_load_relaxed(&chan.ring) != 0) return false;
+    const struct xi_expect expect = {s->kind, s->number, w->epoch, s->size};
+    if (!read_parts(s->fd, &expect, &chan) || xi_load_relaxed(&chan.ring) != 0) return false;
     *empty = xi_chan_empty(&chan, ch->retains, word_in_file, &(struct glance){s->fd, ch->capacity});
     return true;
 }

@@ -101,7 +101,7 @@ static size_t remove_verdict(const struct group *g, enum verdict v) {
             const struct shm_file *f = &g->files[i];
             if (judge(g, f) != v || f->registry != registry) continue;
             snprintf(name, sizeof name, "/%s", f->name);
-            xi_segment_remove(name, -1);
+            xi_segment_remove(name, -1, 0);
             snprintf(name, sizeof name, "%s", f->name);
             char path[128];
             snprintf(path, sizeof path, "/dev/shm/%s", name);

@@ -182,6 +182,19 @@ static bool fixed_valid(const struct xi_chan_fixed *f, uint64_t segment_size) {
            f->when_full <= XI_FULL_DROP;
 }
 
+/* From what a channel begins with. */
+static int read_fixed(const uint8_t *first, uint64_t size, uint32_t number, struct xi_chan_fixed *out) {
+    memcpy(out, first + offsetof(struct xi_chan, id), STATIC_LINE);
+    memcpy(out->dead, first + offsetof(struct xi_chan, dead), sizeof out->dead);
+    if (fixed_valid(out, size)) return 0;
+    return xi_fail(XI_E_CORRUPT, "channel segment %08x describes itself wrongly", number);
+}
+
+int xi_check_channel(const struct xi_chan *chan, uint64_t size, const struct xi_expect *want, struct xi_chan_fixed *fixed) {
+    int rc = check_head(&chan->seg, size, want);
+    return rc ? rc : read_fixed((const uint8_t *)chan, size, want->number, fixed);
+}
+
 enum ring { HERE, BARE, NOT_HERE }; /* backed; to be backed before it is touched; zeros in its place */
 
 /* The segment itself, or where its ring is NOT_HERE what is before that, with as much again as the ring behind. */
@@ -240,10 +253,7 @@ int xi_map_channel(int fd, bool looks, const struct xi_expect *want, struct xi_m
     int rc = read_first(fd, &expect, &first, &has);
     if (rc) return rc;
     const struct xi_segment *head = &first.head;
-    memcpy(&s, first.bytes + offsetof(struct xi_chan, id), STATIC_LINE);
-    memcpy(s.dead, first.bytes + offsetof(struct xi_chan, dead), sizeof s.dead);
-    if (!fixed_valid(&s, head->size))
-        return xi_fail(XI_E_CORRUPT, "channel segment %08x describes itself wrongly", want->number);
+    if ((rc = read_fixed(first.bytes, head->size, want->number, &s))) return rc;
     bool here = has >= head->size;
     if (!here && !looks && !can_back()) {
         rc = xi_segment_reserve(fd, s.ring_offset, s.capacity);
@@ -304,18 +314,29 @@ void xi_unmap(struct xi_map *map) {
     *map = (struct xi_map){0};
 }
 
-void xi_segment_remove(const char *name, int fd) {
+/*
+ * What is given back at once begins there. Whoever still has a message of an acknowledging group looks, under the group's lock,
+ * whether its delivery is its own, though channel and table may be gone: in a hole that would take memory anew.
+ */
+static off_t given_back_from(uint32_t kind, const struct stat *st) {
+    return kind == XI_SEG_CHANNEL ? (off_t)XI_RING_OFFSET : kind == XI_SEG_ACKS ? st->st_size : XI_PAGE;
+}
+
+static void empty(int fd, uint32_t kind) {
+    struct xi_segment head = {.kind = kind};
+    struct stat st;
+    const uint32_t gone = 1;
+    if (fstat(fd, &st) != 0 || st.st_size < XI_PAGE) return;
+    if (!kind && pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head) return;
+    if (pwrite(fd, &gone, sizeof gone, offsetof(struct xi_segment, gone)) != (ssize_t)sizeof gone) return;
+    off_t from = given_back_from(head.kind, &st);
+    if (from < st.st_size) (void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, from, st.st_size - from);
+}
+
+void xi_segment_remove(const char *name, int fd, uint32_t kind) {
     int own = -1;
     if (fd < 0 && name) fd = own = shm_open(name, O_RDWR | O_CLOEXEC, 0);
-    if (fd >= 0) {
-        struct stat st;
-        if (fstat(fd, &st) == 0 && st.st_size >= XI_PAGE) {
-            uint32_t gone = 1;
-            if (pwrite(fd, &gone, sizeof gone, offsetof(struct xi_segment, gone)) == (ssize_t)sizeof gone &&
-                st.st_size > XI_PAGE)
-                (void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, XI_PAGE, st.st_size - XI_PAGE);
-        }
-    }
+    if (fd >= 0) empty(fd, kind);
     if (name) shm_unlink(name);
     if (own >= 0) close(own);
 }

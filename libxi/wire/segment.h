@@ -55,6 +55,8 @@ struct xi_chan_fixed {
 };
 /* Puts them where they lie in a channel that nobody has yet. */
 void xi_fill_channel(const struct xi_chan_fixed *fixed, struct xi_chan *chan);
+/* Checks a copy of what a channel of `size` bytes begins with, as far as `dead`. Errors: CORRUPT. */
+int xi_check_channel(const struct xi_chan *chan, uint64_t size, const struct xi_expect *expect, struct xi_chan_fixed *fixed);
 /*
  * As xi_segment_map for XI_SEG_CHANNEL, with the ring mapped twice in a row; checks the static fields of xi_chan and
  * copies them to *fixed, if that is not NULL. A ring that is not backed by memory (out->bare) must not be touched before
@@ -72,7 +74,8 @@ int xi_map_ring_in(int fd, struct xi_map *map);
  * backed by memory in full. Errors: CORRUPT, NOMEM. */
 int xi_map_ring(int fd, uint64_t chan_id, const struct xi_expect *expect, struct xi_map *out);
 void xi_unmap(struct xi_map *map);
-/* Marks it gone, gives its pages back at once (readers keep a readable mapping), unlinks it. Idempotent. */
-void xi_segment_remove(const char *name, int fd_or_minus_1);
+/* Marks it gone, gives its pages back at once (readers keep a readable mapping; of a channel its ring's, of a table of deliveries
+ * none), unlinks it. `kind`: 0 is what its head says. Idempotent. */
+void xi_segment_remove(const char *name, int fd_or_minus_1, uint32_t kind);
 
 #endif

@@ -214,7 +214,7 @@ START_TEST(a_mailbox_too_small_is_none) {
             ok(xi_maps_mailbox(me, head.number, &e));
             xi_maps_put(e);
         }
-        xi_segment_remove(name, fd);
+        xi_segment_remove(name, fd, 0);
         close(fd);
     }
 }

@@ -114,6 +114,25 @@ START_TEST(a_record_skipped_behind_values_is_told) {
 }
 END_TEST
 
+/* It can be opened by nobody: so it goes with its last handle, whatever it claims to hold, and its name is free. */
+START_TEST(a_channel_of_no_such_head_goes) {
+    xi_channel *ch = open_here(me), *next;
+    char name[80];
+    uint64_t id = ch->id;
+    snprintf(name, sizeof name, "%s", xi_channel_name(ch));
+    struct xi_chan *chan = ch->chan;
+    send_number(ch, 1, 8); /* it is not empty */
+    if (_i == 0) chan->seg.magic ^= 1;
+    if (_i == 1) chan->capacity *= 2;
+    if (_i == 2) chan->seg.number++;
+    ok(xi_channel_free(ch));
+    ok(xi_open(me, name, NULL, &next));
+    ck_assert_uint_ne(next->id, id);
+    nothing_left(next);
+    ok(xi_channel_free(next));
+}
+END_TEST
+
 /* Another user's channel, as far as the handle knows. */
 START_TEST(who_may_not_send_may_not_close_or_end) {
     xi_channel *ch = open_here(me);
@@ -309,6 +328,7 @@ int main(void) {
     tcase_add_test(t, descriptor_0_is_one_too);
     tcase_add_loop_test(t, a_record_of_no_such_length_is_skipped, 0, 2);
     tcase_add_loop_test(t, a_record_skipped_behind_values_is_told, 0, 4);
+    tcase_add_loop_test(t, a_channel_of_no_such_head_goes, 0, 3);
     tcase_add_test(t, who_may_not_send_may_not_close_or_end);
     tcase_add_test(t, what_follows_the_bells_is_none);
     tcase_add_test(t, a_ring_is_backed_once);

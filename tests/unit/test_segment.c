@@ -123,12 +123,35 @@ START_TEST(names_are_taken_once) {
     expect = (struct xi_expect){.kind = XI_SEG_ARENA, .number = 9, .epoch = 77};
     ok(xi_segment_map(second, false, false, &expect, &map));
     ck_assert_uint_eq(((struct xi_segment *)map.base)->gone, 0);
-    xi_segment_remove(name, -1);
+    xi_segment_remove(name, -1, 0);
     ck_assert_uint_eq(((struct xi_segment *)map.base)->gone, 1);
-    xi_segment_remove(name, -1); /* again: nothing */
+    xi_segment_remove(name, -1, 0); /* again: nothing */
     fails(XI_E_NOENT, xi_segment_open(name, false, &(int){0}));
     xi_unmap(&map);
     close(second);
+}
+END_TEST
+
+/* What is given back while somebody still has it mapped: not what a late message's release looks at. */
+START_TEST(what_is_looked_at_late_stays) {
+    static const struct {
+        uint32_t kind;
+        uint64_t from; /* what is given back begins there */
+    } kinds[] = {{XI_SEG_CHANNEL, XI_RING_OFFSET}, {XI_SEG_ACKS, 16 * XI_PAGE}, {XI_SEG_ARENA, XI_PAGE}, {XI_SEG_RING, XI_PAGE}};
+    struct xi_segment head = head_of(kinds[_i].kind, 16 * XI_PAGE);
+    if (fd >= 0) close(fd);
+    for (int known = 0; known < 2; known++) {
+        ok(xi_segment_make(NULL, &head, &fd));
+        uint8_t *base = mmap(NULL, head.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        ck_assert_ptr_ne(base, MAP_FAILED);
+        memset(base + sizeof head, 7, head.size - sizeof head);
+        xi_segment_remove(NULL, fd, known ? kinds[_i].kind : 0);
+        ck_assert_uint_eq(((struct xi_segment *)(void *)base)->gone, 1);
+        for (uint64_t at = XI_PAGE; at < head.size; at += 8) ck_assert_uint_eq(base[at], at < kinds[_i].from ? 7 : 0);
+        munmap(base, head.size);
+        close(fd);
+    }
+    fd = -1;
 }
 END_TEST
 
@@ -250,6 +273,7 @@ int main(void) {
     tcase_add_test(t, sizes_of_files);
     tcase_add_test(t, descriptors);
     tcase_add_test(t, names_are_taken_once);
+    tcase_add_loop_test(t, what_is_looked_at_late_stays, 0, 4);
     tcase_add_test(t, channels);
     tcase_add_test(t, a_ring_is_backed_before_it_is_used);
     tcase_add_test(t, rings);
