@@ -273,7 +273,7 @@ static int take_again(struct taking *t) {
         if (!is_due(&o, now, &when)) continue;
         if (t->done == t->n) return 1; /* next_due stays as it is: in the past */
         enum outcome what;
-        if (!read_again(t, &o)) return xi_flying_reset(t->ch);
+        if (!read_again(t, &o)) return t->done ? 1 : xi_flying_reset(t->ch); /* an error is told where nothing is handed out */
         int rc = offer_value(t, &o, &what);
         if (rc) return rc;
         if (what == STAYS && now + XI_ACK_RETRY_NS < when) when = now + XI_ACK_RETRY_NS;

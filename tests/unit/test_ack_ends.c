@@ -714,6 +714,25 @@ START_TEST(a_batch_before_garbage_says_what_is_so) {
 }
 END_TEST
 
+/* A wrong account behind a value that is handed out again is the next call's error. */
+START_TEST(a_wrong_account_behind_a_value_is_told) {
+    xi_channel *in = open_group(you, "g", &acks), *out = open_sender(me);
+    xi_msg m[4] = {XI_MSG_INIT, XI_MSG_INIT, XI_MSG_INIT, XI_MSG_INIT};
+    for (int64_t i = 1; i <= 2; i++) send_number(out, i, INLINE);
+    ck_assert_int_eq(xi_recv_many(in, m, 2, XI_TRY), 2);
+    for (int i = 0; i < 2; i++) ok(xi_nack(&m[i], 0));
+    xi_store_relaxed(&in->ack->acks->entries[2 & (in->ack->window - 1)].position, 1);
+    ck_assert_int_eq(xi_recv_many(in, m, 4, XI_TRY), 1);
+    ck_assert_int_eq(number_of(&m[0]), 1);
+    fails(XI_E_CORRUPT, xi_recv(in, &m[1], XI_TRY));
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->corrupt), 1);
+    for (int i = 0; i < 4; i++) xi_msg_release(&m[i]);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+    ok(xi_remove(me, "work"));
+}
+END_TEST
+
 /* The account of deliveries is made anew; who reads a block that is nobody's any more is remembered beside it. */
 START_TEST(readers_are_remembered_beside_a_wrong_account) {
     xi_channel *in = open_group(you, "g", &(xi_group_opts){.flags = XI_GROUP_ACK, .window = 2}), *out = open_sender(me);
@@ -876,6 +895,7 @@ int main(void) {
     tcase_add_loop_test(t, the_owner_hears_of_every_end, 0, 5);
     tcase_add_test(t, what_lies_before_garbage_is_not_lost);
     tcase_add_test(t, a_batch_before_garbage_says_what_is_so);
+    tcase_add_test(t, a_wrong_account_behind_a_value_is_told);
     tcase_add_test(t, readers_are_remembered_beside_a_wrong_account);
     tcase_add_loop_test(t, a_wrong_account_is_found_when_acknowledging, 0, 2);
     tcase_add_test(t, what_is_out_is_said_not_to_be);
