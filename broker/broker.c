@@ -369,7 +369,7 @@ static bool holds(struct broker *b, const struct chan *ch) {
     struct xi_chan_view view;
     bool empty;
     if (!world_glance(&b->world, ch, &empty)) {
-        if (!world_view(&b->world, ch, &view)) return false;
+        if (!world_view(&b->world, ch, &view) || !world_sound(&b->world, ch)) return false;
         empty = xi_channel_empty(&view);
     }
     return !empty || read_on(b, ch);

@@ -724,7 +724,9 @@ static uint64_t word_in_file(const void *context, uint64_t position) {
 static bool read_parts(int fd, const struct xi_expect *expect, struct xi_chan *chan) {
     const size_t first = offsetof(struct xi_chan, waiters);
     struct xi_chan_fixed fixed;
-    if (pread(fd, chan, first, 0) != (ssize_t)first || xi_check_channel(chan, expect->size, expect, &fixed) != 0) return false;
+    struct stat st;
+    if (fstat(fd, &st) != 0 || pread(fd, chan, first, 0) != (ssize_t)first) return false;
+    if (xi_check_channel(chan, (uint64_t)st.st_size, expect, &fixed) != 0) return false;
     uint64_t active = xi_load_relaxed(&chan->active);
     for (uint32_t g = 0; g < XI_MAX_GROUPS; g++) {
         const size_t size = sizeof chan->groups[g].head;
@@ -749,6 +751,15 @@ bool world_glance(struct world *w, const struct chan *ch, bool *empty) {
     if (!read_parts(s->fd, &expect, &chan) || xi_load_relaxed(&chan.ring) != 0) return false;
     *empty = xi_chan_empty(&chan, ch->retains, word_in_file, &(struct glance){s->fd, ch->capacity});
     return true;
+}
+
+bool world_sound(struct world *w, const struct chan *ch) {
+    struct seg *s = mapped(w, ch->segment, XI_SEG_CHANNEL);
+    struct xi_chan chan;
+    struct xi_chan_fixed fixed;
+    if (!s) return false;
+    memcpy(&chan, s->map.base, offsetof(struct xi_chan, waiters));
+    return xi_check_channel(&chan, s->size, &(struct xi_expect){s->kind, s->number, w->epoch, s->size}, &fixed) == 0;
 }
 
 struct xi_acks *world_acks(struct world *w, uint32_t number, uint32_t chan_seg, uint64_t *window) {

@@ -110,6 +110,8 @@ bool world_view(struct world *w, const struct chan *ch, struct xi_chan_view *vie
 /* Whether a channel that nobody has open is empty, by reading it through its descriptor, which costs less than to map it.
  * False: that does not tell (it is mapped already, or its ring is elsewhere). */
 bool world_glance(struct world *w, const struct chan *ch, bool *empty);
+/* Whether somebody could still open it: its head, which members may have overwritten since it was mapped, can be. */
+bool world_sound(struct world *w, const struct chan *ch);
 /* A part of a channel that keeps account of deliveries, if it is one and is this channel's. */
 struct xi_acks *world_acks(struct world *w, uint32_t number, uint32_t chan_seg, uint64_t *window);
 /* Borrow tables of an interpreter; *chunks of them in a static array, valid until the next call. */

@@ -331,6 +331,19 @@ static void judge(void) {
     fail("the history is not one that the library may make");
 }
 
+/* With the run's last interpreter the channel goes; the next run's is to be another one, though of that name. */
+static bool channel_gone(void) {
+    xi_observer *observer;
+    xi_channel_info channels[16];
+    int rc = xi_observe(NULL, &observer);
+    if (rc) return rc == XI_E_NOENT; /* with the whole namespace */
+    int64_t n = xi_list_channels(observer, channels, 16);
+    bool there = n < 0;
+    for (int64_t i = 0; i < n && i < 16; i++) there |= strcmp(channels[i].name, "history") == 0;
+    xi_observer_free(observer);
+    return !there;
+}
+
 static void run(uint64_t seed) {
     uint64_t r = seed ^ 0x5bd1e995;
     draw_plan(seed);
@@ -348,6 +361,7 @@ static void run(uint64_t seed) {
     if (plan.stop) chaos_end();
     say(&S->finish);
     reap_ok(R.keeper, "the keeper");
+    await(channel_gone(), "the channel stays when all have gone");
     judge();
     h_free(H);
     munmap(S, sizeof *S);

@@ -9,6 +9,8 @@
 
 #include "channel/channel.h"
 #include "fixture.h"
+#include "wire/names.h"
+#include "wire/segment.h"
 #include "wire/access.h"
 
 static xi_channel *open_here(xi_interp *who) {
@@ -114,18 +116,30 @@ START_TEST(a_record_skipped_behind_values_is_told) {
 }
 END_TEST
 
-/* It can be opened by nobody: so it goes with its last handle, whatever it claims to hold, and its name is free. */
+/*
+ * It can be opened by nobody: so it goes with its last handle, whatever it claims to hold, and its name is free. Whether the
+ * broker has it mapped, since it told one member of another, or has not.
+ */
 START_TEST(a_channel_of_no_such_head_goes) {
-    xi_channel *ch = open_here(me), *next;
-    char name[80];
-    uint64_t id = ch->id;
+    xi_channel *ch = open_here(me), *other = _i % 2 ? open_here(you) : NULL, *next;
+    char name[80], path[XI_SHM_NAME_MAX];
+    int fd;
     snprintf(name, sizeof name, "%s", xi_channel_name(ch));
     struct xi_chan *chan = ch->chan;
+    uint64_t id = ch->id;
     send_number(ch, 1, 8); /* it is not empty */
-    if (_i == 0) chan->seg.magic ^= 1;
-    if (_i == 1) chan->capacity *= 2;
-    if (_i == 2) chan->seg.number++;
+    switch (_i / 2) {
+    case 0: chan->seg.magic ^= 1; break;
+    case 1: chan->capacity *= 2; break;
+    case 2: chan->seg.number++; break;
+    default: /* the file is larger than it says; that is seen where it is opened */
+        xi_shm_segment_name(path, getuid(), getenv("XI_NAMESPACE"), me->epoch, ch->segment);
+        ok(xi_segment_open(path, true, &fd));
+        ck_assert_int_eq(ftruncate(fd, (off_t)chan->seg.size + XI_PAGE), 0);
+        close(fd);
+    }
     ok(xi_channel_free(ch));
+    ok(xi_channel_free(other));
     ok(xi_open(me, name, NULL, &next));
     ck_assert_uint_ne(next->id, id);
     nothing_left(next);
@@ -328,7 +342,7 @@ int main(void) {
     tcase_add_test(t, descriptor_0_is_one_too);
     tcase_add_loop_test(t, a_record_of_no_such_length_is_skipped, 0, 2);
     tcase_add_loop_test(t, a_record_skipped_behind_values_is_told, 0, 4);
-    tcase_add_loop_test(t, a_channel_of_no_such_head_goes, 0, 3);
+    tcase_add_loop_test(t, a_channel_of_no_such_head_goes, 0, 7);
     tcase_add_test(t, who_may_not_send_may_not_close_or_end);
     tcase_add_test(t, what_follows_the_bells_is_none);
     tcase_add_test(t, a_ring_is_backed_once);
