@@ -78,6 +78,7 @@ extern struct shared {
     _Atomic uint64_t sent, accepted, received; /* values: tried, sent, received by anybody */
     _Atomic bool joined[WORKERS];              /* this consumer has joined its groups */
     _Atomic bool finished[WORKERS];            /* what this worker had to do is done */
+    _Atomic int64_t longest_gap;               /* ns: that a thread of a worker's process did not get on that only maps a page */
 } * S;
 
 /* One of the flags above, which others wait for. */

@@ -317,7 +317,8 @@ static void describe(void) {
 static void judge(void) {
     static struct h_report report;
     /* Who looks every millisecond and found itself stopped for so long cannot tell a lost wake from a busy machine. */
-    H->patience = R.longest_gap < 100 * MS ? PATIENCE : 0;
+    int64_t gap = atomic_load(&S->longest_gap);
+    H->patience = R.longest_gap < 100 * MS && gap < 100 * MS ? PATIENCE : 0;
     if (plan.stop) chaos_measure();
     h_check(H, &report);
     uint64_t gone = 0;
