@@ -85,6 +85,15 @@ static void draw_calls(void) {
     for (uint32_t i = 0; i < plan.workers; i++) plan.worker[i].served = 0;
 }
 
+/* Who receives for many groups has the values of each to write down, and what it does with them; half its room is for looks. */
+static void leave_room(void) {
+    uint32_t served = 1, events = plan.acks ? 3 : 1;
+    for (uint32_t i = 0; i < plan.workers; i++)
+        if (plan.worker[i].served > served) served = plan.worker[i].served;
+    uint32_t most = EVENTS / 2 / (served * events);
+    if (plan.values > most) plan.values = most;
+}
+
 static uint32_t draw_named(uint64_t *r) {
     if (plan.mode == XI_QUEUE) return one_in(r, 5) ? 1 + below(r, 3) : 0;
     if (one_in(r, 4)) return 0;
@@ -123,6 +132,7 @@ static void draw_plan(uint64_t seed) {
     plan.values = 12000 / (1 + plan.named / 4) + 500;
     draw_consumers(&r, consumers);
     if (one_in(&r, 3)) draw_acks(&r);
+    leave_room();
     if (plan.most && plan.most <= 4 && plan.values > 1500) plan.values = 1500;
     if (chaos) {
         plan.kill = plan.stop = true;
