@@ -151,10 +151,11 @@ lingers() {
     holds lingers -DKILLS=1 -DWINDOW=1 -DBROKER_KILLS=1
     holds lingers -DKILLS=0 -DHANDS=2
     for mutant in NO_WORD HOLDER_FIRST BIT_FIRST NO_LOOK ALONE NO_OTHERS IN_FLIGHT WORD_FREED COUNT_FIRST NO_COUNTING NO_MEND NO_WORDS NO_COUNT \
-        DEAD_LINGER DEAD_FREED; do
+        DEAD_LINGER; do
         caught lingers -DKILLS=1 -D$mutant
     done
     caught lingers -DKILLS=1 -DHANDS=2 -DWORD_LATE
+    caught lingers -DKILLS=1 -DWINDOW=1 -DBROKER_KILLS=1 -DDEAD_FREED # a second repair finds nothing to release
 }
 
 models=(park records groups adopt moves acks lingers)
