@@ -87,7 +87,7 @@ static const char *mode_name(uint64_t mode) { return mode == XI_QUEUE ? "queue" 
 static uint64_t round_capacity(uint64_t asked) {
     if (asked == 0) return XI_CAPACITY_DEFAULT;
     uint64_t capacity = XI_CAPACITY_MIN;
-    while (capacity < asked) capacity *= 2;
+    while (capacity < asked && capacity <= UINT64_MAX / 2) capacity *= 2;
     return capacity;
 }
 
@@ -98,7 +98,7 @@ static bool terms_valid(struct state *st, const struct xi_request *q) {
     if (q->e > XI_GROW_MAX)
         refuse(st, XI_E_TOOBIG, "a ring that may grow to %llu bytes is more than the %llu that one can have",
                (unsigned long long)q->e, (unsigned long long)XI_GROW_MAX);
-    else if (q->e && round_grow(q->e) < round_capacity(q->b))
+    else if (q->e && !(q->c & XI_WIRE_ADOPT) && round_grow(q->e) < round_capacity(q->b)) /* else `b` is a channel */
         refuse(st, XI_E_INVAL, "a ring of %llu bytes cannot grow to %llu: use at least its capacity, or 0",
                (unsigned long long)round_capacity(q->b), (unsigned long long)q->e);
     else if ((int64_t)q->f < 0)
@@ -359,8 +359,8 @@ void channel_remove_lane(struct state *st, int64_t id) {
 void request_remove(struct state *st, const struct conn *conn, const struct xi_request *q) {
     int64_t index = channel_named(st, q->name);
     struct chan *ch = index < 0 ? NULL : &st->chans[index];
-    if (!ch) {
-        refuse(st, XI_E_NOENT, "there is no channel \"%s\"", q->name);
+    if (!ch || (q->a && q->a != ch->id)) {
+        refuse(st, XI_E_NOENT, "there is no channel \"%s\"%s", q->name, ch ? " of that id any more" : "");
         return;
     }
     if (!access_to_life(st, conn->who.uid, ch->uid)) {

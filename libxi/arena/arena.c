@@ -353,7 +353,7 @@ static int grow(struct xi_interp *me, size_t need) {
     }
     if (rc) {
         if (e) xi_maps_put(e);
-        xi_control_give_back(me, (uint32_t)reply.a);
+        (void)xi_control_give_back(me, (uint32_t)reply.a, true);
         return rc;
     }
     s->entry = e;
@@ -496,10 +496,7 @@ void xi_arena_trim(struct xi_interp *me, int64_t now) {
         xi_store_relaxed(&me->own->counters.arena_bytes, a->bytes);
         pthread_mutex_unlock(&a->mutex);
         if (!s) return;
-        struct xi_request req;
-        xi_request_init(&req, XI_OP_DROP);
-        req.a = s->number;
-        if (!xi_control_post(me, &req)) { /* no broker just now: keep it, for use or for later */
+        if (!xi_control_give_back(me, s->number, false)) { /* not now: keep it, for use or for later */
             segment_add(me, s);
             return;
         }

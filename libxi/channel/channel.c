@@ -369,6 +369,8 @@ int xi_remove(xi_interp *me, const char *name) {
     if (xi_lane_named(name)) return fail_reserved(name);
     xi_request_init(&req, XI_OP_REMOVE);
     memcpy(req.name, name, strlen(name));
+    /* This one: if its broker dies over it and another is opened by that name, the next broker is not to remove that. */
+    req.a = xi_observer_channel_named(me->observer, name);
     return xi_control_call(me, &req, &reply, NULL, 0);
 }
 

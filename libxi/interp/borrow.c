@@ -58,12 +58,12 @@ static int grow(struct xi_interp *me) {
     int rc = xi_control_call(me, &req, &reply, &fd, 1);
     xi_control_number_end(me, (uint32_t)req.b, rc);
     if (rc) return rc;
-    if (fd < 0) return xi_fail(XI_E_BROKER, "the broker answered without a descriptor");
     struct xi_expect expect = {.kind = XI_SEG_BORROWS, .number = (uint32_t)reply.a, .epoch = me->epoch};
-    rc = xi_segment_map(fd, true, true, &expect, &map);
-    close(fd);
+    rc = fd < 0 ? xi_fail(XI_E_BROKER, "the broker answered without a descriptor; it, or this process, may be out of them")
+                : xi_segment_map(fd, true, true, &expect, &map);
+    if (fd >= 0) close(fd);
     if (rc) {
-        xi_control_give_back(me, (uint32_t)reply.a);
+        (void)xi_control_give_back(me, (uint32_t)reply.a, true);
         return rc;
     }
     struct xi_borrow_chunk *chunk = map.base;
@@ -73,7 +73,7 @@ static int grow(struct xi_interp *me) {
     pthread_mutex_unlock(&b->mutex);
     if (rc || full) {
         xi_unmap(&map);
-        xi_control_give_back(me, (uint32_t)reply.a);
+        (void)xi_control_give_back(me, (uint32_t)reply.a, true);
     }
     return rc;
 }

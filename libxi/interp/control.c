@@ -30,6 +30,7 @@ extern char **environ;
 #define PATIENCE_NS 10000000000ll /* for a broker to come up */
 #define READY_FD 3
 #define ATTEMPTS 3 /* at what a dying broker spoils */
+#define POSTED UINT32_MAX /* serial of what no answer is awaited to */
 
 static void lost(struct xi_interp *me) {
     int fd = atomic_exchange(&me->control.fd, -1);
@@ -44,14 +45,32 @@ static void event(struct xi_interp *me, const struct xi_reply *r) {
     if (r->op == XI_EV_SHUTDOWN) atomic_store(&me->ending, XI_E_BROKER);
 }
 
+/* An answer that nobody waits for, or an event. */
+static void take_in(struct xi_interp *me, const struct xi_reply *r, int fds[XI_WIRE_FDS]) {
+    struct xi_given *g = &me->control.given;
+    xi_close_all(fds, XI_WIRE_FDS);
+    if (r->serial == 0) event(me, r);
+    if (r->serial != POSTED || r->op != XI_OP_DROP || !g->told) return;
+    g->told--; /* answers come in the order of the requests; whichever this is, the segment is not ours any more */
+    memmove(g->segment, g->segment + 1, --g->count * sizeof *g->segment);
+}
+
+/* All that has arrived. As xi_packet_receive(), which has nothing more; the end of a connection is found by who reads next too. */
+static int take_all_in(struct xi_interp *me, int fd) {
+    struct xi_reply r;
+    int fds[XI_WIRE_FDS], rc;
+    while ((rc = xi_packet_receive(fd, &r, fds, MSG_DONTWAIT)) == 1) take_in(me, &r, fds);
+    return rc;
+}
+
 static int gave_up(struct xi_interp *me) {
     lost(me);
     return xi_fail(XI_E_INTR, "interrupted while waiting for the broker's answer, and gave up after a second; call again");
 }
 
-/* Waits for a packet to read. After a signal, only a second more. */
-static int await(struct xi_interp *me, int fd, int64_t *until) {
-    struct pollfd p = {.fd = fd, .events = POLLIN};
+/* Waits for a packet to read, or whatever `events` are. After a signal, only a second more. */
+static int await(struct xi_interp *me, int fd, short events, int64_t *until) {
+    struct pollfd p = {.fd = fd, .events = events};
     for (;;) {
         int64_t left = *until < 0 ? 1000000000 : *until - xi_now();
         if (left <= 0) return gave_up(me);
@@ -104,9 +123,14 @@ static int exchange(struct xi_interp *me, struct xi_request *request, struct xi_
     request->serial = me->control.serial;
     bool patient = brief_until < 0;
     ssize_t n;
-    do n = send(fd, request, sizeof *request, MSG_NOSIGNAL | (patient ? 0 : MSG_DONTWAIT));
-    while (n < 0 && errno == EINTR);
-    if (n < 0 && errno == EAGAIN && !patient) return XI_E_TIMEOUT;
+    while ((n = send(fd, request, sizeof *request, MSG_NOSIGNAL | MSG_DONTWAIT)) < 0 && (errno == EINTR || errno == EAGAIN)) {
+        if (errno == EINTR) continue;
+        if (!patient) return XI_E_TIMEOUT;
+        /* A broker that cannot get rid of its answers reads nothing more of ours: they are taken in meanwhile. */
+        (void)take_all_in(me, fd);
+        int rc = await(me, fd, POLLIN | POLLOUT, &until);
+        if (rc) return rc;
+    }
     /* One that closed already may have said why: that is still to be read. */
     int err = errno;
     if (n < 0 && err != EPIPE && err != ECONNRESET) { /* a packet goes as a whole or not at all */
@@ -120,7 +144,7 @@ static int exchange(struct xi_interp *me, struct xi_request *request, struct xi_
         int rc = slept ? -EAGAIN : look_for(fd, asked, span, reply, got);
         if (rc == -EAGAIN) {
             slept = true;
-            rc = patient ? await(me, fd, &until) : await_briefly(fd, brief_until);
+            rc = patient ? await(me, fd, POLLIN, &until) : await_briefly(fd, brief_until);
             if (rc) return rc;
             rc = xi_packet_receive(fd, reply, got, MSG_DONTWAIT);
         }
@@ -134,12 +158,12 @@ static int exchange(struct xi_interp *me, struct xi_request *request, struct xi_
             xi_soon_came(soon, xi_now() - asked, span > 0, !slept);
             break;
         }
-        xi_close_all(got, XI_WIRE_FDS);
-        if ((rc = xi_turned_away(reply)) != 0) {
+        rc = xi_turned_away(reply);
+        take_in(me, reply, got);
+        if (rc) {
             lost(me);
             return rc;
         }
-        if (reply->serial == 0) event(me, reply);
     }
     for (unsigned i = 0; i < want; i++) fds[i] = reply->status ? -1 : got[i];
     for (unsigned i = reply->status ? 0 : want; i < XI_WIRE_FDS; i++)
@@ -267,6 +291,7 @@ static int connect_once(struct xi_interp *me) {
     if (rc == 0) {
         lost(me); /* one that answered nonsense is there still */
         me->control.connection++;
+        me->control.given.told = 0;
         atomic_store(&me->control.fd, fd);
     }
     return rc;
@@ -310,6 +335,27 @@ static int declare(struct xi_interp *me) {
     return xi_declare_channels(me);
 }
 
+/* Without waiting: true if it was sent. */
+static bool post(struct xi_interp *me, struct xi_request *request) {
+    int fd = atomic_load(&me->control.fd);
+    if (fd < 0) return false;
+    request->serial = POSTED;
+    (void)take_all_in(me, fd);
+    return send(fd, request, sizeof *request, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sizeof *request;
+}
+
+/* Says what was given back and this broker was not told; what cannot be said now is the next time. */
+static void tell_given(struct xi_interp *me) {
+    struct xi_given *g = &me->control.given;
+    struct xi_request req;
+    xi_request_init(&req, XI_OP_DROP);
+    while (g->told < g->count) {
+        req.a = g->segment[g->told];
+        if (!post(me, &req)) return;
+        g->told++; /* answers that were taken in before have moved this and what it counts alike */
+    }
+}
+
 int xi_control_connect(struct xi_interp *me, bool first) {
     int rc = connect_or_start(me);
     if (rc || first) return rc;
@@ -331,13 +377,16 @@ int xi_control_connect(struct xi_interp *me, bool first) {
             return xi_fail(XI_E_BROKER, "the namespace \"%s\" was removed; leave and join again", me->place.text);
         }
     }
+    if (rc == 0) tell_given(me);
     return rc;
 }
 
 static int usable(struct xi_interp *me) {
     if (atomic_load(&me->ending) == XI_E_BROKER || atomic_load(&me->left))
         return xi_fail(XI_E_BROKER, "the namespace \"%s\" was shut down; leave and join again", me->place.text);
-    return atomic_load(&me->control.fd) >= 0 ? 0 : xi_control_connect(me, false);
+    if (atomic_load(&me->control.fd) < 0) return xi_control_connect(me, false);
+    tell_given(me);
+    return 0;
 }
 
 int xi_control_call(struct xi_interp *me, struct xi_request *request, struct xi_reply *reply, int *fds, unsigned want) {
@@ -417,29 +466,39 @@ int xi_control_ask(struct xi_interp *me, struct xi_request *request, struct xi_r
 
 bool xi_control_post(struct xi_interp *me, struct xi_request *request) {
     if (pthread_mutex_trylock(&me->control.mutex) != 0) return false;
-    request->serial = UINT32_MAX; /* never awaited: its reply is thrown away when read */
-    int fd = atomic_load(&me->control.fd);
-    bool sent = fd >= 0 && send(fd, request, sizeof *request, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sizeof *request;
+    bool sent = post(me, request);
     pthread_mutex_unlock(&me->control.mutex);
     return sent;
 }
 
-void xi_control_give_back(struct xi_interp *me, uint32_t segment) {
-    struct xi_request req;
-    xi_request_init(&req, XI_OP_DROP);
-    req.a = segment;
-    (void)xi_control_post(me, &req); /* if it cannot be said now it goes when we leave */
+/* Room for one more. */
+static bool given_reserve(struct xi_given *g) {
+    if (g->count < g->capacity) return true;
+    size_t capacity = g->capacity ? g->capacity * 2 : 8;
+    uint32_t *segment = realloc(g->segment, capacity * sizeof *segment);
+    if (!segment) return false;
+    g->segment = segment;
+    g->capacity = capacity;
+    return true;
+}
+
+bool xi_control_give_back(struct xi_interp *me, uint32_t segment, bool wait) {
+    struct xi_given *g = &me->control.given;
+    if (wait) pthread_mutex_lock(&me->control.mutex);
+    else if (pthread_mutex_trylock(&me->control.mutex) != 0) return false;
+    bool room = given_reserve(g);
+    if (room) {
+        g->segment[g->count++] = segment;
+        tell_given(me);
+    }
+    pthread_mutex_unlock(&me->control.mutex);
+    return room;
 }
 
 void xi_control_drain(struct xi_interp *me) {
     if (pthread_mutex_trylock(&me->control.mutex) != 0) return; /* whoever has it reads events too */
-    int fd = atomic_load(&me->control.fd), fds[XI_WIRE_FDS];
-    struct xi_reply r;
-    int rc = 0;
-    while (fd >= 0 && (rc = xi_packet_receive(fd, &r, fds, MSG_DONTWAIT)) == 1) {
-        if (r.serial == 0) event(me, &r);
-        xi_close_all(fds, XI_WIRE_FDS);
-    }
+    int fd = atomic_load(&me->control.fd);
+    int rc = fd >= 0 ? take_all_in(me, fd) : 0;
     if (fd >= 0 && rc != -EAGAIN && rc != -EINTR) lost(me);
     if (atomic_load(&me->control.fd) < 0) { /* what it could not do, the next look tries again */
         (void)usable(me);

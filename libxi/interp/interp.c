@@ -149,6 +149,7 @@ static void destroy(struct xi_interp *me) {
     pthread_mutex_destroy(&me->sets.mutex);
     pthread_mutex_destroy(&me->calls_mutex);
     pthread_cond_destroy(&me->idle);
+    free(me->control.given.segment);
     free(me->refs);
     free(me);
 }

@@ -40,6 +40,10 @@ struct xi_control {
     struct xi_soon soon; /* answers */
     _Atomic int64_t again; /* when who sleeps tries once more, after that failed */
     _Atomic uint32_t numbers, unused; /* xi_control_number(): given out so far; one that came to nothing, or 0 */
+    struct xi_given { /* segments given back, oldest first, until the broker says so: the next one is told of them too */
+        uint32_t *segment;
+        size_t count, told, capacity; /* told: of the first, on this connection */
+    } given;
 };
 
 /* The borrow table: entries are shared memory (layout.h), which are free is known here. */
@@ -168,8 +172,9 @@ void xi_control_drain(struct xi_interp *me);
 bool xi_control_overdue(struct xi_interp *me);
 /* Sends without waiting, for the answer or for anything else. False: it could not be sent now. */
 bool xi_control_post(struct xi_interp *me, struct xi_request *request);
-/* Gives back a segment that was made for us and cannot be used. Keeps the error's sentence. */
-void xi_control_give_back(struct xi_interp *me, uint32_t segment);
+/* Gives back a segment of ours that nobody uses (any more), whatever becomes of the broker. False: no memory to remember it
+ * by, or, unless it may wait, somebody else is talking to the broker. Keeps the error's sentence. */
+bool xi_control_give_back(struct xi_interp *me, uint32_t segment, bool wait);
 void xi_control_close(struct xi_interp *me);
 /* Declares open handles to a new broker (channel.c) with control.mutex held. */
 int xi_declare_channels(struct xi_interp *me);
@@ -204,6 +209,7 @@ const struct xi_registry *xi_observer_registry(const xi_observer *o);
 void xi_observer_read_access(const xi_observer *o, uint64_t channel, xi_channel_info *info);
 /* Open handles of a channel, as the broker last counted. */
 uint32_t xi_observer_handles(const xi_observer *o, uint64_t channel);
+uint64_t xi_observer_channel_named(const xi_observer *o, const char *name); /* its id, or 0 */
 
 /* The mailbox of a peer, mapped on first need; NULL if there is none such. *e goes to xi_mailbox_put() after use. */
 struct xi_mailbox *xi_mailbox_get(struct xi_interp *me, uint32_t slot, struct xi_map_entry **e);

@@ -327,6 +327,15 @@ static bool read_channel(const xi_observer *o, uint32_t i, xi_channel_info *info
     return !xi_load_acquire(&e->removed) && xi_load_acquire(&e->id) == info->id;
 }
 
+uint64_t xi_observer_channel_named(const xi_observer *o, const char *name) {
+    uint32_t limit = channels_backed(o), segment;
+    for (uint32_t i = 0; i < limit; i++) {
+        xi_channel_info info;
+        if (read_channel(o, i, &info, &segment) && strcmp(info.name, name) == 0) return info.id;
+    }
+    return 0;
+}
+
 int64_t xi_list_channels(xi_observer *o, xi_channel_info *out, size_t capacity) {
     size_t n = 0;
     uint32_t limit = channels_backed(o);

@@ -82,8 +82,8 @@ enum xi_op {
     XI_OP_RING = 14,
     /* The sender's move of channel id a is over, or given up: rings of it that are not in use are removed. */
     XI_OP_RING_DROP = 15,
-    /* Removes the channel `name`, with whatever is in it: whoever has it open gets XI_E_REMOVED. Does not need a JOIN
-     * before. Reply: a: values that no group, or not every group, had received. */
+    /* Removes the channel `name`, if its id is a or a is 0, with whatever is in it: whoever has it open gets XI_E_REMOVED. Does
+     * not need a JOIN before. Reply: a: values that no group, or not every group, had received. */
     XI_OP_REMOVE = 16,
     /* Descriptor of segment a, read-only: of the registry (0), or of what this user may read: channels, and interpreters'
      * own segments. For those who look on without joining, in namespaces whose segments have no names. Does not need a JOIN

@@ -337,7 +337,7 @@ static void random_request(struct sim *s, uint64_t conn) {
         q.e = draw(s, 3) ? (uint64_t)32768 << draw(s, 8) : 0;
         q.c = draw(s, 6) == 0 ? XI_OPEN_EXISTING : draw(s, 6) == 0 ? XI_WIRE_ADOPT : 0;
         q.c |= draw(s, 3); /* to do both, to send, to receive */
-        if (q.c & XI_WIRE_ADOPT) q.b = draw(s, 2) ? any_key(s, &s->st.chan_ids) : 0;
+        if (q.c & XI_WIRE_ADOPT) q.b = draw(s, 2) ? any_key(s, &s->st.chan_ids) : draw(s, 2) ? UINT64_MAX : 0;
         break;
     case XI_OP_REMOVE: snprintf(q.name, sizeof q.name, "channel %u", (unsigned)draw(s, NAMES)); break;
     case XI_OP_CLOSE:

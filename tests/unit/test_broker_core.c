@@ -222,6 +222,11 @@ START_TEST(test_removed_by_name) {
     ck_assert_uint_eq(one.st.chan_count, 1);
     ck_assert_int_eq(state_channel_index(&one.st, id), -1);
     ck_assert_uint_eq(open_one(1, "jobs", 0, XI_OPEN_EXISTING, 0), other);
+    q.a = id;
+    ck_assert_int_eq(say(2, q), XI_E_NOENT); /* asked once more: the other is not meant */
+    ck_assert_uint_eq(open_one(1, "jobs", 0, XI_OPEN_EXISTING, 0), other);
+    q.a = other;
+    ck_assert_int_eq(say(2, q), 0);
 }
 END_TEST
 
@@ -421,6 +426,7 @@ static int ask_with(enum xi_op op, void (*spoil)(struct xi_request *q)) {
 }
 static void grows_too_far(struct xi_request *q) { q->e = XI_GROW_MAX + 1; }
 static void grows_to_less(struct xi_request *q) { q->b = 1 << 20, q->e = XI_CAPACITY_MIN; }
+static void adopts_the_largest(struct xi_request *q) { q->c = XI_WIRE_ADOPT, q->b = UINT64_MAX, q->e = XI_CAPACITY_MIN; }
 static void lives_negatively(struct xi_request *q) { q->f = UINT64_MAX; }
 static void retains_too_much(struct xi_request *q) { q->g = (uint64_t)UINT32_MAX + 1; }
 static void full_somehow(struct xi_request *q) { q->h = XI_FULL_DROP + 1; }
@@ -446,6 +452,7 @@ static const struct {
     int status;
 } wrong[] = {
     {XI_OP_OPEN, grows_too_far, XI_E_TOOBIG},      {XI_OP_OPEN, grows_to_less, XI_E_INVAL},
+    {XI_OP_OPEN, adopts_the_largest, XI_E_NOENT},
     {XI_OP_OPEN, lives_negatively, XI_E_INVAL},    {XI_OP_OPEN, retains_too_much, XI_E_INVAL},
     {XI_OP_OPEN, full_somehow, XI_E_INVAL},        {XI_OP_OPEN, dead_to_nowhere, XI_E_INVAL},
     {XI_OP_OPEN, dead_to_itself, XI_E_INVAL},      {XI_OP_OPEN, of_no_mode, XI_E_INVAL},

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a broker that comes after one that was killed is told of: each handle that
- * is open, once, and none that is being closed, wherever the death falls.
+ * is open, once, and none that is being closed, wherever the death falls; what was
+ * given back; and what it is not to be asked again.
  */
 #include <errno.h>
 #include <signal.h>
@@ -9,8 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "channel/channel.h"
-#include "fixture.h"
+#include "sleepers.h"
 
 static void (*at_mapping)(void); /* what happens at the next shared mapping of this process; once */
 static bool fail_mapping;        /* which then fails */
@@ -116,6 +116,78 @@ START_TEST(an_open_that_fails_takes_nothing_back) {
 }
 END_TEST
 
+static int broker_pid(void) { return xi_observer_broker_pid(xi_observer_of(me)); }
+
+/* What the broker counts as this interpreter's memory. */
+static uint64_t arena_at_broker(void) {
+    xi_interp_info info[4];
+    int64_t n = xi_list_interps(xi_observer_of(me), info, 4);
+    ok(n);
+    for (int64_t i = 0; i < n; i++)
+        if (info[i].id == xi_id(me)) return info[i].arena_bytes;
+    ck_abort_msg("this interpreter is not listed");
+}
+
+#define LOANS 8
+
+/* Segments that were given back when the broker could not hear it any more are given back to the next. */
+START_TEST(what_was_given_back_is_not_kept) {
+    xi_loan loans[LOANS];
+    for (int i = 0; i < LOANS; i++) ok(xi_loan_get(me, 70 << 20, &loans[i])); /* a segment for each */
+    uint64_t before = arena_at_broker();
+    for (int i = 0; i < LOANS; i++) xi_loan_drop(&loans[i]);
+    ck_assert_int_eq(kill(broker_pid(), SIGSTOP), 0);
+    ck_assert_int_gt(xi_trim(me), (int64_t)LOANS * (70 << 20));
+    change_broker();
+    int64_t until = xi_now() + LONG;
+    while (arena_at_broker() + (uint64_t)LOANS * (70 << 20) > before) {
+        ck_assert_int_lt(xi_now(), until);
+        pass_time(MS);
+    }
+    xi_channel *ch = open_one("given", 0); /* and it goes on */
+    send_number(ch, 3, 100000);
+    ck_assert_int_eq(take(ch), 3);
+    ok(xi_channel_free(ch));
+}
+END_TEST
+
+/*
+ * A broker whose answers nobody reads reads nothing more itself: whoever asks it something then takes them in, or each would
+ * wait for the other.
+ */
+START_TEST(answers_not_awaited_do_not_pile_up) {
+    struct xi_request req;
+    uint32_t posted = 0;
+    xi_request_init(&req, XI_OP_DROP);
+    req.a = 0xfffffff0;
+    ck_assert_int_eq(kill(broker_pid(), SIGSTOP), 0);
+    while (xi_control_post(me, &req)) ck_assert_uint_lt(++posted, 1 << 20);
+    ck_assert_uint_gt(posted, 10);
+    ck_assert_int_eq(kill(broker_pid(), SIGCONT), 0);
+    for (int i = 0; i < 100; i++) ok(xi_channel_free(open_one("asked", 0)));
+    for (uint32_t i = 0; i < 20 * posted; i++) (void)xi_control_post(me, &req);
+    ok(xi_channel_free(open_one("asked", 0)));
+}
+END_TEST
+
+/* Nor is a channel removed that somebody made by that name after the removal that a dead broker could not answer. */
+static int removes_it(xi_channel *ch) { return xi_remove(me, xi_channel_name(ch)); }
+START_TEST(a_removal_asked_again_spares_the_next) {
+    xi_channel *old = open_one("renewed", 0), *ch;
+    pthread_mutex_lock(&me->control.mutex); /* as if the first request was carried out, and not answered: */
+    start(0, old, removes_it);
+    while (!is_asleep(&S[0])) sched_yield();
+    ok(xi_remove(you, "renewed"));
+    ok(xi_open(you, "renewed", NULL, &ch));
+    ck_assert_uint_ne(ch->id, old->id);
+    pthread_mutex_unlock(&me->control.mutex);
+    end(0, XI_E_NOENT);
+    sends_to_itself(ch);
+    ok(xi_channel_free(ch));
+    ok(xi_channel_free(old));
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("reconnect");
     TCase *t = tcase_create("reconnect");
@@ -125,6 +197,9 @@ int main(void) {
     tcase_add_test(t, closing_after_a_change_is_counted_once);
     tcase_add_loop_test(t, a_handle_that_is_being_opened_is_counted, 0, 2);
     tcase_add_test(t, an_open_that_fails_takes_nothing_back);
+    tcase_add_test(t, what_was_given_back_is_not_kept);
+    tcase_add_test(t, answers_not_awaited_do_not_pile_up);
+    tcase_add_test(t, a_removal_asked_again_spares_the_next);
     suite_add_tcase(s, t);
     SRunner *runner = srunner_create(s);
     srunner_run_all(runner, CK_ENV);
