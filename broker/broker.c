@@ -197,11 +197,22 @@ static void set_settle_timer(struct broker *b) {
     b->settle.at = at;
 }
 
+/* What it says may have come while something else took long here: its silence is judged when that is read. */
+static bool has_said_more(struct broker *b, uint32_t slot) {
+    struct peer *p = b->state.interps[slot].conn ? peer_of(b, b->state.interps[slot].conn) : NULL;
+    struct pollfd in = {.fd = p ? p->fd : -1, .events = POLLIN};
+    return poll(&in, 1, 0) > 0 && in.revents & POLLIN;
+}
+
 static void on_settle(void *context) {
     struct broker *b = context;
     int64_t now = loop_now();
     for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
         if (!b->settle_at[i] || b->settle_at[i] > now) continue;
+        if (has_said_more(b, i)) {
+            b->settle_at[i] = now + 10 * MS;
+            continue;
+        }
         b->settle_at[i] = 0;
         bool knows = world_joined(&b->world, &b->state.interps[i]);
         handle(b, &(struct event){.kind = EVENT_SETTLED, .slot = i, .id = b->state.interps[i].id, .number = knows});

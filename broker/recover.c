@@ -373,15 +373,26 @@ static void sweep_end(struct recover *r) {
     table_clear(&s->blocks);
 }
 
+/* A part of the channel at `at`: true when it is done. One whose ring moves all the time may name whatever there is. */
+static bool sweep_part(struct recover *r, uint64_t id) {
+    struct sweep *s = &r->sweep;
+    struct xi_chan_view view;
+    if (!view_of(r, id, &view)) return true;
+    enum xi_marked marked = xi_mark_part(&view, &s->cursor, mark, r);
+    if (marked != XI_MARK_MOVED) return marked == XI_MARK_DONE;
+    if (++s->moved < MOVES_MOST) return false;
+    for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) s->named[i] = true;
+    return true;
+}
+
 static void sweep_slice(struct recover *r, int64_t until) {
     struct sweep *s = &r->sweep;
     while (s->at < s->count) {
-        struct xi_chan_view view;
         uint64_t id = s->channels[s->at];
-        bool there = view_of(r, id, &view);
-        if (!there || xi_mark_part(&view, &s->cursor, mark, r) == XI_MARK_DONE) {
+        if (sweep_part(r, id)) {
             (void)each_table(r, id, mark_lingers, NULL);
             s->at++;
+            s->moved = 0;
             s->cursor = (struct xi_mark_cursor){.begun = false};
         }
         world_trim(r->w);

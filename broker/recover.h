@@ -32,6 +32,7 @@ struct sweep {
     uint64_t *channels; /* ids */
     uint32_t count, at;
     struct xi_mark_cursor cursor; /* in the channel at `at` */
+    uint32_t moved;               /* times that its ring had moved when it was looked at */
     int64_t id[XI_MAX_INTERPS]; /* of the orphans judged in this sweep, by slot; 0: none */
     bool named[XI_MAX_INTERPS];
     uint32_t orphans;

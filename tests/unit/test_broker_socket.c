@@ -4,6 +4,8 @@
  * nothing but broker_client.h: docs/protocol.md, executable. Each test runs with
  * io_uring and with poll(2).
  */
+#include <sys/statvfs.h>
+
 #include "broker_client.h"
 
 /* ---- tests ---- */
@@ -647,6 +649,61 @@ START_TEST(test_open_folder_is_refused) {
 }
 END_TEST
 
+#define MUCH ((uint64_t)1 << 30)
+
+static bool there_is_much(void) {
+    struct statvfs shm;
+    return statvfs("/dev/shm", &shm) == 0 && (uint64_t)shm.f_bavail * shm.f_frsize > 2 * MUCH;
+}
+
+/*
+ * Who has come back to a new broker is taken to have said all it has open after a second of silence. What it says while the
+ * broker is busy for longer with another's request is no silence.
+ */
+START_TEST(test_what_lies_unread_is_no_silence) {
+    if (!there_is_much()) {
+        printf("skipped: /dev/shm has no room for %llu MiB\n", (unsigned long long)(2 * MUCH >> 20));
+        return;
+    }
+    choose_wait(_i);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct client a = join(), b = join();
+    uint64_t kept = ask_open(&b, "kept", 0, 0).a;
+    close_fds(&b);
+    kill(broker, SIGKILL);
+    end_of(broker);
+    ck_assert_str_eq(start(NULL, NULL), "ready");
+    struct client busy = join_with(0, (uint64_t)a.id), back = join_with(0, (uint64_t)b.id);
+    unsigned before = files();
+    struct xi_request much = request(XI_OP_ARENA), says = request(XI_OP_OPEN);
+    much.a = MUCH;
+    snprintf(says.name, sizeof says.name, "kept");
+    says.b = kept;
+    says.c = XI_OPEN_EXISTING | XI_WIRE_ADOPT;
+    ck_assert_int_eq(send(busy.fd, &much, sizeof much, MSG_NOSIGNAL), sizeof much);
+    AWAIT(files() > before); /* it reserves the memory by now, and is stopped in the middle of that */
+    kill(broker, SIGSTOP);
+    ck_assert_int_eq(send(back.fd, &says, sizeof says, MSG_NOSIGNAL), sizeof says);
+    int64_t over = now_ms() + 1300; /* the second is the broker's own */
+    while (now_ms() < over) poll(NULL, 0, 50);
+    kill(broker, SIGCONT);
+    struct xi_reply r;
+    ck_assert(receive(&back, &r));
+    close_fds(&back);
+    ck_assert_msg(r.status == 0, "%s", r.text);
+    ck_assert_uint_eq(r.a, kept);
+    ck_assert(receive(&busy, &r));
+    close_fds(&busy);
+    ck_assert_int_eq(r.status, 0);
+    leave(&busy);
+    leave(&back);
+    hang_up(&a);
+    hang_up(&b);
+    stop();
+    ck_assert_uint_eq(files(), 0);
+}
+END_TEST
+
 int main(void) {
     const TTest *const tests[] = {test_join_work_leave,
                                   test_channels,
@@ -658,6 +715,7 @@ int main(void) {
                                   test_terms_of_a_channel,
                                   test_tables_of_deliveries,
                                   test_adoption,
+                                  test_what_lies_unread_is_no_silence,
                                   test_unsound_registry_starts_afresh,
                                   test_second_broker_is_busy,
                                   test_termination_tells_everybody,
