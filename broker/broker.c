@@ -24,6 +24,7 @@
 
 #define MS ((int64_t)1000000)
 #define SETTLE_NS (1000 * MS)     /* silence after which an interpreter has declared all it holds */
+#define ABSENT_NS (1000 * MS)     /* between looks at those who live and have no connection */
 #define FIRST_JOIN_NS (5000 * MS) /* an --auto broker waits for the one that started it */
 #define GRACE_NS (200 * MS)       /* for one that comes back right after */
 #define SLICE_NS (2 * MS)         /* of work that is many small pieces, before looking at what else there is */
@@ -39,12 +40,16 @@ static struct peer *peer_of(const struct broker *b, uint64_t conn) {
     return found ? (struct peer *)(uintptr_t)*found : NULL;
 }
 
+static bool is_absent(const struct interp *in) { return in->life == INTERP_LIVE && !in->conn; }
+
 static void drop(struct broker *b, uint64_t conn) {
     struct peer *p = peer_of(b, conn);
     if (!p) return;
     table_drop(&b->peers, conn);
     peer_free(p);
     handle(b, &(struct event){.kind = EVENT_DISCONNECT, .conn = conn});
+    for (uint32_t i = 1; i < XI_MAX_INTERPS && !b->absent.at; i++)
+        if (is_absent(&b->state.interps[i])) b->absent.at = loop_now() + ABSENT_NS;
 }
 
 static void send_to(struct broker *b, uint64_t conn, const struct xi_reply *reply, const int *fds, unsigned fd_count) {
@@ -202,6 +207,26 @@ static bool has_said_more(struct broker *b, uint32_t slot) {
     struct peer *p = b->state.interps[slot].conn ? peer_of(b, b->state.interps[slot].conn) : NULL;
     struct pollfd in = {.fd = p ? p->fd : -1, .events = POLLIN};
     return poll(&in, 1, 0) > 0 && in.revents & POLLIN;
+}
+
+/*
+ * Pid and start time outlive execve(2), a connection and mappings do not: who lives and is not connected is looked at until it
+ * is back. Not at once, since that is the usual case.
+ */
+static void on_absent(void *context) {
+    struct broker *b = context;
+    bool left = false;
+    for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
+        const struct interp *in = &b->state.interps[i];
+        if (!is_absent(in)) continue;
+        left = true;
+        if (!world_left_behind(&b->world, in)) continue;
+        b->fate = "goes on as another program";
+        handle(b, &(struct event){.kind = EVENT_DEATH, .slot = i, .id = in->id});
+        b->fate = NULL;
+    }
+    world_trim(&b->world);
+    if (left) b->absent.at = loop_now() + ABSENT_NS;
 }
 
 static void on_settle(void *context) {
@@ -590,6 +615,7 @@ static int watch_adopted(struct broker *b) {
         int pidfd = proc_open(in->pid, in->start);
         if (pidfd >= 0) {
             watch(b, i, pidfd);
+            b->absent.at = loop_now() + ABSENT_NS;
             continue;
         }
         if (errno != ESRCH && errno != ENOENT) return xi_fail_errno(errno, "cannot watch the interpreters that live");
@@ -622,6 +648,7 @@ int broker_init(struct broker *b, const struct broker_options *options) {
     if (!b->loop) return xi_fail(XI_E_SYSTEM, "XI_WAIT=uring was asked for, but %s", why);
     if (why[0]) log_more("waiting in poll(2): %s", why);
     loop_timer(b->loop, &b->settle, on_settle, b);
+    loop_timer(b->loop, &b->absent, on_absent, b);
     loop_timer(b->loop, &b->leave, on_leave, b);
     loop_timer(b->loop, &b->check, on_check, b);
     loop_timer(b->loop, &b->listen_again, on_listen_again, b);

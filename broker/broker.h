@@ -57,7 +57,7 @@ struct broker {
     } doors[2]; /* listening: for the own user, for others */
     struct death_watch deaths[XI_MAX_INTERPS];
     int64_t settle_at[XI_MAX_INTERPS]; /* 0: not declaring */
-    struct timer settle, leave, listen_again, tell_again;
+    struct timer settle, leave, listen_again, tell_again, absent;
     struct event *queue; /* events that came up while another was being handled */
     size_t queue_at, queue_count, queue_capacity;
     uint64_t *checks; /* channels without handles: to be looked at whether they are empty */

@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -90,6 +91,26 @@ int proc_open_peer(int socket, int pid, uint64_t *start) {
 bool proc_has_died(int pidfd) {
     struct pollfd p = {.fd = pidfd, .events = POLLIN};
     return poll(&p, 1, 0) > 0;
+}
+
+bool proc_may_map(int pid, dev_t device, ino_t inode) {
+    char path[40], *line = NULL;
+    size_t size = 0;
+    bool any = false, found = false;
+    snprintf(path, sizeof path, "/proc/%d/maps", pid);
+    FILE *maps = fopen(path, "re");
+    if (!maps) return true;
+    while (!found && getline(&line, &size, maps) > 0) {
+        unsigned high, low;
+        unsigned long long of;
+        if (sscanf(line, "%*s %*s %*s %x:%x %llu", &high, &low, &of) != 3) continue;
+        any = true;
+        found = makedev(high, low) == device && of == inode;
+    }
+    bool whole = any && !ferror(maps);
+    free(line);
+    fclose(maps);
+    return found || !whole;
 }
 
 /* Linux 6.15 tells the status of processes that were reaped already. Layout of struct pidfd_info, first version with

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* Field 22 of /proc/PID/stat: together with the pid it names one process for ever. False: no such process. */
 bool proc_start(int pid, uint64_t *start);
@@ -14,6 +15,8 @@ int proc_open(int pid, uint64_t start);
 /* The peer of a connected socket, exactly (SO_PEERPIDFD), or by its pid on kernels before 6.5. -1: it is gone. */
 int proc_open_peer(int socket, int pid, uint64_t *start);
 bool proc_has_died(int pidfd);
+/* Whether it has this file mapped. True also where that cannot be told: another user's process, or one that hides it. */
+bool proc_may_map(int pid, dev_t device, ino_t inode);
 /* How it died, for people: "was killed by SIGKILL", "exited with status 1", or just "is gone". */
 void proc_fate(int pid, int pidfd, char *out, size_t size);
 

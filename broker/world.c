@@ -18,6 +18,7 @@
 #include "error.h"
 #include "keep.h"
 #include "log.h"
+#include "proc.h"
 #include "want.h"
 #include "wire/bounds.h"
 #include "wire/names.h"
@@ -809,4 +810,15 @@ uint64_t world_blocks(struct world *w, const struct interp *in) {
 bool world_joined(struct world *w, const struct interp *in) {
     struct xi_counters *c = counters_of(w, in);
     return c && xi_load_acquire(&c->joined) != 0;
+}
+
+bool world_left_behind(struct world *w, const struct interp *in) {
+    struct stat st = {0};
+    int fd = -1;
+    if (!world_joined(w, in)) return false;
+    for (uint32_t i = 0; i < in->held_count; i++)
+        if (in->held[i].kind == XI_SEG_OWN && want_or(world_open(w, in->held[i].number, false, &fd)) != 0) return false;
+    bool known = fd >= 0 && fstat(fd, &st) == 0;
+    if (fd >= 0) close(fd);
+    return known && !proc_may_map(in->pid, st.st_dev, st.st_ino);
 }

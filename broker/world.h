@@ -120,6 +120,8 @@ const struct xi_borrow_view *world_borrows(struct world *w, const struct interp 
 uint64_t world_blocks(struct world *w, const struct interp *in);
 /* Whether its process has written there that it knows of its joining. */
 bool world_joined(struct world *w, const struct interp *in);
+/* True if its process has surely let go of what it had mapped as this interpreter: it goes on as another program (execve). */
+bool world_left_behind(struct world *w, const struct interp *in);
 void world_trim(struct world *w);
 
 /* Private to world.c and adopt.c. */

@@ -396,6 +396,46 @@ START_TEST(test_a_closed_socket_is_no_death) {
 }
 END_TEST
 
+/* Its process lives, and has nothing of it any more: that is a death, whether a broker sees it happen or not. */
+START_TEST(test_another_program_is_a_death) {
+    int ends[2];
+    uint32_t slot;
+    choose_wait(_i & 1);
+    ck_assert_str_eq(start(_i == 1 ? "--memfd" : NULL, NULL), "ready");
+    struct client c = join();
+    ck_assert_int_eq(pipe2(ends, O_CLOEXEC), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        struct client k = join();
+        open_jobs(&k);
+        k.own_map->counters.joined = 1;
+        if (write(ends[1], &k.slot, sizeof k.slot) != sizeof k.slot) _exit(1);
+        execlp("sleep", "sleep", "100", (char *)NULL);
+        _exit(1);
+    }
+    close(ends[1]);
+    ck_assert_int_eq(read(ends[0], &slot, sizeof slot), sizeof slot);
+    if (_i & 2) {
+        kill(broker, SIGKILL);
+        end_of(broker);
+        ck_assert_int_eq(read(ends[0], &slot, 1), 0); /* it is the other program */
+        ck_assert_str_eq(start(NULL, NULL), "ready");
+    }
+    close(ends[0]);
+    c.own_map->counters.joined = 1;
+    close(c.fd); /* another that is not connected, and has what it had */
+    AWAIT(slot_state(&c, slot) == XI_SLOT_FREE);
+    ck_assert_uint_eq(c.registry->deaths, 1);
+    ck_assert_uint_eq(slot_state(&c, c.slot), XI_SLOT_LIVE);
+    struct client again = join_with(0, (uint64_t)c.id);
+    leave(&again);
+    hang_up(&c);
+    kill_child(child);
+    stop();
+    ck_assert_uint_eq(files(), 0);
+}
+END_TEST
+
 START_TEST(test_last_reference_ends) {
     choose_wait(_i);
     ck_assert_str_eq(start(NULL, NULL), "ready");
@@ -733,6 +773,7 @@ int main(void) {
     tcase_add_checked_fixture(tc, setup, NULL);
     tcase_set_timeout(tc, 40);
     for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) tcase_add_loop_test(tc, tests[i], 0, 2);
+    tcase_add_loop_test(tc, test_another_program_is_a_death, 0, 4);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
