@@ -378,7 +378,7 @@ typedef struct xi_channel_info {
     uint32_t closed;
     uint64_t capacity;   /* bytes of the ring */
     uint64_t used;       /* bytes of it that hold values not yet received by every group */
-    uint64_t sent;       /* values, ever */
+    uint64_t sent;       /* values, ever, those of a broadcast that nobody heard too */
     uint64_t depth;      /* values not yet received by the slowest group */
     uint32_t groups;
     uint32_t waiting;    /* threads asleep on it, senders and receivers */

@@ -250,7 +250,7 @@ void xi_channel_read_stat(struct xi_chan *c, xi_channel_info *info) {
     if (ring && XI_RING_LOG2(ring) < 64) info->capacity = (uint64_t)1 << XI_RING_LOG2(ring);
     uint64_t tail = xi_load_acquire(&c->tail), seq = xi_load_relaxed(&c->tail_seq);
     info->closed = xi_load_relaxed(&c->closed) != 0;
-    info->sent = seq;
+    info->sent = seq + xi_load_relaxed(&c->vanished);
     info->retain = c->retain;
     info->grow = c->grow_max;
     info->waiting = count_bits(&c->parked_senders);

@@ -39,6 +39,11 @@ def take_and_die(q):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Unreadable:
+    def __reduce__(self):
+        return int, ("no number",)
+
+
 class Queues(TestCase):
     def names(self):
         return [c.name for c in xidata.channels()]
@@ -199,6 +204,40 @@ class Queues(TestCase):
         subprocess.run([sys.executable, "-c", "import xidata; q = xidata.Queue(); q.put(1); print(q.name)"], check=True,
                        stdout=subprocess.DEVNULL)
         self.assertEqual([n for n in self.names() if n.startswith("queue.")], [])
+
+    def test_what_was_done_goes_with_it(self):
+        for label in (None, name("done")):
+            q = xidata.Queue(name=label)
+            q.put(1)
+            q.get()
+            q.task_done()
+            q.join()
+            if label:
+                twin = xidata.Queue(name=label)
+                twin.put(2)
+                self.assertEqual((q.unfinished_tasks, twin.unfinished_tasks), (1, 1))
+                twin.get()
+                twin.task_done()
+                twin.close()
+            hidden = [n for n in self.names() if n.startswith(q.name)]
+            self.assertEqual(len(hidden), 2)
+            label, _ = q.name, q.close()
+            self.assertEqual([n for n in self.names() if n in hidden], [])
+            q = xidata.Queue(name=label) # another: nothing of that one was done
+            q.put(2)
+            self.assertEqual(q.unfinished_tasks, 1)
+            q.get()
+            q.task_done()
+            self.assertEqual(q.unfinished_tasks, 0)
+            q.close()
+
+    def test_shutdown_drops_what_it_cannot_read(self):
+        q = xidata.Queue()
+        for item in (1, Unreadable(), Unreadable(), 2):
+            q.put(item)
+        q.shutdown(immediate=True)
+        self.assertEqual((q.qsize(), q.unfinished_tasks), (0, 0))
+        q.join()
 
     def test_kept_for_a_child(self):
         """A forked child that has yet to use it finds what was put, though the parent's object is gone."""

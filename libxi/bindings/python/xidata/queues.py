@@ -11,7 +11,7 @@ timeout is a number of seconds of any size. It goes through fork, through spawn,
 
 Unfinished tasks are those that were put less those that task_done() was called for, by anybody. Both are counters of
 channels: of the queue's own, and of a second one, on which task_done() sends, and in which join() listens with a group
-of its own. What is sent there is dropped when there is no room, and expires, so that it keeps nothing alive.
+of its own. It is a broadcast: with nobody in join() it holds nothing, and goes with the last object of the queue.
 """
 
 import os
@@ -63,7 +63,7 @@ def _end(channels, anonymous, state):
             xidata.remove(first.name)
     except xidata.Error:
         pass  # it was removed, or the interpreter has left
-    for channel in channels:
+    for channel in reversed(channels): # the count of what is done never outlives what it counts
         channel.free()
 
 
@@ -180,7 +180,9 @@ class Queue(SimpleQueue):
 
     def _open(self, name, maxsize, anonymous):
         super()._open(name, maxsize, anonymous)
-        self._done = _me().channel(name + ".done", when_full="drop", ttl=_TOLD, capacity=4096, send_only=True)
+        self._done = _me().channel(
+            name + ".done", mode="broadcast", when_full="drop", ttl=_TOLD, capacity=4096, send_only=True
+        )
         self._channels.append(self._done)
         done, stat = self._done.stat(), self._channel.stat()
         if done.sent == 0 and done.handles == 1 and stat.sent > stat.depth:
@@ -222,10 +224,12 @@ class Queue(SimpleQueue):
         self._channel.close()
         while immediate:
             try:
-                dropped = self._channel.recv_many(1000, 0)
+                dropped = len(self._channel.recv_many(1000, 0))
             except (xidata.Empty, xidata.ChannelClosed):
                 break
-            self._done.send_many(None for _ in dropped)
+            except xidata.DecodeError: # one that others may know how to read; nobody will
+                dropped = 1
+            self._done.send_many(None for _ in range(dropped))
 
     @property
     def is_shutdown(self):
