@@ -369,6 +369,61 @@ sys.stdin.read()
         self.assertEqual(len(out), 2)
         self.assertEqual(child.returncode, 0)
 
+    FEW = """
+import os, resource
+from xidata import interpreters as i
+a = i.create()
+server = a.call(os.getppid)
+before = resource.prlimit(server, resource.RLIMIT_NOFILE)
+for more in (4, 0): # those that come with the request, or not even those
+    used, most = {int(n) for n in os.listdir("/proc/%d/fd" % server)}, 0
+    while most in used or most - len([n for n in used if n < most]) < more: most += 1
+    resource.prlimit(server, resource.RLIMIT_NOFILE, (most, before[1]))
+    try: i.create()
+    except i.InterpreterError as error: print(error)
+    assert a.call(len, "abc") == 3
+    resource.prlimit(server, resource.RLIMIT_NOFILE, before)
+    assert i.create().call(len, "ab") == 2
+"""
+
+    def test_cannot_fork(self):
+        """The process that forks has no descriptor left: that is an error of create(), and the others go on."""
+        child = self.child(self.FEW, stdout=subprocess.PIPE)
+        out = child.communicate(timeout=SOON)[0].decode().splitlines()
+        self.assertEqual(child.returncode, 0)
+        self.assertEqual(len(out), 2)
+        self.assertIn("Too many open files", out[0])
+
+    POOR = """
+import sys, threading, xidata
+from xidata import interpreters as i
+a = i.create()
+for size in (1 << 26, 10):
+    try: print(len(a.call(bytes, size)))
+    except i.NotShareableError as error: print(error)
+with xidata.InterpreterPoolExecutor(1) as pool:
+    print(type(pool.submit(bytes, 1 << 26).exception(%g)).__name__, pool.submit(len, "abc").result(%g))
+assert i.create().call(len, "ab") == 2
+"""
+
+    def test_no_room_for_the_result(self):
+        """Its caller is told, instead of waiting for ever."""
+        ns = os.environ["XI_NAMESPACE"] + ".poor"
+        said, ready = os.pipe()
+        broker = subprocess.Popen([os.environ["XI_BROKER"], "-n", ns, "--quota-bytes", "20M", "--ready-fd", str(ready)],
+                                  pass_fds=[ready], stderr=subprocess.DEVNULL)
+        self.children.append(broker)
+        os.close(ready)
+        with open(said) as pipe:
+            self.assertEqual(pipe.readline().strip(), "ready")
+        child = self.child(self.POOR % (SOON, SOON), stdout=subprocess.PIPE, env=dict(os.environ, XI_NAMESPACE=ns))
+        out = child.communicate(timeout=2 * SOON)[0].decode().splitlines()
+        self.assertEqual(child.returncode, 0)
+        self.assertIn("quota", out[0])
+        self.assertEqual(out[1:], ["10", "NotShareableError 3"])
+        broker.terminate()
+        self.assertEqual(broker.wait(SOON), 0)
+
 
 class Commands(Interpreters):
     def test_exec(self):

@@ -4,6 +4,7 @@
 import concurrent.futures
 import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -199,6 +200,44 @@ class Pool(TestCase):
                 "f.add_done_callback(lambda f: print(f.result()))")
         done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=SOON)
         self.assertEqual((done.returncode, done.stdout), (0, b"32\n"))
+
+    LATE = """
+import threading, time, xidata
+from xidata import futures
+pool = xidata.InterpreterPoolExecutor(2)
+pool.submit(abs, 1).result()
+def late():
+    while not futures._program_ends: time.sleep(0.001)
+    try: pool.submit(abs, 1).result()
+    except RuntimeError as error: print(error)
+threading.Thread(target=late).start()
+again = pool.submit(time.sleep, 0.2)
+again.add_done_callback(lambda f: pool.submit(abs, 1).result())
+"""
+
+    def test_submit_when_the_program_ends(self):
+        done = subprocess.run([sys.executable, "-c", self.LATE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=SOON)
+        self.assertEqual((done.returncode, done.stdout), (0, b"cannot schedule new futures after interpreter shutdown\n"))
+
+    MANY = """
+import os, resource, signal, xidata
+from xidata import interpreters
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+open_ones = [os.dup(0) for _ in range(1100)]
+interpreters.create().close()
+with xidata.InterpreterPoolExecutor(1) as pool:
+    os.kill(pool.submit(os.getpid).result(), signal.SIGKILL)
+    try:
+        while True: pool.submit(abs, 1).result()
+    except xidata.BrokenInterpreterPool as error: print("SIGKILL" in str(error))
+"""
+
+    @unittest.skipIf(resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 4096, "no more than 4,096 descriptors are to be had")
+    def test_many_descriptors(self):
+        """More than select() can name."""
+        done = subprocess.run([sys.executable, "-c", self.MANY], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=SOON)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, b"True\n", b""))
 
     def test_dropped(self):
         threads = threading.active_count()

@@ -37,7 +37,7 @@ def receive(connection):
     """(message, descriptors), or None at the end."""
     try:
         data, more, _, _ = connection.recvmsg(4, socket.CMSG_LEN(4 * FDS))
-    except ConnectionError:
+    except OSError:
         return None
     fds = []
     for _, kind, numbers in more:
@@ -48,7 +48,10 @@ def receive(connection):
         if size is None and len(data) >= 4:
             size = 4 + int.from_bytes(data[:4], "little")
             continue
-        part = connection.recv((size or 4) - len(data)) if data else b""
+        try:
+            part = connection.recv((size or 4) - len(data)) if data else b""
+        except OSError:
+            part = b""
         if not part:
             for fd in fds:
                 os.close(fd)
@@ -146,8 +149,21 @@ class Server:
             os._exit(0)  # the program has closed its end, and nobody is left
 
     def create(self, message, fds):
-        mine, its = socketpair()
-        pid = os.fork()
+        if len(fds) != FDS:  # there was no room for them here; its creator sees that nobody has them
+            for fd in fds:
+                os.close(fd)
+            return None
+        pair = ()
+        try:
+            pair = mine, its = socketpair()
+            pid = os.fork()
+        except OSError as error:  # no process or descriptor is left: those that there are go on
+            _worker.say(fds.pop(), "%s: %s" % (type(error).__name__, error))
+            for one in pair:
+                one.close()
+            for fd in fds:
+                os.close(fd)
+            return None
         if pid == 0:
             mine.close()
             self.become_child()
@@ -201,7 +217,11 @@ class Server:
         """Of those whose creator was killed, kills who is referred to by nobody and does not end by itself: it is busy."""
         import xidata
 
-        referred = {i.pid for i in xidata.list_interpreters(self.namespace) if not i.requires_ref or i.references}
+        try:
+            everybody = xidata.list_interpreters(self.namespace)
+        except xidata.Error:
+            return  # it is looked at again
+        referred = {i.pid for i in everybody if not i.requires_ref or i.references}
         now = time.monotonic()
         for pid, (when, certain) in list(self.doomed.items()):
             if pid in referred:  # by somebody else, or by the dead still, if the broker had no time yet

@@ -100,8 +100,9 @@ class Worker:
                 return 0  # nobody refers to it any more, or the namespace was shut down
             except xidata.Corrupt:
                 continue
-            if self.handle(request):
-                return 0
+            with request:  # a caller that could not be answered is told so, now
+                if self.handle(request):
+                    return 0
 
     def handle(self, request):
         """True if it is to end."""
@@ -134,8 +135,11 @@ class Worker:
 
         try:
             request.reply((outcome, result))
-        except xidata.Error:
+        except (xidata.Stale, xidata.Left, xidata.Ending, xidata.Broker):
             pass  # the caller waits no more
+        except xidata.Error as error:  # there is no room for it; for this there may be
+            if outcome != UNSHAREABLE:
+                self.reply(request, UNSHAREABLE, captured(error))
         except Exception as error:  # the result cannot be pickled
             if outcome != DONE:
                 raise
@@ -236,8 +240,11 @@ def settle_in(child):
 
 def say(fd, what):
     """To the creator: the id of the new interpreter, or why there is none."""
-    with open(fd, "wb") as pipe:
-        pipe.write(marshal.dumps(what))
+    try:
+        os.write(fd, marshal.dumps(what))
+    except OSError:
+        pass  # who was to hear it is gone
+    os.close(fd)
 
 
 def run(child):

@@ -35,6 +35,12 @@ class _Task:
         self.what = (function, args, kwargs)
 
 
+def _readable(fd):
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class _Watch:
     """A thread that waits for the end of processes, by their descriptors, and calls what was given with each."""
 
@@ -79,7 +85,7 @@ class _Watch:
                     continue
                 with self.lock:
                     call = self.calls.get(fd)
-                    if call is None or not select.select([fd], [], [], 0)[0]:
+                    if call is None or not _readable(fd):
                         continue  # it was removed, and the number may be another's since
                 self.remove(fd)
                 call()
@@ -105,8 +111,10 @@ class _Worker:
                 del task
                 self.core.idle.release()
         finally:
-            self.drop()
-            self.core.one_less()
+            try:
+                self.drop()
+            finally:
+                self.core.one_less()
 
     def do(self, task):
         if not task.future.set_running_or_notify_cancel():
@@ -206,21 +214,23 @@ class _Core:
         return BrokenInterpreterPool(self.broken or text or "an interpreter of the pool died")
 
     def one_more(self, most):
-        with self.lock:
-            if len(self.workers) >= most or self.broken:
-                return
-            if self.watch is None:
-                self.watch = _Watch()
-            worker = _Worker(self, len(self.workers))
-            self.workers.append(worker)
-            self.working += 1
+        """With the lock held, so that whoever ends the pool finds a worker for each task."""
+        if len(self.workers) >= most or self.broken:
+            return
+        if self.watch is None:
+            self.watch = _Watch()
+        worker = _Worker(self, len(self.workers))
         worker.thread.start()
+        self.workers.append(worker)
+        self.working += 1
 
     def one_less(self):
         """A worker has ended. The last one ends the watch."""
         with self.lock:
             self.working -= 1
-            watch = self.watch if self.working == 0 else None
+            watch = None
+            if self.working == 0:
+                watch, self.watch = self.watch, None
         if watch is not None:
             watch.close()
 
@@ -250,11 +260,17 @@ class _Core:
 _cores = weakref.WeakSet()
 
 
+_program_ends = False
+
+
 def _at_exit():
     """As the executors of the standard library: what was submitted is done before the program ends."""
+    global _program_ends
+    _program_ends = True
     cores = list(_cores)
     for core in cores:
-        core.tasks.put(None)
+        with core.lock:  # nobody is submitting any more who has not seen that
+            core.tasks.put(None)
     for core in cores:
         for worker in core.workers:
             worker.thread.join()
@@ -294,10 +310,12 @@ class InterpreterPoolExecutor(Executor):
                 raise core.broken_error()
             if self._shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
+            if _program_ends:
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             task = _Task(fn, args, kwargs)
             core.tasks.put(task)
-        if not core.idle.acquire(blocking=False):
-            core.one_more(self._max_workers)
+            if not core.idle.acquire(blocking=False):
+                core.one_more(self._max_workers)
         return task.future
 
     submit.__doc__ = Executor.submit.__doc__

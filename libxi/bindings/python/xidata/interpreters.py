@@ -76,6 +76,7 @@ __all__ = [
 
 _CREATED, _MAIN, _UNKNOWN = "_interpreters module", "runtime init", "unknown"
 _CREATED_NAME = "interpreter of "
+_ENDS = 1.0  # seconds in which a process ends whose channels have gone, unless its atexit functions take long
 _GONE = (xidata.ServerDied, xidata.NoConsumer, xidata.NotFound, xidata.ChannelRemoved, xidata.Left)
 
 sys.modules.setdefault(FAKE_MAIN, sys.modules["__main__"])  # classes of this script, in what interpreters answer
@@ -245,11 +246,31 @@ def get_main():
     return Interpreter(boot["family"] if boot else _me().id)
 
 
+def _ends(process, within=None):
+    """True if the process of a pidfd has ended, or does within so many seconds (None: whenever it does)."""
+    import select
+
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(None if within is None else within * 1000))
+
+
+def _has_ended(pid, within):
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return _ends(process, within)
+    finally:
+        os.close(process)
+
+
 def _ended(pid):
-    """How a process ended, in words, or "" if only its own family could know."""
+    """How a process ended, in words, or "" if only its own family could know, or if it is there still."""
     client = _server(start=False)
     try:
-        status = client.status(pid) if client else None
+        status = client.status(pid) if client and _has_ended(pid, _ENDS) else None
     except OSError:
         status = None
     if status is None:
@@ -373,6 +394,10 @@ class Interpreter:
                     raise
                 outcome, result = requests.call((seen, op) + again)
         except xidata.ServerDied:
+            if not _has_ended(self._process, 0):
+                raise InterpreterError(
+                    "interpreter %d could not answer: it lacks memory or descriptors for that" % self._id
+                ) from None
             self._died = True
             how = _ended(self._process)
             raise InterpreterError(
@@ -418,9 +443,7 @@ class Interpreter:
             raise self._not_found() from None
         try:
             self._ask("close")
-            import select
-
-            select.select([process], [], [])
+            _ends(process)
         finally:
             os.close(process)
 
