@@ -680,6 +680,20 @@ class Queues(Interpreters):
         with self.assertRaises(NotImplementedError):
             interpreters.create_queue(unbounditems=3)
 
+    def test_what_is_passed_over_prolongs_no_wait(self):
+        q = interpreters.create_queue(unbounditems=interpreters.UNBOUND_REMOVE)
+        mine = q._channel
+        q.put("ours")
+        mark = mine.recv(0)[0]
+        nobodys = 10**9 << 3 | mark & 7
+        before = time.monotonic()
+        late = threading.Timer(1.9, mine.send, [(nobodys, "gone with its interpreter")])
+        late.start()
+        with self.assertRaises(interpreters.QueueEmpty):
+            q.get(timeout=2.0)
+        self.assertTrue(2.0 <= time.monotonic() - before < 3.5)
+        late.join()
+
     def test_gone_with_the_last(self):
         q = interpreters.create_queue()
         q.put("left over")

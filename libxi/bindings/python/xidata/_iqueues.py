@@ -225,8 +225,10 @@ class Queue:
         The next item. While there is none it waits, for ever or `timeout` seconds (a float); QueueEmpty then, and at once
         without `block`. What it returns for an item whose interpreter is gone is said in create_queue().
         """
+        from time import monotonic
+
         wait = _seconds(block, timeout)
-        end = None
+        end = wait and monotonic() + wait
         while True:
             mark, obj = self._get(wait)
             flag = mark & 7
@@ -236,10 +238,7 @@ class Queue:
                 return UNBOUND
             if flag == UNBOUND_ERROR._flag:
                 raise ItemInterpreterDestroyed("item's original interpreter destroyed")
-            if wait:
-                from time import monotonic
-
-                end = end or monotonic() + wait
+            if end:
                 wait = max(0, end - monotonic())
 
     def _get(self, timeout):
