@@ -6,6 +6,7 @@ import gc
 import os
 import random
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -199,6 +200,29 @@ class Asyncio(TestCase):
                 self.assertEqual(await second, "value")
                 with self.assertRaises(asyncio.CancelledError):
                     await first
+
+        run(go())
+
+    def test_after_one_that_failed(self):
+        """No descriptor is left for the first who would wait; the next waits as if nobody had tried."""
+        ch = xidata.channel(name())
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+        async def go():
+            with self.assertRaises(xidata.Empty):
+                await ch.arecv(0) # which loads what it needs
+            free = os.open("/dev/null", os.O_RDONLY)
+            os.close(free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+            try:
+                with self.assertRaises(xidata.NoMemory):
+                    await ch.arecv()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            receiver = asyncio.ensure_future(ch.arecv())
+            await asyncio.sleep(0) # a turn of the loop, no wait: the task begins to wait
+            ch.send("value")
+            self.assertEqual(await receiver, "value")
 
         run(go())
 

@@ -184,8 +184,7 @@ class _Side:
         """attempt() as soon as it neither says Empty nor Full. `deadline`: when there is no more time, or None."""
         line = self.lines.get(channel)
         if line is None:
-            line = self.lines[channel] = _Line()
-            self.enter(channel, line)
+            line = self.enter(channel)
         waiter = _Waiter()
         line.waiters.append(waiter)
         try:
@@ -203,12 +202,20 @@ class _Side:
             line.waiters.remove(waiter)
             self.let_go(channel, line, waiter, True)
 
-    def enter(self, channel, line):
+    def enter(self, channel):
+        """A line for a channel that had none. Where that fails there is none still, so that the next who comes tries again."""
         self.set.add(channel, recv=not self.send, send=self.send)
-        if self.fd is None:
-            self.fd = self.set.fileno()
-            self.loop.watch(self.fd, self.look)
-        self.loop.soon(self.look)
+        try:
+            self.loop.soon(self.look)
+            if self.fd is None:
+                fd = self.set.fileno()
+                self.loop.watch(fd, self.look)
+                self.fd = fd
+        except BaseException:
+            self.leave(channel)
+            raise
+        line = self.lines[channel] = _Line()
+        return line
 
     def let_go(self, channel, line, waiter, more):
         """The waiter has had its turn, or goes. `more`: there may be more for the next."""
