@@ -394,6 +394,22 @@ class Interpreters(TestCase):
         self.assertEqual(info.language, "cpython %d.%d" % sys.version_info[:2])
         self.assertLess(abs(info.joined - time.time()), 3600)
 
+    def test_dropped_while_another_thread_leaves(self):
+        """Handles whose last reference goes while leave() is at them. The debug allocator shows who uses what was freed."""
+        code = """
+import threading, xidata
+for _ in range(200):
+    me = xidata.join()
+    channels = [me.channel("dropped%d" % n) for n in range(20)]
+    sets = [xidata.Set(interpreter=me) for _ in channels]
+    leaving = threading.Thread(target=me.leave)
+    leaving.start()
+    while channels:
+        del channels[-1], sets[-1]
+    leaving.join()
+"""
+        self.finished(self.child(code, env=dict(os.environ, PYTHONMALLOC="debug")))
+
     def test_references(self):
         code = """
 import sys, xidata

@@ -265,14 +265,11 @@ static void channel_dealloc(PyObject *self) {
     Channel *ch = (Channel *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    unlink_from(ch); /* who leaves in another thread finds none that is going */
     if (ch->weakrefs)
         PyObject_ClearWeakRefs(self);
-    if (!ch->freed) {
-        if (ch->generation == ch->st->generation || ch->h)
-            channel_free_handle(ch);
-        else
-            unlink_from(ch);
-    }
+    if (!ch->freed && (ch->generation == ch->st->generation || ch->h))
+        channel_free_handle(ch);
     xi_msg_release(&ch->spare);
     stash_clear(ch);
     PyMem_Free(ch->name);

@@ -188,6 +188,20 @@ void interp_exit(Interp *in) {
         finish(in);
 }
 
+/* Each is held meanwhile: another thread may drop the last reference to it while the library is at work. */
+static void close_handles(Interp *in) {
+    while (in->sets) {
+        PyObject *set = Py_NewRef((PyObject *)in->sets);
+        set_close_handle(in->sets);
+        Py_DECREF(set);
+    }
+    while (in->channels) {
+        PyObject *channel = Py_NewRef((PyObject *)in->channels);
+        channel_free_handle(in->channels);
+        Py_DECREF(channel);
+    }
+}
+
 PyObject *interp_leave(Interp *in) {
     State *st = in->st;
     PyObject *type = NULL, *value = NULL, *traceback = NULL;
@@ -205,10 +219,7 @@ PyObject *interp_leave(Interp *in) {
         Py_DECREF(in);
     }
     if (in->generation == st->generation) {
-        while (in->sets)
-            set_close_handle(in->sets);
-        while (in->channels)
-            channel_free_handle(in->channels);
+        close_handles(in);
         trim(in);
         if (guard_close(&in->guard))
             finish(in);

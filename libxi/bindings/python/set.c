@@ -532,6 +532,7 @@ static void set_dealloc(PyObject *self) {
     Set *s = (Set *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    unlink_from(s); /* who leaves in another thread finds none that is going */
     if (s->weakrefs)
         PyObject_ClearWeakRefs(self);
     (void)set_clear(self);
