@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import unittest
+import warnings
 
 from pyhelp import HERE, SOON, TestCase, main, name, xidata
 
@@ -204,21 +205,28 @@ class Asyncio(TestCase):
         run(go())
 
     def test_after_one_that_failed(self):
-        """No descriptor is left for the first who would wait; the next waits as if nobody had tried."""
+        """No descriptor is left for the first who would wait, then one, then two; the next waits as if nobody had tried."""
         ch = xidata.channel(name())
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+        async def wait_below(limit):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+            try:
+                await ch.arecv(0.001)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
         async def go():
             with self.assertRaises(xidata.Empty):
                 await ch.arecv(0) # which loads what it needs
             free = os.open("/dev/null", os.O_RDONLY)
             os.close(free)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
-            try:
-                with self.assertRaises(xidata.NoMemory):
-                    await ch.arecv()
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            with self.assertRaises(xidata.NoMemory):
+                await wait_below(free)
+            for limit in range(free + 1, free + 10):
+                with self.assertRaises((xidata.NoMemory, xidata.Timeout)) as caught:
+                    await wait_below(limit)
+            self.assertIsInstance(caught.exception, xidata.Timeout)
             receiver = asyncio.ensure_future(ch.arecv())
             await asyncio.sleep(0) # a turn of the loop, no wait: the task begins to wait
             ch.send("value")
@@ -265,10 +273,7 @@ class Asyncio(TestCase):
         self.assertLess(len(os.listdir("/proc/self/fd")) - before, 10)
 
 
-@unittest.skipUnless(uvloop, "no uvloop")
-class Uvloop(Asyncio):
-    """All of that once more."""
-
+class OnUvloop:
     def setUp(self):
         super().setUp()
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
@@ -276,6 +281,11 @@ class Uvloop(Asyncio):
     def tearDown(self):
         asyncio.set_event_loop_policy(None)
         super().tearDown()
+
+
+@unittest.skipUnless(uvloop, "no uvloop")
+class Uvloop(OnUvloop, Asyncio):
+    """All of that once more."""
 
     def test_it_is_uvloop(self):
         async def go():
@@ -401,6 +411,148 @@ class Trio(TestCase):
         sender.start()
         self.assertEqual(trio.run(go), list(range(3000)))
         sender.join(SOON)
+
+
+class Ends:
+    """What ends under those who wait in a loop: each is told, and nobody else."""
+
+    def setUp(self):
+        super().setUp()
+        filters = warnings.catch_warnings()
+        filters.__enter__()
+        self.addCleanup(filters.__exit__, None, None, None)
+        warnings.simplefilter("ignore", xidata.BacklogWarning)  # what the sender waits behind is never received
+
+    def tell(self, me, end, expected):
+        full, empty, other = me.channel(name(), values=1), me.channel(name()), me.channel(name())
+        full.send(1)
+        told = self.told([empty.arecv, empty.arecv, other.arecv, lambda: full.asend(2)], end)
+        self.assertEqual(len(told), 4)
+        for error in told:
+            self.assertIs(type(error), expected)
+        self.assertEqual(len(set(map(id, told))), 4)
+
+    def test_namespace_shut_down(self):
+        ns, (ready, said) = os.environ["XI_NAMESPACE"] + ".shut", os.pipe()
+        broker = subprocess.Popen([os.environ["XI_BROKER"], "-n", ns, "--ready-fd", str(said)], pass_fds=[said])
+        os.close(said)
+        self.children.append(broker)
+        with os.fdopen(ready) as answer:
+            self.assertEqual(answer.read().strip(), "ready")
+        with xidata.join(ns) as me:
+            self.tell(me, broker.terminate, xidata.Broker)
+        self.finished(broker)
+
+    def test_last_reference_dropped(self):
+        with xidata.join() as other, xidata.join(requires_ref=True) as me:
+            other.ref(me.id)
+            self.tell(me, lambda: other.unref(me.id), xidata.Ending)
+
+    def test_left(self):
+        me = xidata.join()
+        self.tell(me, me.leave, xidata.Left)
+
+    def test_left_in_another_thread(self):
+        me = xidata.join()
+        self.tell(me, lambda: threading.Thread(target=me.leave).start(), xidata.Left)
+
+    def test_left_and_joined_again(self):
+        """In one loop: what is of an interpreter that has left is given back."""
+        counts = []
+
+        async def one():
+            for _ in range(20):
+                with xidata.join() as me:
+                    ch = me.channel(name(), values=1)
+                    try:
+                        await ch.arecv(0.001)
+                    except xidata.Timeout:
+                        await ch.asend(1)
+                    try:
+                        await ch.asend(2, 0.001)
+                    except xidata.Timeout:
+                        counts.append(len(os.listdir("/proc/self/fd")))
+                    ch.recv()
+
+        self.run_in_loop(one)
+        self.assertEqual(len(counts), 20)
+        self.assertLess(counts[-1] - counts[0], 10)
+
+
+class EndsInAsyncio(Ends, TestCase):
+    def run_in_loop(self, function):
+        async def go():
+            complaints = []  # of what leaves a callback
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+            result = await function()
+            self.assertEqual(complaints, [])
+            return result
+
+        return run(go())
+
+    def told(self, calls, end):
+        async def go():
+            tasks = [asyncio.ensure_future(call()) for call in calls]
+            await asyncio.sleep(0.05)  # asleep for certain; what is tested holds if they are not
+            end()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+        return self.run_in_loop(go)
+
+    def test_as_it_is_woken(self):
+        """For a value that another took: then it looks itself, and finds that it is over."""
+
+        async def go():
+            from xidata import aio
+
+            with xidata.join() as other, xidata.join(requires_ref=True) as me:
+                other.ref(me.id)
+                ch = me.channel(name())
+                task = asyncio.ensure_future(ch.arecv())
+                await asyncio.sleep(0)  # a turn of the loop, no wait: the task begins to wait
+                ch.send("value")
+                for side in aio._hubs[asyncio.get_running_loop()].sides.values():
+                    side.look()  # it is woken now
+                self.assertEqual(ch.recv(), "value")
+                other.unref(me.id)
+                with self.assertRaises(xidata.Ending):
+                    await task
+
+        self.run_in_loop(go)
+
+
+@unittest.skipUnless(uvloop, "no uvloop")
+class EndsInUvloop(OnUvloop, EndsInAsyncio):
+    pass
+
+
+@unittest.skipUnless(trio, "no trio")
+class EndsInTrio(Ends, TestCase):
+    def run_in_loop(self, function):
+        async def go():
+            with trio.fail_after(SOON):
+                return await function()
+
+        return trio.run(go)
+
+    def told(self, calls, end):
+        results = []
+
+        async def one(call):
+            try:
+                await call()
+            except xidata.Error as error:
+                results.append(error)
+
+        async def go():
+            async with trio.open_nursery() as nursery:
+                for call in calls:
+                    nursery.start_soon(one, call)
+                await trio.sleep(0.05)  # asleep for certain; what is tested holds if they are not
+                end()
+
+        self.run_in_loop(go)
+        return results
 
 
 if __name__ == "__main__":

@@ -209,8 +209,8 @@ void set_close_handle(Set *s) {
     if (s->generation != s->st->generation || !guard_enter(&s->guard, &must_finish))
         return; /* the parent's; or somebody else is at it */
     (void)guard_close(&s->guard);
-    if ((guard_word(&s->guard) & GUARD_USERS) > 1 && s->h)
-        xi_set_shut(s->h); /* who waits inside comes out, and frees it */
+    if (s->h)
+        xi_set_shut(s->h); /* who waits inside comes out, and frees it; a duplicate of the descriptor is readable for good */
     if (guard_leave(&s->guard))
         finish(s);
 }

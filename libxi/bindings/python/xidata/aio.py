@@ -19,9 +19,14 @@ Each event loop has one Set of the channels that somebody waits to receive from,
 to send to; it watches their descriptors. A waiter is woken when its channel is ready, and only then, in its own turn,
 does it receive, in one step without an await: what was cancelled before has taken nothing, what was not has its value.
 Waiters are woken one after the other: who has received wakes the next, and who finds nothing lets the set look again.
+
+When a set ends (its interpreter left, or was told to end, or the namespace was shut down), all who wait are woken, to be
+told. What the loop watches is a duplicate of the set's descriptor: the set may be closed by anybody, in any thread, and the
+loop would not hear of that from a descriptor that went with it.
 """
 
 import collections
+import os
 import weakref
 
 import xidata
@@ -149,14 +154,21 @@ class _Side:
     def __init__(self, loop, send, interpreter):
         self.loop, self.send = loop, send
         self.set = xidata.Set(interpreter=interpreter)
-        self.fd = None
+        self.fd = self.close_fd = None
+        self.watched = False
         self.lines = {}
+        self.error = None  # why the set has ended
 
     def look(self):
         """Wakes the first waiter of each channel that is ready. Ends with the set armed, or with somebody on the way."""
         while self.lines:
             woken = False
-            for channel, _ in self.set.wait(0):
+            try:
+                ready = self.set.wait(0)
+            except xidata.Error as error:
+                self.end(error.with_traceback(None))
+                return
+            for channel, _ in ready:
                 line = self.lines.get(channel)
                 if line is None:
                     self.leave(channel)
@@ -164,6 +176,22 @@ class _Side:
                     woken |= self.next(channel, line)
             if not woken:
                 return
+
+    def end(self, error):
+        """The set has nothing to say any more but this."""
+        self.error = error
+        lines, self.lines = self.lines, {}
+        self.rest()
+        self.close_fd()
+        self.set.close()
+        for line in lines.values():
+            for waiter in line.waiters:
+                self.loop.wake(waiter)
+
+    def rest(self):
+        """Nobody waits any more."""
+        self.watched = False
+        self.loop.unwatch(self.fd)
 
     def leave(self, channel):
         try:
@@ -188,7 +216,7 @@ class _Side:
         waiter = _Waiter()
         line.waiters.append(waiter)
         try:
-            while True:
+            while self.error is None:
                 left = None if deadline is None else max(0, deadline - clock())
                 woken = await self.loop.park(waiter, left)
                 try:
@@ -197,6 +225,7 @@ class _Side:
                     if not woken:
                         raise xidata.Timeout("channel %r: the time is over" % channel.name) from None
                 self.let_go(channel, line, waiter, False)
+            raise type(self.error)(*self.error.args)  # one for each: it keeps the traceback of who raises it
         finally:
             waiter.gone = True
             line.waiters.remove(waiter)
@@ -208,14 +237,23 @@ class _Side:
         try:
             self.loop.soon(self.look)
             if self.fd is None:
-                fd = self.set.fileno()
-                self.loop.watch(fd, self.look)
-                self.fd = fd
+                self.open_fd()
+            if not self.watched:
+                self.loop.watch(self.fd, self.look)
+                self.watched = True
         except BaseException:
             self.leave(channel)
             raise
         line = self.lines[channel] = _Line()
         return line
+
+    def open_fd(self):
+        fd = self.set.fileno()
+        try:
+            self.fd = os.dup(fd)
+        except OSError as error:
+            raise xidata.NoMemory("cannot duplicate the descriptor of a set: %s" % error.strerror) from None
+        self.close_fd = weakref.finalize(self, os.close, self.fd)
 
     def let_go(self, channel, line, waiter, more):
         """The waiter has had its turn, or goes. `more`: there may be more for the next."""
@@ -226,9 +264,8 @@ class _Side:
             if self.lines.get(channel) is line:
                 del self.lines[channel]
                 self.leave(channel)
-            if not self.lines and self.fd is not None:
-                self.loop.unwatch(self.fd)
-                self.fd = None
+            if not self.lines and self.watched:
+                self.rest()
         elif mine and not (more and self.next(channel, line)):
             self.look()
 
@@ -241,7 +278,8 @@ class _Hub:
     def side(self, channel, send):
         key = (send, channel.interpreter)
         side = self.sides.get(key)
-        if side is None:
+        if side is None or side.set.closed:
+            self.sides = {k: s for k, s in self.sides.items() if not s.set.closed}  # their interpreters have left
             side = self.sides[key] = _Side(self.loop, send, channel.interpreter)
         return side
 
