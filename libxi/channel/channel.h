@@ -107,6 +107,7 @@ struct xi_channel {
         _Atomic uint32_t passed; /* values received from a ring that is not the channel's own */
     } moving;
     struct xi_channel *_Atomic letters[XI_LETTER_KINDS]; /* channels for values that nobody receives, once opened */
+    struct xi_channel *former;  /* of such a handle: the one whose channel was removed, and whose place it took */
     atomic_uint holders;  /* the handle itself, and messages whose delivery is not over */
     struct xi_channel *next;
     char name[80];

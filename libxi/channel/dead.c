@@ -13,25 +13,33 @@
 
 #include "ack.h"
 
-/* The channel of that name, opened to send; kept for as long as the handle. */
+/*
+ * The channel of that name, opened to send; kept for as long as the handle. One that was removed has another in its place, and is
+ * kept nevertheless: another thread may be sending through it.
+ */
 static int letters_channel(struct xi_channel *ch, enum xi_letters which, struct xi_channel **out) {
-    struct xi_channel *known = atomic_load_explicit(&ch->letters[which], memory_order_acquire), *none = NULL;
+    struct xi_channel *known = atomic_load_explicit(&ch->letters[which], memory_order_acquire), *fresh = NULL;
     const char *name = which == XI_LETTERS_EXPIRED ? ch->dead : ch->ack->dead;
     xi_open_opts opts = {.flags = XI_OPEN_SEND};
-    if (!known) {
-        int rc = xi_open(ch->interp, name, &opts, &known);
-        if (rc) return rc;
-        if (!atomic_compare_exchange_strong(&ch->letters[which], &none, known)) { /* another thread was first */
-            (void)xi_channel_free(known);
-            known = none;
-        }
-    }
     *out = known;
+    if (known && xi_load_acquire(&known->chan->closed) != XI_CHAN_REMOVED) return 0;
+    int rc = xi_open(ch->interp, name, &opts, &fresh);
+    if (rc) return rc;
+    fresh->former = known;
+    *out = fresh;
+    if (!atomic_compare_exchange_strong(&ch->letters[which], &known, fresh)) { /* another thread was first */
+        (void)xi_channel_free(fresh);
+        *out = known;
+    }
     return 0;
 }
 
 void xi_letters_close(struct xi_channel *ch) {
-    for (unsigned i = 0; i < XI_LETTER_KINDS; i++) (void)xi_channel_free(atomic_exchange(&ch->letters[i], NULL));
+    for (unsigned i = 0; i < XI_LETTER_KINDS; i++)
+        for (struct xi_channel *to = atomic_exchange(&ch->letters[i], NULL), *former; to; to = former) {
+            former = to->former;
+            (void)xi_channel_free(to);
+        }
 }
 
 /* ------------------------------------------------------------- the dict */
@@ -170,7 +178,7 @@ static int send_as(struct xi_channel *to, struct xi_channel *ch, const xi_msg *m
 /* What may be otherwise another time. */
 static bool passes(int rc) {
     return rc == XI_E_AGAIN || rc == XI_E_TIMEOUT || rc == XI_E_INTR || rc == XI_E_NOMEM || rc == XI_E_NOSPACE ||
-           rc == XI_E_QUOTA || rc == XI_E_BROKER || rc == XI_E_LIMIT || rc == XI_E_LEFT || rc == XI_E_ENDING;
+           rc == XI_E_REMOVED || rc == XI_E_QUOTA || rc == XI_E_BROKER || rc == XI_E_LIMIT || rc == XI_E_LEFT || rc == XI_E_ENDING;
 }
 
 int xi_letter_send(struct xi_channel *ch, enum xi_letters which, const xi_msg *m, const struct xi_letter *l) {

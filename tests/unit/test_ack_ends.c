@@ -156,6 +156,30 @@ START_TEST(dead_letters_wait_for_room) {
 }
 END_TEST
 
+/* Who holds the group opens anew what was removed and made anew. */
+START_TEST(dead_letters_go_to_the_channel_of_that_name) {
+    xi_channel *letters = open_letters("dead"), *in = open_spent(you, 1, "dead"), *out = open_sender(me);
+    xi_msg m = XI_MSG_INIT, l = XI_MSG_INIT;
+    xi_value v;
+    for (int64_t i = 1; i <= 3; i++) {
+        send_number(out, i, INLINE);
+        expect_value(in, &m, i, 1, XI_TRY);
+        ok(xi_nack(&m, 0));
+        fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
+        expect_letter(letters, "nacked", "g", 1, &v, &l);
+        ck_assert_int_eq(letter_number(&v), i);
+        xi_msg_release(&l);
+        ok(xi_remove(me, "dead"));
+        ok(xi_channel_free(letters));
+        letters = open_letters("dead");
+    }
+    ck_assert_uint_eq(xi_load_relaxed(&in->group->dead), 3);
+    ok(xi_channel_free(in));
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(letters));
+}
+END_TEST
+
 /* The same of a value that nobody had yet, whose time was over. */
 START_TEST(expired_values_wait_for_room) {
     xi_channel *letters = NULL, *in, *out = NULL;
@@ -669,6 +693,7 @@ int main(void) {
     tcase_add_loop_test(t, no_delay_for_what_is_not_delivered_again, 0, 2);
     tcase_add_loop_test(t, without_dead_letters_it_vanishes, 0, 2);
     tcase_add_test(t, dead_letters_wait_for_room);
+    tcase_add_test(t, dead_letters_go_to_the_channel_of_that_name);
     tcase_add_test(t, expired_values_wait_for_room);
     tcase_add_test(t, what_vanishes_is_written_down);
     tcase_add_test(t, what_is_moved_is_written_down);
