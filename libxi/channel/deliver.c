@@ -103,7 +103,7 @@ static bool is_request(struct taking *t, const struct offer *o, struct xi_call_r
 /* It will go to nobody: its caller knows before it goes. */
 static void refuse_request(struct taking *t, const struct offer *o) {
     struct xi_call_ref ref;
-    if (is_request(t, o, &ref)) xi_call_refuse(t->ch->interp, &ref);
+    if (t->ch->serves && is_request(t, o, &ref)) xi_call_refuse(t->ch->interp, &ref);
 }
 
 /* True if whoever had it, and may be reading it, is remembered where that is needed. */

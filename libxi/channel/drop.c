@@ -44,8 +44,10 @@ static struct xi_drop *find(struct xi_drops *all, uint32_t g, uint64_t position,
     return NULL;
 }
 
-/* A request that goes unserved. */
-static bool is_request(uint64_t h) { return XI_REC_FLAGS(h) & XI_REC_F_CALL; }
+/* A request that goes unserved, in a group that was to serve it. */
+static bool is_request(struct xi_channel *ch, uint32_t g, uint64_t h) {
+    return XI_REC_FLAGS(h) & XI_REC_F_CALL && !(xi_load_relaxed(&ch->chan->groups[g].flags) & XI_GROUP_F_LISTENS);
+}
 
 /* Notes the blocks and requests among the records that are to go, to be prepared: as many as there is place for. */
 static void note(struct xi_channel *ch, uint32_t g, uint64_t at, const struct xi_want *w, struct xi_drops *all) {
@@ -59,11 +61,11 @@ static void note(struct xi_channel *ch, uint32_t g, uint64_t at, const struct xi
         if ((int64_t)(at - until) >= 0 && n >= values) return;
         uint64_t h = xi_load_acquire(xi_header_at(v, at));
         if (h == 0 || !xi_header_valid(ch, h)) return;
-        if (XI_REC_IS_BLOCK(h) || is_request(h)) {
+        if (XI_REC_IS_BLOCK(h) || is_request(ch, g, h)) {
             struct xi_drop *drop = &all->drop[all->count++];
             *drop = (struct xi_drop){.group = g, .position = at, .header = h, .state = XI_DROP_WANTED};
             if (XI_REC_IS_BLOCK(h)) xi_descriptor_read(v, at, &drop->d);
-            if (is_request(h) && !xi_call_ref_read(v, at, h, &drop->ref)) drop->ref.generation = 0;
+            if (is_request(ch, g, h) && !xi_call_ref_read(v, at, h, &drop->ref)) drop->ref.generation = 0;
         }
         at = xi_ring_next(at, XI_REC_LENGTH(h));
     }
@@ -83,7 +85,7 @@ static int step(struct xi_channel *ch, uint32_t g, const struct xi_want *want, s
     struct xi_group *group = &ch->chan->groups[g];
     uint64_t head = xi_load_relaxed(&group->head), h = xi_load_acquire(xi_header_at(&ch->send_view, head));
     if (h == 0 || !xi_header_valid(ch, h) || !xi_is_aligned(head, 8)) return 0;
-    if (XI_REC_IS_BLOCK(h) || is_request(h)) {
+    if (XI_REC_IS_BLOCK(h) || is_request(ch, g, h)) {
         struct xi_drop *drop = find(all, g, head, h);
         if (!drop) {
             note(ch, g, head, want, all);

@@ -58,8 +58,8 @@ static void begin(struct xi_channel *ch, uint32_t index, struct xi_start *start,
     xi_store_relaxed(&g->start_seq, start->seq);
 }
 
-/* `acks`: the segment of its table, 0 for a group that does not acknowledge. */
-static struct xi_group *make(struct xi_channel *ch, const char name[32], bool own, uint32_t i, uint32_t acks,
+/* `acks`: the segment of its table, 0 for a group that does not acknowledge. `flags`: more of them. */
+static struct xi_group *make(struct xi_channel *ch, const char name[32], bool own, uint32_t i, uint32_t acks, uint32_t flags,
                              struct xi_start *start) {
     struct xi_chan *c = ch->chan;
     struct xi_group *g = &c->groups[i];
@@ -67,7 +67,7 @@ static struct xi_group *make(struct xi_channel *ch, const char name[32], bool ow
     forget_counts(g);
     xi_store_relaxed(&g->owner, own ? ch->interp->slot : 0);
     xi_store_relaxed(&g->owner_id, own ? (uint64_t)ch->interp->id : 0);
-    xi_store_relaxed(&g->flags, acks ? XI_GROUP_F_ACK | XI_GROUP_F_TAKEN : XI_GROUP_F_TAKEN);
+    xi_store_relaxed(&g->flags, flags | XI_GROUP_F_TAKEN | (acks ? XI_GROUP_F_ACK : 0));
     begin(ch, i, start, acks);
     xi_store_release(&g->state, XI_GROUP_ACTIVE);
     (void)xi_or_full(&c->active, (uint64_t)1 << i); /* THE JOIN: what is sent from now on, or was since then, is its too */
@@ -151,7 +151,8 @@ static int try_join(struct xi_channel *ch, struct joining *j, uint32_t *index, u
         struct xi_start start;
         int rc = xi_start_find(ch, j->opts->from, j->opts->last, &start);
         if (rc) return rc;
-        g = make(ch, j->name, j->own, *index, j->acks ? j->segment : 0, &start);
+        uint32_t listens = j->own && j->opts->flags & XI_GROUP_TEMPORARY ? XI_GROUP_F_LISTENS : 0;
+        g = make(ch, j->name, j->own, *index, j->acks ? j->segment : 0, listens, &start);
         xi_start_done(&start);
     }
     ch->group = g;

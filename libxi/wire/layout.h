@@ -471,6 +471,7 @@ static inline xi_a64 *xi_gone_counter(struct xi_group *g, uint32_t why) {
 /* Of an interpreter's own group, set without a lock: its handle is gone, but the locks of its end were not to be had, since
  * somebody was stopped who held one. Who finds the channel full ends it; or the broker, with the interpreter. */
 #define XI_GROUP_F_ORPHAN 8u
+#define XI_GROUP_F_LISTENS 16u /* nobody's server (XI_GROUP_TEMPORARY): what it does with a request says nothing of its call */
 #define XI_GROUP_RETAIN (XI_MAX_GROUPS - 1)
 #define XI_RETAIN_BIT ((uint64_t)1 << XI_GROUP_RETAIN) /* of `active` and the like, in channels with retain > 0 */
 

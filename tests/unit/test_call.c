@@ -10,37 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "channel/call.h"
-#include "fixture.h"
+#include "call_fixture.h"
 #include "wire/names.h"
-
-/* Channels of this test: values that another left undelivered are in others. */
-static xi_channel *open_with(xi_interp *who, uint32_t flags, xi_open_opts o) {
-    xi_channel *ch = NULL;
-    char name[40];
-    snprintf(name, sizeof name, "%lld.service", (long long)xi_id(me));
-    o.flags |= flags;
-    ok(xi_open(who, name, &o, &ch));
-    return ch;
-}
-static xi_channel *caller(void) { return open_with(me, XI_OPEN_SEND, (xi_open_opts){0}); }
-static xi_channel *server(void) { return open_with(you, XI_OPEN_RECV, (xi_open_opts){0}); }
-
-static int call(xi_channel *ch, int64_t number, size_t padding, xi_msg *reply, int64_t timeout) {
-    static _Thread_local uint64_t buffer[20000];
-    size_t size = encode_number(buffer, sizeof buffer, number, padding);
-    return xi_call(ch, buffer, size, reply, timeout);
-}
-static int begin(xi_channel *ch, int64_t number, size_t padding, xi_pending *p) {
-    uint64_t buffer[2000];
-    size_t size = encode_number(buffer, sizeof buffer, number, padding);
-    return xi_call_begin(ch, buffer, size, XI_TRY, p);
-}
-static int reply_with(xi_msg *request, int64_t number, size_t padding) {
-    static _Thread_local uint64_t buffer[20000];
-    size_t size = encode_number(buffer, sizeof buffer, number, padding);
-    return xi_reply(request, buffer, size, 10000 * MS);
-}
 
 /* Serves until the channel is closed: replies with the number and one more. */
 static void *serves(void *argument) {
@@ -57,30 +28,6 @@ static void *serves(void *argument) {
     ck_assert_int_eq(rc, XI_E_CLOSED);
     xi_msg_release(&m);
     return NULL;
-}
-
-static void nothing_is_out(xi_interp *who) {
-    xi_stats s;
-    for (int i = 0; i < 5000; i++) {
-        (void)xi_free_run(who);
-        xi_loan loan;
-        ok(xi_loan_get(who, 8, &loan));
-        xi_loan_drop(&loan);
-        xi_interp_stats(who, &s);
-        if (s.blocks == 0 && s.borrows == 0) return;
-        sched_yield();
-    }
-    ck_abort_msg("%llu blocks and %llu borrows are left", (unsigned long long)s.blocks, (unsigned long long)s.borrows);
-}
-
-/* The end of a test: all is released and closed, and nothing of it is anywhere. */
-static void nothing_remains(xi_channel *in, xi_channel *out, xi_msg *m, xi_msg *reply) {
-    if (m) xi_msg_release(m);
-    if (reply) xi_msg_release(reply);
-    nothing_is_out(me);
-    nothing_is_out(you);
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
 }
 
 START_TEST(a_call_returns_the_reply_to_it) {
@@ -163,43 +110,6 @@ START_TEST(nobody_serves) {
     ok(xi_channel_free(out));
 }
 END_TEST
-
-struct one_call {
-    xi_channel *ch;
-    int rc;
-    int64_t took;
-};
-static void *calls_once(void *argument) {
-    struct one_call *c = argument;
-    xi_msg reply = XI_MSG_INIT;
-    int64_t start = xi_now();
-    c->rc = call(c->ch, 5, 0, &reply, 20000 * MS);
-    c->took = xi_now() - start;
-    xi_msg_release(&reply);
-    return NULL;
-}
-/* Until the call's thread sleeps on its lane. */
-static void await_caller(void) {
-    for (;;) {
-        pthread_mutex_lock(&me->calls_mutex);
-        bool asleep = me->calls && xi_load_full(&me->calls->call[0].bell);
-        pthread_mutex_unlock(&me->calls_mutex);
-        if (asleep) return;
-        sched_yield();
-    }
-}
-static pthread_t start_call(struct one_call *c, xi_channel *ch) {
-    pthread_t t;
-    c->ch = ch;
-    pthread_create(&t, NULL, calls_once, c);
-    await_caller();
-    return t;
-}
-static void ended(pthread_t t, const struct one_call *c, int rc) {
-    pthread_join(t, NULL);
-    if (c->rc != rc) ck_abort_msg("the call ended with %s: %s", xi_error_name(c->rc), xi_error_text(c->rc));
-    ck_assert_int_lt(c->took, 900 * MS); /* not because it looked by itself after a second */
-}
 
 START_TEST(the_last_server_leaves_before_it_took_the_request) {
     xi_channel *out = caller(), *in = server(), *second = server();
@@ -499,26 +409,6 @@ START_TEST(a_request_that_makes_room_for_newer_values_is_refused) {
 }
 END_TEST
 
-START_TEST(a_group_is_removed_with_requests_in_it) {
-    xi_channel *out = open_with(me, XI_OPEN_SEND, (xi_open_opts){.mode = XI_BROADCAST});
-    xi_channel *in = open_with(you, XI_OPEN_RECV, (xi_open_opts){.group = "servers"}), *other = server();
-    struct one_call c;
-    pthread_t t = start_call(&c, out);
-    ok(xi_group_remove(in, "servers"));
-    ended(t, &c, XI_E_DIED);
-    /* A listener that goes says nothing of the others. */
-    ok(xi_channel_free(in));
-    in = open_with(you, XI_OPEN_RECV, (xi_open_opts){.group = "servers"});
-    t = start_call(&c, out);
-    ok(xi_channel_free(other));
-    xi_msg m = XI_MSG_INIT;
-    ok(xi_recv(in, &m, XI_TRY));
-    ok(reply_with(&m, 7, 0));
-    ended(t, &c, 0);
-    nothing_remains(in, out, &m, NULL);
-}
-END_TEST
-
 START_TEST(a_full_channel_and_nobody_left_to_empty_it) {
     xi_channel *out = open_with(me, XI_OPEN_SEND, (xi_open_opts){.capacity = XI_CAPACITY_MIN}), *in = server();
     while (xi_send_int(out, 1, XI_TRY) == 0) continue;
@@ -533,151 +423,6 @@ START_TEST(a_full_channel_and_nobody_left_to_empty_it) {
     ok(xi_channel_free(in));
     ended(t, &c, XI_E_NO_CONSUMER);
     ok(xi_channel_free(out));
-}
-END_TEST
-
-/* ---------------------------------------------- in a group that acknowledges */
-
-static xi_channel *acking(xi_interp *who, uint32_t max_deliveries) {
-    xi_group_opts g = {.flags = XI_GROUP_ACK, .max_deliveries = max_deliveries};
-    return open_with(who, XI_OPEN_RECV, (xi_open_opts){.group_opts = &g});
-}
-
-START_TEST(a_reply_acknowledges) {
-    xi_channel *in = acking(you, 0), *out = caller();
-    xi_msg m = XI_MSG_INIT, reply = XI_MSG_INIT;
-    xi_pending p;
-    for (int large = 0; large < 2; large++) {
-        ok(begin(out, 1, large ? 9000 : 0, &p));
-        ok(xi_recv(in, &m, XI_TRY));
-        ck_assert(xi_msg_is_call(&m));
-        ck_assert_uint_eq(xi_msg_deliveries(&m), 1);
-        ok(reply_with(&m, 2, 0));
-        ck_assert_int_eq(number_of(&m), 1); /* readable still */
-        ok(xi_call_wait(&p, &reply, XI_TRY));
-        ck_assert_int_eq(number_of(&reply), 2);
-        xi_group_info g;
-        ck_assert_int_eq(xi_channel_groups(in, &g, 1), 1);
-        ck_assert_uint_eq(g.unacked, 0);
-        ck_assert_uint_eq(g.acked, (uint64_t)large + 1);
-        xi_msg_release(&m);
-        fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
-    }
-    nothing_remains(in, out, NULL, &reply);
-}
-END_TEST
-
-START_TEST(another_server_gets_a_request_that_was_not_replied_to) {
-    xi_interp *third;
-    ok(xi_join(&(xi_join_opts){.name = "third"}, &third));
-    xi_channel *in = acking(you, 0), *of_third = acking(third, 0), *out = caller();
-    xi_msg m = XI_MSG_INIT, other = XI_MSG_INIT;
-    struct one_call c;
-    pthread_t t = start_call(&c, out);
-    ok(xi_recv(in, &m, XI_TRY));
-    xi_msg_release(&m);
-    ok(xi_recv(in, &m, XI_TRY));
-    ok(xi_nack(&m, 0));
-    ok(xi_recv(of_third, &other, XI_TRY));
-    ck_assert_uint_eq(xi_msg_deliveries(&other), 3);
-    ck_assert(xi_call_wanted(&other));
-    ok(xi_leave(third));
-    ok(xi_recv(in, &m, 5000 * MS));
-    ck_assert_uint_eq(xi_msg_deliveries(&m), 4);
-    ok(reply_with(&m, 6, 0));
-    ended(t, &c, 0);
-    xi_msg_release(&m);
-    xi_msg_release(&other);
-    ok(xi_channel_free(of_third));
-    ok(xi_channel_free(in));
-    ok(xi_channel_free(out));
-}
-END_TEST
-
-START_TEST(a_request_that_will_not_be_served_is_refused) {
-    xi_channel *in = acking(you, 2), *out = caller();
-    xi_msg m = XI_MSG_INIT;
-    struct one_call c;
-    for (int how = 0; how < 3; how++) {
-        pthread_t t = start_call(&c, out);
-        ok(xi_recv(in, &m, XI_TRY));
-        if (how == 0) ok(xi_ack(&m));
-        if (how == 1) ok(xi_reply(&m, NULL, 0, XI_TRY));
-        if (how == 2) { /* delivered twice in vain */
-            xi_msg_release(&m);
-            ok(xi_recv(in, &m, XI_TRY));
-            xi_msg_release(&m);
-            fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
-        }
-        ended(t, &c, XI_E_DIED);
-        xi_msg_release(&m);
-        fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
-    }
-    /* And one that nobody waits for goes to nobody, the values around it do. */
-    xi_pending p[2];
-    xi_msg got[4] = {XI_MSG_INIT, XI_MSG_INIT, XI_MSG_INIT, XI_MSG_INIT};
-    ok(begin(out, 1, 300, &p[0])); /* for which a message needs memory */
-    ok(xi_send_int(out, 2, XI_TRY));
-    ok(begin(out, 3, 9000, &p[1]));
-    ok(xi_send_int(out, 4, XI_TRY));
-    for (int i = 0; i < 2; i++) xi_call_cancel(&p[i]);
-    int64_t n = 0;
-    while (n < 2) {
-        int64_t some = xi_recv_many(in, got + n, 4 - (size_t)n, XI_TRY);
-        ok(some);
-        n += some;
-    }
-    fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
-    for (int i = 0; i < 2; i++) {
-        ck_assert(!xi_msg_is_call(&got[i]));
-        ok(xi_ack(&got[i]));
-    }
-    nothing_remains(in, out, NULL, NULL);
-}
-END_TEST
-
-/*
- * A block that was mapped for a value which then is nobody's is not taken for that of another value: not though in between a
- * request was received that nobody waits for any more, so that the call goes on.
- */
-START_TEST(a_block_is_looked_for_where_it_is) {
-    xi_interp *third;
-    ok(xi_join(&(xi_join_opts){.name = "third"}, &third));
-    xi_channel *in = acking(you, 0), *out = caller(), *of_third = open_with(third, XI_OPEN_SEND, (xi_open_opts){0});
-    xi_msg m[3] = {XI_MSG_INIT, XI_MSG_INIT, XI_MSG_INIT};
-    xi_pending p;
-    uint64_t position = xi_load_relaxed(&in->chan->tail);
-    ok(try_number(of_third, 1, 9000, &(xi_send_opts){.timeout = XI_TRY, .ttl_ns = 3600 * 1000 * MS}));
-    ok(begin(out, 2, 0, &p));
-    send_number(out, 3, 9000);
-    for (int i = 0; i < 3; i++) ok(xi_recv(in, &m[i], XI_TRY));
-    for (int i = 0; i < 3; i++) ok(xi_nack(&m[i], 0));
-    uint32_t length = XI_REC_LENGTH(xi_load_relaxed(xi_header_at(&in->home, position)));
-    xi_store_relaxed(xi_header_at(&in->home, position + length), 1); /* its time is over */
-    xi_call_cancel(&p);
-    ck_assert_int_eq(xi_recv_many(in, m, 3, XI_TRY), 1);
-    ck_assert_int_eq(number_of(&m[0]), 3);
-    ok(xi_ack(&m[0]));
-    nothing_is_out(third);
-    ok(xi_channel_free(of_third));
-    ok(xi_leave(third));
-    nothing_remains(in, out, NULL, NULL);
-}
-END_TEST
-
-/* Nor does it go on waiting when its request becomes a dead letter. */
-START_TEST(the_caller_hears_of_a_dead_letter) {
-    xi_group_opts once = {.flags = XI_GROUP_ACK, .max_deliveries = 1, .dead = "letters of calls"};
-    xi_channel *in = open_with(you, XI_OPEN_RECV, (xi_open_opts){.group_opts = &once}), *out = caller();
-    xi_msg m = XI_MSG_INIT;
-    struct one_call c;
-    pthread_t t = start_call(&c, out);
-    ok(xi_recv(in, &m, XI_TRY));
-    ok(xi_nack(&m, 0));
-    fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
-    ended(t, &c, XI_E_DIED);
-    ok(xi_remove(me, "letters of calls"));
-    nothing_remains(in, out, NULL, NULL);
 }
 END_TEST
 
@@ -870,13 +615,7 @@ int main(void) {
     tcase_add_test(t, values_and_requests_share_a_channel);
     tcase_add_test(t, a_request_whose_time_is_over_is_refused);
     tcase_add_test(t, a_request_that_makes_room_for_newer_values_is_refused);
-    tcase_add_test(t, a_group_is_removed_with_requests_in_it);
     tcase_add_test(t, a_full_channel_and_nobody_left_to_empty_it);
-    tcase_add_test(t, a_reply_acknowledges);
-    tcase_add_test(t, another_server_gets_a_request_that_was_not_replied_to);
-    tcase_add_test(t, a_request_that_will_not_be_served_is_refused);
-    tcase_add_test(t, a_block_is_looked_for_where_it_is);
-    tcase_add_test(t, the_caller_hears_of_a_dead_letter);
     tcase_add_test(t, lanes_are_nobodys_business);
     tcase_add_test(t, lanes_go_with_their_interpreters);
     tcase_add_test(t, a_forked_child_has_no_part_in_it);
