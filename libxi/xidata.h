@@ -414,7 +414,8 @@ XI_API int32_t xi_observer_broker_pid(const xi_observer *o);
 /* Whose namespace it is, and whom it is open to besides: "1001,@50"; "" if it is that user's alone. */
 XI_API uint32_t xi_observer_uid(const xi_observer *o);
 XI_API const char *xi_observer_open_to(const xi_observer *o);
-/* Fill up to `capacity` entries; return how many there are (which may be more). */
+/* Fill up to `capacity` entries; return how many there are (which may be more). XI_E_FORKED: the observer is a parent's, for which
+ * the broker's pid reads 0. */
 XI_API int64_t xi_list_interps(xi_observer *o, xi_interp_info *out, size_t capacity);
 XI_API int64_t xi_list_channels(xi_observer *o, xi_channel_info *out, size_t capacity);
 /* The observer of a joined interpreter; owned by it. */

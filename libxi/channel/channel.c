@@ -367,6 +367,7 @@ int xi_remove(xi_interp *me, const char *name) {
     if (!xi_channel_name_valid(name, XI_NAME_MAX))
         return xi_fail(XI_E_INVAL, "a channel's name is 1 to %d bytes of UTF-8 without control characters", XI_NAME_MAX);
     if (xi_lane_named(name)) return fail_reserved(name);
+    if (!xi_alive(me)) return xi_fail_forked(); /* whose child has no registry to look into */
     xi_request_init(&req, XI_OP_REMOVE);
     memcpy(req.name, name, strlen(name));
     /* This one: if its broker dies over it and another is opened by that name, the next broker is not to remove that. */

@@ -363,6 +363,7 @@ static int reference(xi_interp *me, int64_t id, enum xi_op op) {
 int xi_ref(xi_interp *me, int64_t id) { return reference(me, id, XI_OP_REF); }
 
 int xi_unref(xi_interp *me, int64_t id) {
+    if (!xi_alive(me)) return xi_fail_forked();
     pthread_mutex_lock(&me->channels_mutex);
     bool held = false;
     for (size_t i = 0; i < me->refs_count; i++) held |= me->refs[i].id == id;

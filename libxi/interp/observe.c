@@ -24,6 +24,7 @@ struct xi_observer {
     int socket; /* where segments have no names: to the broker; else -1 */
     char open_to[XI_ACCESS_TEXT];
     bool deaf;  /* it did not answer: not asked again in this listing */
+    uid_t uid; /* whose namespace it is */
     pid_t pid; /* whose mapping it is: a forked child has none there, or another of its own */
     int fd;
     uint64_t epoch;
@@ -65,6 +66,7 @@ int xi_observe_fd(const struct xi_place *place, int fd, xi_observer **out) {
     madvise((void *)(uintptr_t)o->registry, o->mapped, MADV_DONTFORK);
     o->place = *place;
     o->socket = -1;
+    o->uid = o->registry->uid;
     o->pid = getpid();
     o->fd = fd;
     o->epoch = head.epoch;
@@ -115,18 +117,21 @@ int xi_observe(const char *ns, xi_observer **out) {
     return rc ? rc : xi_observe_fd(&place, fd, out);
 }
 
+/* True in a forked child, which has not what its parent mapped. */
+static bool inherited(const xi_observer *o) { return o->pid != getpid(); }
+
 void xi_observer_free(xi_observer *o) {
     if (!o) return;
-    if (o->pid == getpid()) munmap((void *)(uintptr_t)o->registry, o->mapped);
+    if (!inherited(o)) munmap((void *)(uintptr_t)o->registry, o->mapped);
     close(o->fd);
     if (o->socket >= 0) close(o->socket);
     free(o);
 }
 
 const struct xi_registry *xi_observer_registry(const xi_observer *o) { return o->registry; }
-uint32_t xi_observer_uid(const xi_observer *o) { return o->registry->uid; }
+uint32_t xi_observer_uid(const xi_observer *o) { return o->uid; }
 const char *xi_observer_open_to(const xi_observer *o) { return o->open_to; }
-int32_t xi_observer_broker_pid(const xi_observer *o) { return o->registry->broker_pid; }
+int32_t xi_observer_broker_pid(const xi_observer *o) { return inherited(o) ? 0 : o->registry->broker_pid; }
 
 /* Entries of channels[] that may be touched: what the broker says, and what the file really has. */
 static uint32_t channels_backed(const xi_observer *o) {
@@ -207,6 +212,7 @@ static bool read_slot(const xi_observer *o, uint32_t i, xi_interp_info *info, ui
 
 int64_t xi_list_interps(xi_observer *o, xi_interp_info *out, size_t capacity) {
     size_t n = 0;
+    if (inherited(o)) return xi_fail_forked();
     o->deaf = false;
     for (uint32_t i = 1; i < XI_MAX_INTERPS; i++) {
         xi_interp_info info;
@@ -338,6 +344,7 @@ uint64_t xi_observer_channel_named(const xi_observer *o, const char *name) {
 
 int64_t xi_list_channels(xi_observer *o, xi_channel_info *out, size_t capacity) {
     size_t n = 0;
+    if (inherited(o)) return xi_fail_forked();
     uint32_t limit = channels_backed(o);
     o->deaf = false;
     for (uint32_t i = 0; i < limit; i++) {

@@ -6,6 +6,16 @@
  */
 #include "harness.h"
 
+/* What the parent mapped to look on: the child may ask whose it is, and no more. */
+static void watch_with(xi_observer *o) {
+    xi_interp_info interp;
+    xi_channel_info channel;
+    must_fail(XI_E_FORKED, (int)xi_list_interps(o, &interp, 1));
+    must_fail(XI_E_FORKED, (int)xi_list_channels(o, &channel, 1));
+    expect(xi_observer_uid(o) == getuid(), "the namespace is not uid %u's", xi_observer_uid(o));
+    expect(xi_observer_broker_pid(o) == 0, "a parent's broker has the pid %d", xi_observer_broker_pid(o));
+}
+
 static void use_dead_handles(xi_interp *me, xi_channel *ch, xi_msg *borrowed, xi_loan *loan) {
     xi_msg m = XI_MSG_INIT;
     xi_loan another;
@@ -25,6 +35,9 @@ static void use_dead_handles(xi_interp *me, xi_channel *ch, xi_msg *borrowed, xi
     must_fail(XI_E_FORKED, xi_loan_get(me, 100, &another));
     must_fail(XI_E_FORKED, xi_close(ch));
     must_fail(XI_E_FORKED, xi_ref(me, 1));
+    must_fail(XI_E_FORKED, xi_unref(me, 1));
+    must_fail(XI_E_FORKED, xi_remove(me, "family"));
+    watch_with(xi_observer_of(me));
     xi_msg_release(borrowed); /* must not end the parent's borrow, nor crash */
     xi_loan_drop(loan);
     expect(xi_current() == NULL, "xi_current() gives a handle of the parent");
