@@ -242,19 +242,21 @@ static bool still_pending(int rc) {
 
 static int wait_for_reply(xi_pending *p, xi_msg *reply, int64_t timeout) {
     int64_t deadline = timeout == XI_TRY ? XI_TRY : xi_deadline(timeout);
-    int rc = 0, over = 0;
+    int rc = 0;
+    bool told = false; /* that no reply comes */
     for (int waited = 0; rc == 0;) {
+        int over;
         over = why_over(p);
         rc = fetch(p, reply);
         if (rc == 1) return got_it(p);
-        if (rc == 0 && over) rc = fail_over(p, over);
+        if ((told = rc == 0 && over)) rc = fail_over(p, over);
         if (rc == 0) rc = waited ? waited : xi_channel_check(p->channel_);
         if (rc) break;
         waited = wait_once(p, timeout, deadline);
         /* After these, what came at the last moment is looked at; after others the lane may be no more. */
         if (waited && waited != XI_E_TIMEOUT && waited != XI_E_INTR) rc = waited;
     }
-    if (over || !still_pending(rc)) finish(p);
+    if (told || !still_pending(rc)) finish(p);
     return rc;
 }
 

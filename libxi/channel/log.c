@@ -179,6 +179,7 @@ static int64_t append(struct xi_channel *ch, const struct xi_record *records, si
     }
     *want = (struct xi_want){.length = xi_record_length(&records[0]), .lack = XI_LACK_BYTES};
     bool block = sending && sending->block;
+    size_t block_size = block ? sending->block->size : 0; /* once it is published, who receives it may have it freed */
     if (block && !flights_reserve(ch)) return xi_fail(XI_E_NOMEM, "no memory to keep account of values under way");
     if (__builtin_expect(block || ch->max_values, 0)) {
         if (!within_bounds(ch, block ? sending : NULL, &n, want)) return 0;
@@ -199,7 +200,7 @@ static int64_t append(struct xi_channel *ch, const struct xi_record *records, si
         w += 8 + xi_record_length(&records[done]);
     }
     if (done == 0) return 0;
-    if (block) flights_add(ch, sending->block->size, w);
+    if (block) flights_add(ch, block_size, w);
     /* Release: neither may be seen before the headers that it counts (a repair reads them in that order). */
     xi_store_release(&c->tail_seq, seq + done);
     xi_store_release(&c->tail, w);

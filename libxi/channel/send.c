@@ -31,15 +31,19 @@ static inline int check_value(const void *value, size_t size) {
                    value ? "" : ", and is not at NULL");
 }
 
+/* Under the lock: where the request will be, if this attempt succeeds. */
+static void note_call(const struct xi_channel *ch, const struct xi_record *r) {
+    if (__builtin_expect(!r->calling, 1)) return;
+    r->calling->position = xi_load_relaxed(&ch->chan->tail);
+    r->calling->number = xi_load_relaxed(&ch->chan->tail_seq) + 1;
+}
+
 /* One attempt for up to n records: how many, 0 for no room (*want says what it lacks), or an error. */
 static int64_t append(struct xi_channel *ch, const struct xi_record *r, size_t n, struct xi_sending *s, struct xi_want *want,
                       int64_t timeout) {
     int rc = xi_lock_send(ch, timeout);
     if (__builtin_expect(rc != 0, 0)) return rc;
-    if (r->calling) {
-        r->calling->position = xi_load_relaxed(&ch->chan->tail);
-        r->calling->number = xi_load_relaxed(&ch->chan->tail_seq) + 1;
-    }
+    note_call(ch, r);
     int64_t done = xi_log_append(ch, r, n, s, want);
     bool far = ch->send_view.word != 0;
     xi_unlock_send(ch);
@@ -59,6 +63,7 @@ static int64_t append_dropping(struct xi_channel *ch, const struct xi_record *r,
     for (int round = 0; round < DROP_ROUNDS && done == 0 && rc == 1; round++) {
         rc = xi_lock_send(ch, timeout);
         if (rc) break;
+        note_call(ch, r); /* others may have sent since the last attempt */
         done = xi_log_append(ch, r, n, s, want);
         if (done == 0) rc = xi_drop_oldest(ch, want, &d);
         if (done == 0 && rc == 1) done = xi_log_append(ch, r, n, s, want);
