@@ -333,7 +333,8 @@ typedef struct xi_join_opts {
 XI_API XI_NODISCARD int xi_join(const xi_join_opts *opts, xi_interp **out);
 /*
  * Leaves: values already sent stay deliverable, borrows are released, loans not sent are dropped, every channel handle
- * is closed. Threads waiting in this interpreter's calls return XI_E_LEFT first. `me` is invalid afterwards. NULL is a
+ * is closed. Threads that wait in this interpreter's calls return first, with XI_E_LEFT unless they had what they waited
+ * for; none may be about to begin one. `me` is invalid afterwards. NULL is a
  * no-op. In a forked child it frees the child's memory alone. Waits for the broker: up to 5 s for one that does not answer, a
  * quarter of a second where none is to be had; what it was not told then, the next finds out when this process ends.
  */
@@ -545,8 +546,9 @@ typedef struct xi_open_opts {
  * XI_OPEN_RECV). May block for the broker.
  */
 XI_API XI_NODISCARD int xi_open(xi_interp *me, const char *name, const xi_open_opts *opts, xi_channel **out);
-/* Closes the handle; the channel lives on while it has handles or undelivered values. NULL is a no-op. Threads asleep in
- * calls on it return XI_E_LEFT first; none may be about to begin one: see xi_channel_shut(). */
+/* Closes the handle; the channel lives on while it has handles or undelivered values. NULL is a no-op. Threads that wait
+ * in calls on it return first, with XI_E_LEFT unless they had what they waited for; none may be about to begin one: see
+ * xi_channel_shut(). */
 XI_API int xi_channel_free(xi_channel *ch);
 /* From now on calls on this handle return XI_E_LEFT, those that wait as well. Its memory stays until xi_channel_free(),
  * which whoever comes out last may then call. Idempotent; never blocks. */

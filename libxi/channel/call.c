@@ -108,13 +108,12 @@ static int begin(xi_channel *ch, const void *value, size_t size, xi_loan *loan, 
     int rc = xi_channel_check(ch);
     if (rc == 0) rc = call_take(ch->interp, &c.ref);
     if (rc) return rc;
-    rc = xi_send_call(ch, value, size, loan, o, &c);
-    if (rc) {
-        call_give(ch->interp, c.ref.index);
-        return rc;
-    }
-    *out = (xi_pending){ch, c.ref.index, 0, c.ref.generation, c.position, c.number};
-    return 0;
+    bool in = false;
+    rc = xi_send_call(ch, value, size, loan, o, &c, &in);
+    if (rc == 0) *out = (xi_pending){ch, c.ref.index, 0, c.ref.generation, c.position, c.number};
+    else call_give(ch->interp, c.ref.index);
+    if (in) xi_wait_exit(ch);
+    return rc;
 }
 
 int xi_call_begin(xi_channel *ch, const void *value, size_t size, int64_t timeout, xi_pending *out) {
@@ -223,7 +222,9 @@ static int wait_once(xi_pending *p, int64_t timeout, int64_t deadline) {
     struct xi_channel *ch = p->channel_, *lane = ch->interp->calls->lane;
     struct xi_also also = {something_to_see, p, &ch->interp->calls->call[p->index_].bell};
     if (timeout == XI_TRY) return xi_fail(XI_E_AGAIN, "the reply to the call on channel \"%s\" is not there yet", ch->name);
-    int rc = xi_wait_also(lane, XI_SIDE_GROUP(lane->group_index), deadline, &also);
+    bool in = false;
+    int rc = xi_wait_also(lane, XI_SIDE_GROUP(lane->group_index), deadline, &also, &in);
+    if (in) xi_wait_exit(lane); /* which stays as long as we count in the channel */
     if (rc == 0 && deadline >= 0 && xi_now() >= deadline) rc = XI_E_TIMEOUT; /* what comes through the lane is not for us */
     return rc == XI_E_TIMEOUT ? xi_fail(rc, "no reply to the call on channel \"%s\" came in time", ch->name) : rc;
 }
@@ -278,7 +279,9 @@ int xi_call(xi_channel *ch, const void *value, size_t size, xi_msg *reply, int64
     int64_t deadline = timeout > 0 ? xi_deadline(timeout) : timeout;
     int rc = xi_call_begin(ch, value, size, timeout, &p);
     if (rc) return rc;
+    xi_wait_enter(ch); /* until it is cancelled */
     rc = xi_call_wait(&p, reply, timeout > 0 ? xi_left(deadline) : timeout);
     xi_call_cancel(&p);
+    xi_wait_exit(ch);
     return rc;
 }

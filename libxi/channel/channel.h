@@ -427,20 +427,25 @@ static inline void xi_wake_producers(struct xi_channel *ch) {
  * Waits until the side may have something to do: spins, then sleeps. `length`:
  * of the record that a producer wants to place. 0, or TIMEOUT, INTR, LEFT,
  * ENDING, BROKER, LIMIT.
+ *
+ * `in`: false at first, true once the call counts among those who wait in the
+ * handle: xi_wait_enter() was called, and the caller calls xi_wait_exit() after
+ * it touched the handle, or the interpreter, for the last time. Until then
+ * whoever frees the handle or leaves waits, and each further wait is an error.
  */
-int xi_wait_side(struct xi_channel *ch, uint32_t side, uint32_t length, int64_t deadline);
+int xi_wait_side(struct xi_channel *ch, uint32_t side, uint32_t length, int64_t deadline, bool *in);
 /* The same, but something else ends the wait as well: whoever makes `ready` true rings the bell that is named. */
 struct xi_also {
     bool (*ready)(void *context);
     void *context;
     xi_a32 *bell; /* NULL, or where to say which bell is slept on: 1 + its number; 0: none */
 };
-int xi_wait_also(struct xi_channel *ch, uint32_t side, int64_t deadline, const struct xi_also *also);
+int xi_wait_also(struct xi_channel *ch, uint32_t side, int64_t deadline, const struct xi_also *also, bool *in);
 /* The same for a producer; `also` may be NULL. In a channel whose ring may grow also 0 whenever somebody rang, or a second
  * has passed: what kept it from growing may be over. */
-int xi_wait_for_room(struct xi_channel *ch, const struct xi_want *want, int64_t deadline, const struct xi_also *also);
+int xi_wait_for_room(struct xi_channel *ch, const struct xi_want *want, int64_t deadline, const struct xi_also *also, bool *in);
 
-/* Around a sleep, so that whoever frees the handle or leaves waits for it. */
+/* Around what waits, so that whoever frees the handle or leaves waits for it. They nest. */
 void xi_wait_enter(struct xi_channel *ch);
 void xi_wait_exit(struct xi_channel *ch);
 void xi_interp_wait_enter(struct xi_interp *me);
@@ -504,7 +509,7 @@ void xi_start_done(struct xi_start *start);
 
 /* send.c: sends a request or a reply; `loan` NULL: `value` is copied. Errors: as xi_send and xi_send_loan, NO_CONSUMER. */
 int xi_send_call(struct xi_channel *ch, const void *value, size_t size, xi_loan *loan, const xi_send_opts *o,
-                 struct xi_calling *calling);
+                 struct xi_calling *calling, bool *in);
 /* receive.c: what is there. 0 or AGAIN, without a sentence; or an error. */
 int xi_receive_try(struct xi_channel *ch, xi_msg *m);
 /* Where something was skipped, or set right, because it could not be; under the group's lock. */

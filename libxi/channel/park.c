@@ -156,6 +156,7 @@ struct wait {
     const struct xi_want *want; /* of a producer */
     int64_t deadline;
     const struct xi_also *also;
+    bool *in; /* see xi_wait_side() */
 };
 
 void xi_interp_wait_enter(struct xi_interp *me) {
@@ -186,6 +187,13 @@ void xi_wait_exit(struct xi_channel *ch) {
     atomic_fetch_sub(&me->waiting, 1);
     pthread_cond_broadcast(&me->idle);
     pthread_mutex_unlock(&me->channels_mutex);
+}
+
+/* From now on who frees the handle, or leaves, waits for this call. */
+static void stay(const struct wait *w) {
+    if (*w->in) return;
+    *w->in = true;
+    xi_wait_enter(w->ch);
 }
 
 static bool ready(const struct wait *w) {
@@ -238,9 +246,12 @@ static void learn(const struct wait *w, struct xi_spin *s, uint32_t held, uint64
     }
 }
 
+#define SHORT_NS 5000 /* a wait that nobody can have seen: not worth two locks of a mutex */
+
 static bool over(const struct wait *w, int64_t *start, int64_t budget) {
     int64_t now = xi_now();
     if (*start == 0) *start = now;
+    if (now - *start >= SHORT_NS) stay(w);
     return now - *start >= budget || (w->deadline >= 0 && now >= w->deadline) ||
            atomic_load_explicit(&w->ch->freeing, memory_order_relaxed) ||
            atomic_load_explicit(&w->ch->interp->leaving, memory_order_relaxed);
@@ -391,9 +402,9 @@ int xi_sleep_ended(struct xi_interp *me, enum xi_wake_reason why) {
 
 /* Why not to sleep: 0 nothing, 1 the side has something to do, negative the error. */
 static int reason_to_go(const struct wait *w) {
-    if (ready(w)) return 1;
     if (atomic_load(&w->ch->freeing))
         return xi_fail(XI_E_LEFT, "this handle of channel \"%s\" was closed meanwhile", w->ch->name);
+    if (ready(w)) return 1;
     if (w->side != XI_SIDE_PRODUCERS && !(xi_load_full(&w->ch->chan->active) >> (w->side - 1) & 1))
         return xi_fail_ended(w->ch);
     return xi_sleep_refused(w->ch->interp);
@@ -446,8 +457,8 @@ static int park(struct wait *w) {
 }
 
 static int wait_side(struct xi_channel *ch, uint32_t side, const struct xi_want *want, int64_t deadline,
-                     const struct xi_also *also) {
-    struct wait w = {.ch = ch, .side = side, .want = want, .deadline = deadline, .also = also};
+                     const struct xi_also *also, bool *in) {
+    struct wait w = {.ch = ch, .side = side, .want = want, .deadline = deadline, .also = also, .in = in};
     if (spin(&w, side == XI_SIDE_PRODUCERS ? &ch->send_spin : &ch->receive_spin)) {
         xi_bump(&ch->interp->own->counters.spins, 1); /* threads may lose one among them: it is an estimate */
         return 0;
@@ -456,7 +467,7 @@ static int wait_side(struct xi_channel *ch, uint32_t side, const struct xi_want 
     int rc = xi_bell_take(&ch->interp->bells, &w.bell_index);
     if (rc) return rc;
     w.bell = &ch->interp->mailbox->bells[w.bell_index];
-    xi_wait_enter(ch);
+    stay(&w);
     rc = xi_waiter_take(ch, XI_WAITER(ch->interp->slot, w.bell_index, side), &w.number);
     if (rc == 0) {
         rc = park(&w);
@@ -465,18 +476,17 @@ static int wait_side(struct xi_channel *ch, uint32_t side, const struct xi_want 
         if (side != XI_SIDE_PRODUCERS && xi_ack_due(ch) != UINT64_MAX) xi_wake_one(ch); /* to look in our place */
     }
     xi_bell_give(&ch->interp->bells, w.bell_index);
-    xi_wait_exit(ch);
     return rc;
 }
 
-int xi_wait_side(struct xi_channel *ch, uint32_t side, uint32_t length, int64_t deadline) {
-    return wait_side(ch, side, &(struct xi_want){.length = length}, deadline, NULL);
+int xi_wait_side(struct xi_channel *ch, uint32_t side, uint32_t length, int64_t deadline, bool *in) {
+    return wait_side(ch, side, &(struct xi_want){.length = length}, deadline, NULL, in);
 }
 
-int xi_wait_also(struct xi_channel *ch, uint32_t side, int64_t deadline, const struct xi_also *also) {
-    return wait_side(ch, side, &(struct xi_want){0}, deadline, also);
+int xi_wait_also(struct xi_channel *ch, uint32_t side, int64_t deadline, const struct xi_also *also, bool *in) {
+    return wait_side(ch, side, &(struct xi_want){0}, deadline, also, in);
 }
 
-int xi_wait_for_room(struct xi_channel *ch, const struct xi_want *want, int64_t deadline, const struct xi_also *also) {
-    return wait_side(ch, XI_SIDE_PRODUCERS, want, deadline, also);
+int xi_wait_for_room(struct xi_channel *ch, const struct xi_want *want, int64_t deadline, const struct xi_also *also, bool *in) {
+    return wait_side(ch, XI_SIDE_PRODUCERS, want, deadline, also, in);
 }

@@ -409,7 +409,8 @@ static int nothing_now(struct xi_channel *ch) {
                    "try again", ch->name);
 }
 
-static int64_t receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
+/* `in`: see xi_wait_side(). */
+static int64_t receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout, bool *in) {
     int64_t done = tell_skipped(ch);
     if (__builtin_expect(done != 0, 0)) return done;
     done = receive_now(ch, msgs, n, timeout);
@@ -418,7 +419,7 @@ static int64_t receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t ti
     if (timeout == XI_TRY) return nothing_now(ch);
     int64_t deadline = xi_deadline(timeout);
     for (;;) {
-        int rc = xi_wait_side(ch, XI_SIDE_GROUP(ch->group_index), 0, deadline);
+        int rc = xi_wait_side(ch, XI_SIDE_GROUP(ch->group_index), 0, deadline, in);
         if (rc == XI_E_TIMEOUT) return xi_fail(rc, "nothing came through channel \"%s\" in time", ch->name);
         if (rc) return rc;
         done = n == 1 && receive_one(ch, msgs) ? 1 : receive_now(ch, msgs, n, xi_left(deadline));
@@ -436,17 +437,14 @@ int xi_recv(xi_channel *ch, xi_msg *msg, int64_t timeout) {
     xi_msg_begin(msg);
     xi_free_poll(ch->interp);
     if (__builtin_expect(receive_one(ch, msg), 1)) return 0;
-    int64_t done = receive(ch, msg, 1, timeout);
+    bool in = false;
+    int64_t done = receive(ch, msg, 1, timeout, &in);
+    if (in) xi_wait_exit(ch);
     return done < 0 ? (int)done : 0;
 }
 
-int64_t xi_recv_many(xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
-    int rc = check_receiver(ch);
-    if (rc) return rc;
-    for (size_t i = 0; i < n; i++) xi_msg_begin(&msgs[i]);
-    xi_free_poll(ch->interp);
-    if (n == 0) return 0;
-    int64_t done = receive(ch, msgs, n, timeout);
+static int64_t receive_many(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout, bool *in) {
+    int64_t done = receive(ch, msgs, n, timeout, in);
     if (done <= 0) return done;
     for (size_t got = (size_t)done; got < n; got += (size_t)done) {
         uint32_t skips = atomic_load_explicit(&ch->skips, memory_order_relaxed);
@@ -457,4 +455,16 @@ int64_t xi_recv_many(xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
         return (int64_t)got;
     }
     return (int64_t)n;
+}
+
+int64_t xi_recv_many(xi_channel *ch, xi_msg *msgs, size_t n, int64_t timeout) {
+    bool in = false;
+    int rc = check_receiver(ch);
+    if (rc) return rc;
+    for (size_t i = 0; i < n; i++) xi_msg_begin(&msgs[i]);
+    xi_free_poll(ch->interp);
+    if (n == 0) return 0;
+    int64_t done = receive_many(ch, msgs, n, timeout, &in);
+    if (in) xi_wait_exit(ch);
+    return done;
 }

@@ -211,8 +211,10 @@ static int reply(xi_msg *m, const void *value, size_t size, xi_loan *loan, const
     if (!xi_call_wanted(m)) return stale(m);
     int rc = lane_to(me, c.ref.slot, &lane);
     if (rc == 0) {
-        rc = xi_send_call(lane->ch, value, size, loan, o, &c);
+        bool in = false;
+        rc = xi_send_call(lane->ch, value, size, loan, o, &c, &in);
         lane_done(me, lane);
+        if (in) xi_wait_exit(lane->ch);
     }
     if (is_gone(rc)) return stale(m);
     if (rc == 0) settle(m);

@@ -118,19 +118,20 @@ static int still_full(struct xi_channel *ch, const struct xi_want *want, const c
 
 /* No room: waits for it, until the deadline. */
 static int wait_for_room(struct xi_channel *ch, const struct xi_record *r, const struct xi_want *want, const char *kept,
-                         int64_t timeout, int64_t deadline) {
+                         int64_t timeout, int64_t deadline, bool *in) {
     struct xi_also also = {.ready = nobody_to_serve, .context = ch};
     if (!xi_has_consumers(ch) || (r->calling && nobody_to_serve(ch))) return no_consumer(ch);
     if (timeout == XI_TRY || ch->when_full == XI_FULL_FAIL)
         return xi_fail(XI_E_AGAIN, "channel \"%s\" is full: %s", ch->name, why_full(ch, want, kept));
-    int rc = xi_wait_for_room(ch, want, deadline, r->calling ? &also : NULL);
+    int rc = xi_wait_for_room(ch, want, deadline, r->calling ? &also : NULL, in);
     return rc == XI_E_TIMEOUT ? still_full(ch, want, kept) : rc;
 }
 
 #define GROW_ROUNDS 1000 /* in a row, after which a send is as good as any that finds no room: each doubles the ring, or another did */
 
+/* `in`: see xi_wait_side(); here and in all that sends. */
 static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, size_t n, struct xi_sending *s,
-                            int64_t timeout) {
+                            int64_t timeout, bool *in) {
     int64_t deadline = XI_TRY;
     bool waited = false;
     unsigned grown = 0, orphans = 0;
@@ -155,7 +156,7 @@ static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, si
             return done;
         }
         if (waited && deadline > 0 && xi_now() >= deadline) return still_full(ch, &want, kept);
-        int rc = wait_for_room(ch, r, &want, kept, timeout, deadline);
+        int rc = wait_for_room(ch, r, &want, kept, timeout, deadline, in);
         if (rc) return rc;
         waited = true;
     }
@@ -163,14 +164,14 @@ static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, si
 
 /* `calling`: NULL, or this is a request or a reply. */
 static int send_block(struct xi_channel *ch, struct xi_block *b, size_t size, const xi_send_opts *o,
-                      struct xi_calling *calling) {
+                      struct xi_calling *calling, bool *in) {
     struct xi_descriptor d = {b->segment->number, b->granule, b->generation, size, ch->interp->slot, 0};
     struct xi_record r = {&d, sizeof d, XI_REC_BLOCK, o->free_index ? XI_REC_F_FREE : 0, 0, NULL, NULL};
     struct xi_sending s = {.block = b, .free_index = o->free_index, .free_argument = o->free_argument};
     uint64_t at = expiry(ch, o->ttl_ns), words[3];
     record_expires(&r, &at);
     record_calls(&r, calling, words);
-    int64_t done = send_records(ch, &r, 1, &s, o->timeout);
+    int64_t done = send_records(ch, &r, 1, &s, o->timeout, in);
     if (done < 0) return (int)done;
     /* Nobody listens: nobody else will tell us that it is free. */
     if (o->free_index && xi_load_relaxed(&ch->chan->active) == 0) xi_tell_owner(ch->interp, ch->interp->slot);
@@ -178,12 +179,12 @@ static int send_block(struct xi_channel *ch, struct xi_block *b, size_t size, co
 }
 
 static int send_copy_in_block(struct xi_channel *ch, const void *value, size_t size, const xi_send_opts *o,
-                              struct xi_calling *calling) {
+                              struct xi_calling *calling, bool *in) {
     struct xi_block *b;
     int rc = xi_arena_alloc(ch->interp, size, &b);
     if (rc) return rc;
     memcpy(xi_block_data(b), value, size);
-    rc = send_block(ch, b, size, o, calling);
+    rc = send_block(ch, b, size, o, calling, in);
     if (rc) xi_arena_free(ch->interp, b);
     return rc;
 }
@@ -200,19 +201,20 @@ int xi_send_letter(struct xi_channel *ch, const void *value, size_t size, struct
     }
     record_expires(&r, &at);
     if (place) xi_store_release(place, (uint64_t)ch->segment << 32 | (uint32_t)xi_load_relaxed(place));
-    int64_t done = send_records(ch, &r, 1, &s, XI_TRY);
+    bool in = false; /* and so it stays: this does not wait */
+    int64_t done = send_records(ch, &r, 1, &s, XI_TRY, &in);
     return done < 0 ? (int)done : 0;
 }
 
 /* A value without a free function, not the fast way. */
 static int send_plainly(struct xi_channel *ch, const void *value, size_t size, const xi_send_opts *o,
-                        struct xi_calling *calling) {
-    if (size > ch->inline_max) return send_copy_in_block(ch, value, size, o, calling);
+                        struct xi_calling *calling, bool *in) {
+    if (size > ch->inline_max) return send_copy_in_block(ch, value, size, o, calling, in);
     struct xi_record r = {value, (uint32_t)size, XI_REC_INLINE, 0, 0, NULL, NULL};
     uint64_t at = expiry(ch, o->ttl_ns), words[3];
     record_expires(&r, &at);
     record_calls(&r, calling, words);
-    int64_t done = send_records(ch, &r, 1, NULL, o->timeout);
+    int64_t done = send_records(ch, &r, 1, NULL, o->timeout, in);
     return done < 0 ? (int)done : 0;
 }
 
@@ -238,7 +240,10 @@ int xi_send(xi_channel *ch, const void *value, size_t size, int64_t timeout) {
     if (rc == 0) rc = check_value(value, size);
     if (__builtin_expect(rc != 0, 0)) return rc;
     if (__builtin_expect(size <= ch->fast_max && send_run(ch, &value, &size, 1), 1)) return 0;
-    return send_plainly(ch, value, size, &(xi_send_opts){.timeout = timeout}, NULL);
+    bool in = false;
+    rc = send_plainly(ch, value, size, &(xi_send_opts){.timeout = timeout}, NULL, &in);
+    if (in) xi_wait_exit(ch);
+    return rc;
 }
 
 int xi_send_ex(xi_channel *ch, const void *value, size_t size, const xi_send_opts *opts) {
@@ -247,9 +252,11 @@ int xi_send_ex(xi_channel *ch, const void *value, size_t size, const xi_send_opt
     if (rc == 0) rc = check_value(value, size);
     if (rc == 0) rc = check_free_index(ch->interp, opts->free_index);
     if (rc) return rc;
-    if (!opts->free_index) return send_plainly(ch, value, size, opts, NULL);
-    /* In a block, however small: release words are what tells that every group is done with it. */
-    return send_copy_in_block(ch, value, size, opts, NULL);
+    bool in = false;
+    /* With a free function in a block, however small: release words are what tells that every group is done with it. */
+    rc = (opts->free_index ? send_copy_in_block : send_plainly)(ch, value, size, opts, NULL, &in);
+    if (in) xi_wait_exit(ch);
+    return rc;
 }
 
 int xi_send_int(xi_channel *ch, int64_t v, int64_t timeout) {
@@ -276,12 +283,10 @@ static size_t gather(struct xi_channel *ch, const void *const *values, const siz
     return k;
 }
 
-int64_t xi_send_many(xi_channel *ch, const void *const *values, const size_t *sizes, size_t n, int64_t timeout) {
+static int64_t send_many(struct xi_channel *ch, const void *const *values, const size_t *sizes, size_t n, int64_t timeout,
+                         bool *in) {
     struct xi_record r[BATCH];
     size_t sent = 0;
-    int rc = check_sender(ch);
-    for (size_t i = 0; rc == 0 && i < n; i++) rc = check_value(values[i], sizes[i]);
-    if (rc) return rc;
     int64_t deadline = timeout > 0 ? xi_deadline(timeout) : timeout;
     while (sent < n) {
         size_t run = sizes[sent] <= ch->fast_max ? send_run(ch, values + sent, sizes + sent, n - sent) : 0;
@@ -291,15 +296,25 @@ int64_t xi_send_many(xi_channel *ch, const void *const *values, const size_t *si
         size_t k = gather(ch, values + sent, sizes + sent, n - sent, r, &at);
         int64_t left = deadline > 0 ? xi_left(deadline) : timeout, done;
         if (k) {
-            done = send_records(ch, r, k, NULL, left);
+            done = send_records(ch, r, k, NULL, left, in);
         } else {
-            rc = send_copy_in_block(ch, values[sent], sizes[sent], &(xi_send_opts){.timeout = left}, NULL);
+            int rc = send_copy_in_block(ch, values[sent], sizes[sent], &(xi_send_opts){.timeout = left}, NULL, in);
             done = rc ? rc : 1;
         }
         if (done < 0) return sent ? (int64_t)sent : done;
         sent += (size_t)done;
     }
     return (int64_t)sent;
+}
+
+int64_t xi_send_many(xi_channel *ch, const void *const *values, const size_t *sizes, size_t n, int64_t timeout) {
+    bool in = false;
+    int rc = check_sender(ch);
+    for (size_t i = 0; rc == 0 && i < n; i++) rc = check_value(values[i], sizes[i]);
+    if (rc) return rc;
+    int64_t sent = send_many(ch, values, sizes, n, timeout, &in);
+    if (in) xi_wait_exit(ch);
+    return sent;
 }
 
 /* ----------------------------------------------------------------- loans */
@@ -350,31 +365,35 @@ void xi_hold_drop(xi_hold *hold) {
     *hold = (xi_hold){0};
 }
 
-static int send_loan(xi_channel *ch, xi_loan *loan, size_t size, const xi_send_opts *o, struct xi_calling *calling) {
+static int send_loan(xi_channel *ch, xi_loan *loan, size_t size, const xi_send_opts *o, struct xi_calling *calling, bool *in) {
     int rc = check_value(loan->data, size);
     if (rc == 0) rc = check_free_index(ch->interp, o->free_index);
     if (rc) return rc;
     if (loan->owner_ != ch->interp)
         return xi_fail(XI_E_INVAL, "the loan is of another interpreter than the handle of channel \"%s\"", ch->name);
     if (size > loan->size) return xi_fail(XI_E_TOOBIG, "a value of %zu bytes is not in a loan of %zu", size, loan->size);
-    rc = send_block(ch, loan->block_, size, o, calling);
+    rc = send_block(ch, loan->block_, size, o, calling, in);
     if (rc == 0) *loan = (xi_loan){0};
     return rc;
 }
 
 int xi_send_loan(xi_channel *ch, xi_loan *loan, size_t size, const xi_send_opts *opts) {
     int rc = check_sender(ch);
-    return rc ? rc : send_loan(ch, loan, size, opts ? opts : &(xi_send_opts){.timeout = XI_FOREVER}, NULL);
+    if (rc) return rc;
+    bool in = false;
+    rc = send_loan(ch, loan, size, opts ? opts : &(xi_send_opts){.timeout = XI_FOREVER}, NULL, &in);
+    if (in) xi_wait_exit(ch);
+    return rc;
 }
 
 /* ---------------------------------------------------- requests and replies */
 
 int xi_send_call(struct xi_channel *ch, const void *value, size_t size, xi_loan *loan, const xi_send_opts *o,
-                 struct xi_calling *calling) {
+                 struct xi_calling *calling, bool *in) {
     int rc = check_sender(ch);
     if (rc == 0 && nobody_to_serve(ch)) rc = no_consumer(ch);
     if (rc) return rc;
-    if (loan) return send_loan(ch, loan, size, o, calling);
+    if (loan) return send_loan(ch, loan, size, o, calling, in);
     rc = check_value(value, size);
-    return rc ? rc : send_plainly(ch, value, size, o, calling);
+    return rc ? rc : send_plainly(ch, value, size, o, calling, in);
 }

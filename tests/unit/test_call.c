@@ -506,24 +506,25 @@ START_TEST(garbage_is_an_error_or_nothing) {
     xi_msg m = XI_MSG_INIT, reply = XI_MSG_INIT;
     xi_pending p;
     uint64_t none = XI_NONE;
+    bool waited = false;
     struct xi_calling bad[] = {{.ref = {0, 0, 1}},
                                {.ref = {XI_MAX_INTERPS, 0, 1}},
                                {.ref = {1, XI_MAX_CALLS, 1}},
                                {.ref = {1, 0, 0}},
                                {.ref = {1, 0, XI_GENERATION_MAX + 1}}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        ok(xi_send_call(out, &none, 8, NULL, &(xi_send_opts){0}, &bad[i]));
+        ok(xi_send_call(out, &none, 8, NULL, &(xi_send_opts){0}, &bad[i], &waited));
         fails(XI_E_CORRUPT, xi_recv(in, &m, XI_TRY));
     }
     struct xi_calling nobodys = {.ref = {511, 3, 99}}, mine = {.ref = {me->slot, 5, 99}};
-    ok(xi_send_call(out, &none, 8, NULL, &(xi_send_opts){0}, &nobodys)); /* a caller that has gone */
+    ok(xi_send_call(out, &none, 8, NULL, &(xi_send_opts){0}, &nobodys, &waited)); /* a caller that has gone */
     fails(XI_E_AGAIN, xi_recv(in, &m, XI_TRY));
     ok(begin(out, 1, 0, &p));
     char lane[80];
     xi_lane_name(xi_id(me), lane);
     ok(xi_open_inner(you, lane, &(xi_open_opts){.flags = XI_OPEN_SEND | XI_OPEN_EXISTING}, &to_me));
-    ok(xi_send_call(to_me, &none, 8, NULL, &(xi_send_opts){0}, &mine));
-    ok(xi_send_call(to_me, &none, 8, NULL, &(xi_send_opts){0}, &bad[0]));
+    ok(xi_send_call(to_me, &none, 8, NULL, &(xi_send_opts){0}, &mine, &waited));
+    ok(xi_send_call(to_me, &none, 8, NULL, &(xi_send_opts){0}, &bad[0], &waited));
     ok(xi_send_int(to_me, 3, XI_TRY));
     fails(XI_E_AGAIN, xi_call_wait(&p, &reply, XI_TRY));
     ok(xi_recv(in, &m, XI_TRY));
