@@ -178,6 +178,7 @@ struct xi_want {
     uint64_t length; /* of the record to be placed, without its header */
     uint64_t head;   /* BLOCKS: every group has to have come so far */
     enum xi_lack lack;
+    int error;       /* why what is kept cannot give way now, though it should; or 0 */
 };
 
 /* ring.c: where the ring is. */
@@ -481,22 +482,28 @@ void xi_group_end(struct xi_channel *ch);
  */
 bool xi_group_end_orphan(struct xi_channel *ch);
 bool xi_group_orphaned(const struct xi_channel *ch);
-/* Under the producers' lock: releases for this group the block that the record at a position of the ring names. */
-void xi_release_record(struct xi_channel *ch, uint32_t group, uint64_t position, uint64_t header);
+/*
+ * Under the producers' lock: releases for this group the block that the record at a position of the ring names. And what that
+ * needs: its descriptor, and the arena whose release words they are, or NULL where its owner is gone, and it with it, or it is
+ * another user's, who gets it back when it leaves. Errors are of this process: NOMEM, BROKER; nothing was done.
+ */
+int xi_record_words(struct xi_channel *ch, uint64_t position, struct xi_descriptor *d, struct xi_map_entry **e);
+int xi_release_record(struct xi_channel *ch, uint32_t group, uint64_t position, uint64_t header);
 
 /*
  * history.c: values kept for groups that join later. Under the producers' lock,
  * in channels with `retain`: keeps no more than it is to, given where the records
- * end and the last one's number; and gives up what lies before `position`, and
- * returns how far it has come.
+ * end and the last one's number, if it can give them back now; and gives up what
+ * lies before `position`: 0, or why that cannot be now.
  */
 void xi_retain_trim(struct xi_channel *ch, uint64_t limit, uint64_t seq);
-uint64_t xi_retain_yield(struct xi_channel *ch, uint64_t position, uint64_t limit, uint64_t seq);
+int xi_retain_yield(struct xi_channel *ch, uint64_t position, uint64_t limit, uint64_t seq);
 /*
  * Where a group begins, under the producers' lock (taken by xi_lock_send()):
  * finds it, and holds the lock of the group that keeps it there; claims its
  * blocks for the new group, whose state is JOINING by then, which may move the
- * start; lets go of the lock. Errors of finding: as xi_lock(), AGAIN, CORRUPT.
+ * start; lets go of the lock. Errors of finding: as xi_lock(), AGAIN, CORRUPT; of
+ * claiming, after which nothing is claimed: NOMEM, BROKER.
  */
 struct xi_start {
     uint64_t head, seq;    /* as of struct xi_group */
@@ -504,7 +511,7 @@ struct xi_start {
     struct xi_group *held; /* the guard, where its lock is held */
 };
 int xi_start_find(struct xi_channel *ch, uint32_t from, uint32_t last, struct xi_start *start);
-void xi_start_claim(struct xi_channel *ch, uint32_t group, struct xi_start *start);
+int xi_start_claim(struct xi_channel *ch, uint32_t group, struct xi_start *start);
 void xi_start_done(struct xi_start *start);
 
 /* send.c: sends a request or a reply; `loan` NULL: `value` is copied. Errors: as xi_send and xi_send_loan, NO_CONSUMER. */

@@ -43,24 +43,26 @@ static void begin_acks(struct xi_group *g, uint32_t segment) {
 }
 
 /* Where it begins; JOINING while blocks that are there already become this group's too. */
-static void begin(struct xi_channel *ch, uint32_t index, struct xi_start *start, uint32_t acks) {
+static int begin(struct xi_channel *ch, uint32_t index, struct xi_start *start, uint32_t acks) {
     struct xi_group *g = &ch->chan->groups[index];
     xi_store_relaxed(&g->head_seq, start->seq);
     xi_store_relaxed(&g->head, start->head);
     begin_acks(g, acks);
     if (start->guard != XI_NO_GROUP) {
         xi_store_full(&g->state, XI_GROUP_JOINING);
-        xi_start_claim(ch, index, start);
+        int rc = xi_start_claim(ch, index, start);
+        if (rc) return rc;
         xi_store_relaxed(&g->head_seq, start->seq);
         xi_store_release(&g->head, start->head);
         begin_acks(g, acks);
     }
     xi_store_relaxed(&g->start_seq, start->seq);
+    return 0;
 }
 
-/* `acks`: the segment of its table, 0 for a group that does not acknowledge. `flags`: more of them. */
-static struct xi_group *make(struct xi_channel *ch, const char name[32], bool own, uint32_t i, uint32_t acks, uint32_t flags,
-                             struct xi_start *start) {
+/* `acks`: the segment of its table, 0 for a group that does not acknowledge. `flags`: more of them. An error: there is none. */
+static int make(struct xi_channel *ch, const char name[32], bool own, uint32_t i, uint32_t acks, uint32_t flags,
+                struct xi_start *start) {
     struct xi_chan *c = ch->chan;
     struct xi_group *g = &c->groups[i];
     memcpy(g->name, name, 32);
@@ -68,10 +70,15 @@ static struct xi_group *make(struct xi_channel *ch, const char name[32], bool ow
     xi_store_relaxed(&g->owner, own ? ch->interp->slot : 0);
     xi_store_relaxed(&g->owner_id, own ? (uint64_t)ch->interp->id : 0);
     xi_store_relaxed(&g->flags, flags | XI_GROUP_F_TAKEN | (acks ? XI_GROUP_F_ACK : 0));
-    begin(ch, i, start, acks);
+    int rc = begin(ch, i, start, acks);
+    if (rc) {
+        xi_store_relaxed(&g->owner, 0);
+        xi_store_release(&g->state, XI_GROUP_FREE);
+        return rc;
+    }
     xi_store_release(&g->state, XI_GROUP_ACTIVE);
     (void)xi_or_full(&c->active, (uint64_t)1 << i); /* THE JOIN: what is sent from now on, or was since then, is its too */
-    return g;
+    return 0;
 }
 
 /* The name in full, padded with zeros; NULL is the default group's. */
@@ -152,8 +159,10 @@ static int try_join(struct xi_channel *ch, struct joining *j, uint32_t *index, u
         int rc = xi_start_find(ch, j->opts->from, j->opts->last, &start);
         if (rc) return rc;
         uint32_t listens = j->own && j->opts->flags & XI_GROUP_TEMPORARY ? XI_GROUP_F_LISTENS : 0;
-        g = make(ch, j->name, j->own, *index, j->acks ? j->segment : 0, listens, &start);
+        rc = make(ch, j->name, j->own, *index, j->acks ? j->segment : 0, listens, &start);
         xi_start_done(&start);
+        if (rc) return rc;
+        g = &ch->chan->groups[*index];
     }
     ch->group = g;
     ch->group_index = *index;
@@ -219,22 +228,49 @@ static bool lets_go(const struct ending *e, uint64_t position, const struct xi_d
     return e->ack && xi_ack_end_one(e->ack, e->number, (uint64_t)d->segment << 32 | d->granule, d->generation);
 }
 
-void xi_release_record(struct xi_channel *ch, uint32_t group, uint64_t position, uint64_t header) {
+int xi_record_words(struct xi_channel *ch, uint64_t position, struct xi_descriptor *d, struct xi_map_entry **e) {
+    xi_descriptor_read(&ch->send_view, position, d);
+    *e = NULL;
+    if (d->segment == 0 || d->segment & 1) return 0;
+    int rc = xi_maps_release(ch->interp, d->segment, e);
+    if (rc) *e = NULL;
+    return rc == XI_E_NOENT || rc == XI_E_CORRUPT || rc == XI_E_ACCESS ? 0 : rc;
+}
+
+int xi_release_record(struct xi_channel *ch, uint32_t group, uint64_t position, uint64_t header) {
     struct xi_descriptor d;
     struct xi_map_entry *e;
-    xi_descriptor_read(&ch->send_view, position, &d);
-    if (d.segment & 1 || xi_maps_release(ch->interp, d.segment, &e) != 0) return; /* its owner is gone, and it with it */
+    int rc = xi_record_words(ch, position, &d, &e);
+    if (rc || !e) return rc;
     if (xi_block_inside(d.granule, XI_GRANULE, XI_PAGE, XI_GRANULE, e->map.size)) {
         bool set = xi_release_bit(e, d.granule, d.generation, group);
         if (set && XI_REC_FLAGS(header) & XI_REC_F_FREE) xi_tell_owner(ch->interp, e->map.head.owner);
     }
     xi_maps_put(e);
+    return 0;
 }
 
 static void release_record(struct xi_channel *ch, const struct ending *e, uint64_t position, uint64_t header) {
     struct xi_descriptor d;
     xi_descriptor_read(&ch->send_view, position, &d);
-    if (lets_go(e, position, &d)) xi_release_record(ch, e->index, position, header);
+    if (lets_go(e, position, &d)) (void)xi_release_record(ch, e->index, position, header); /* ready() had it at hand */
+}
+
+/* Under both locks. Whether what is yet to be received can be given back: the arenas that it lies in are mapped then. */
+static int ready(struct xi_channel *ch, uint32_t index) {
+    const struct xi_view *v = &ch->send_view;
+    uint64_t at = xi_load_relaxed(&ch->chan->groups[index].head), tail = xi_load_relaxed(&ch->chan->tail);
+    int rc = 0;
+    while (rc == 0 && at != tail && xi_is_aligned(at, 8) && xi_ring_behind(at, tail, v->capacity)) {
+        struct xi_descriptor d;
+        struct xi_map_entry *e = NULL;
+        uint64_t h = xi_load_acquire(xi_header_at(v, at));
+        if (!xi_ring_length_whole(XI_REC_LENGTH(h), v->capacity)) break;
+        if (XI_REC_IS_BLOCK(h)) rc = xi_record_words(ch, at, &d, &e);
+        if (e) xi_maps_put(e); /* others' arenas stay mapped without users */
+        at = xi_ring_next(at, XI_REC_LENGTH(h));
+    }
+    return rc;
 }
 
 /* Under the producers' lock as well as the group's. */
@@ -255,9 +291,11 @@ static void drain(struct xi_channel *ch, struct ending *e) {
     }
 }
 
-/* Under both locks. */
-static void end(struct xi_channel *ch, uint32_t index, const struct xi_ack *ack) {
+/* Under both locks. An error: nothing was done. */
+static int end(struct xi_channel *ch, uint32_t index, const struct xi_ack *ack) {
     struct xi_group *g = &ch->chan->groups[index];
+    int rc = ready(ch, index);
+    if (rc) return rc;
     struct ending e = {index, ack, xi_load_relaxed(&g->flags) & XI_GROUP_F_ACK, xi_load_relaxed(&g->head_seq) + 1,
                        xi_load_relaxed(&g->next)};
     (void)xi_and_full(&ch->chan->active, ~((uint64_t)1 << index)); /* THE END */
@@ -266,6 +304,7 @@ static void end(struct xi_channel *ch, uint32_t index, const struct xi_ack *ack)
     drain(ch, &e);
     xi_store_relaxed(&g->owner, 0);
     xi_store_release(&g->state, XI_GROUP_FREE);
+    return 0;
 }
 
 /* Lock whatever signals come: this is not to be left half done. */
@@ -288,9 +327,9 @@ void xi_group_end(struct xi_channel *ch) {
     bool over = false;
     if (lock_producers(ch, XI_LOCK_ABANDON_NS) == 0) {
         if (lock_group(ch, g, XI_LOCK_ABANDON_NS) == 0) {
-            if (xi_group_lives(ch)) end(ch, ch->group_index, ch->ack); /* else the channel was removed, and it with it */
+            /* Else the channel was removed, and it with it. */
+            over = !xi_group_lives(ch) || end(ch, ch->group_index, ch->ack) == 0;
             xi_unlock(g);
-            over = true;
         }
         xi_unlock_send(ch);
     }
@@ -320,9 +359,9 @@ static int end_one(struct xi_channel *ch, const char *name, int64_t patience, st
     }
     int rc = lock_group(ch, g, patience);
     if (rc) return rc;
-    end(ch, j->slot, j->ack);
+    rc = end(ch, j->slot, j->ack);
     xi_unlock(g);
-    return 0;
+    return rc;
 }
 
 /* Takes the locks for it. `patience`: for each of them. */

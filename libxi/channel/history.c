@@ -29,14 +29,17 @@ static uint64_t keeps(const struct xi_channel *ch) {
     return ch->max_values && ch->max_values < ch->retain ? ch->max_values : ch->retain;
 }
 
-/* Steps over the oldest value. `limit`: position after the last record, `seq` its number. False when nothing is kept. */
-static bool step(struct xi_channel *ch, uint64_t limit, uint64_t seq) {
+/*
+ * Steps over the oldest value. `limit`: position after the last record, `seq` its number. 1; 0 when nothing is kept; or an error
+ * of this process, which cannot give its block back now: so it stays.
+ */
+static int step(struct xi_channel *ch, uint64_t limit, uint64_t seq) {
     struct xi_group *g = &ch->chan->groups[XI_GROUP_RETAIN];
     const struct xi_view *v = &ch->send_view;
     uint64_t head = xi_load_relaxed(&g->head), number = xi_load_relaxed(&g->head_seq);
     if (head == limit) {
         if (number != seq) xi_store_relaxed(&g->head_seq, seq); /* somebody overwrote it */
-        return false;
+        return 0;
     }
     uint64_t h = xi_load_relaxed(xi_header_at(v, head));
     uint64_t next = xi_ring_next(head, XI_REC_LENGTH(h));
@@ -45,25 +48,27 @@ static bool step(struct xi_channel *ch, uint64_t limit, uint64_t seq) {
         xi_store_relaxed(&g->head_seq, seq); /* likewise: nothing more can be known of what it kept */
         xi_store_release(&g->head, limit);
         xi_bump(&g->corrupt, 1);
-        return false;
+        return 0;
     }
-    if (XI_REC_IS_BLOCK(h)) xi_release_record(ch, XI_GROUP_RETAIN, head, h);
+    int rc = XI_REC_IS_BLOCK(h) ? xi_release_record(ch, XI_GROUP_RETAIN, head, h) : 0;
+    if (rc) return rc;
     xi_store_relaxed(&g->head_seq, number + 1);
     xi_store_release(&g->head, next);
-    return true;
+    return 1;
 }
 
 void xi_retain_trim(struct xi_channel *ch, uint64_t limit, uint64_t seq) {
     struct xi_group *g = &ch->chan->groups[XI_GROUP_RETAIN];
     uint64_t most = keeps(ch), steps = xi_rounds_most(ch);
-    while (steps-- && seq - xi_load_relaxed(&g->head_seq) > most && step(ch, limit, seq)) continue;
+    while (steps-- && seq - xi_load_relaxed(&g->head_seq) > most && step(ch, limit, seq) == 1) continue;
 }
 
-uint64_t xi_retain_yield(struct xi_channel *ch, uint64_t position, uint64_t limit, uint64_t seq) {
+int xi_retain_yield(struct xi_channel *ch, uint64_t position, uint64_t limit, uint64_t seq) {
     struct xi_group *g = &ch->chan->groups[XI_GROUP_RETAIN];
     uint64_t steps = xi_rounds_most(ch);
-    while (steps-- && (int64_t)(position - xi_load_relaxed(&g->head)) > 0 && step(ch, limit, seq)) continue;
-    return xi_load_relaxed(&g->head);
+    int rc = 1;
+    while (rc == 1 && steps-- && (int64_t)(position - xi_load_relaxed(&g->head)) > 0) rc = step(ch, limit, seq);
+    return rc < 0 ? rc : 0;
 }
 
 /* ------------------------------------------------------------------ joining */
@@ -161,11 +166,12 @@ static bool clear_bit(struct xi_release *r, uint32_t group, uint64_t generation)
     return false;
 }
 
-static bool claim(struct xi_channel *ch, uint32_t group, uint64_t at) {
+/* 1; 0: the block is not to be had any more; or an error of this process. */
+static int claim(struct xi_channel *ch, uint32_t group, uint64_t at) {
     struct xi_descriptor d;
     struct xi_map_entry *e;
-    xi_descriptor_read(&ch->send_view, at, &d);
-    if (d.segment == 0 || d.segment & 1 || xi_maps_release(ch->interp, d.segment, &e) != 0) return false;
+    int rc = xi_record_words(ch, at, &d, &e);
+    if (rc || !e) return rc;
     bool claimed = xi_descriptor_valid(&d, &e->map) &&
                    clear_bit(&((struct xi_release_table *)e->release.base)->release[d.granule], group, d.generation);
     xi_maps_put(e);
@@ -175,16 +181,19 @@ static bool claim(struct xi_channel *ch, uint32_t group, uint64_t at) {
 static void give_back(struct xi_channel *ch, uint32_t group, uint64_t at, uint64_t end) {
     uint64_t h, next;
     for (; at != end && next_record(ch, at, end, &h, &next); at = next)
-        if (XI_REC_IS_BLOCK(h)) xi_release_record(ch, group, at, h);
+        if (XI_REC_IS_BLOCK(h)) (void)xi_release_record(ch, group, at, h); /* claimed a moment ago: it is mapped */
 }
 
-void xi_start_claim(struct xi_channel *ch, uint32_t group, struct xi_start *s) {
+int xi_start_claim(struct xi_channel *ch, uint32_t group, struct xi_start *s) {
     uint64_t tail = xi_load_relaxed(&ch->chan->tail), at = s->head, seq = s->seq, h, next;
     for (; at != tail; at = next, seq++) {
-        if (!next_record(ch, at, tail, &h, &next)) return; /* who receives there skips it, and says so */
-        if (!XI_REC_IS_BLOCK(h) || claim(ch, group, at)) continue;
+        if (!next_record(ch, at, tail, &h, &next)) break; /* who receives there skips it, and says so */
+        int rc = XI_REC_IS_BLOCK(h) ? claim(ch, group, at) : 1;
+        if (rc == 1) continue;
         give_back(ch, group, s->head, at);
+        if (rc < 0) return rc;
         s->head = next;
         s->seq = seq + 1;
     }
+    return 0;
 }

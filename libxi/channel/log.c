@@ -56,20 +56,25 @@ static void flights_settle(struct xi_channel *ch, uint64_t head) {
 }
 
 /* What is kept for groups that join later alone is too much: it is given up, oldest first, as far as need be. */
-static void flights_yield(struct xi_channel *ch, size_t size) {
+static int flights_yield(struct xi_channel *ch, size_t size) {
     struct xi_chan *c = ch->chan;
     uint64_t tail = xi_load_relaxed(&c->tail), active = xi_real_groups(ch, xi_load_relaxed(&c->active)), end;
     uint64_t head = smallest_head(c, active, tail, ch->send_view.capacity);
-    while (too_much(ch, size) && (int64_t)(head - (end = ch->flights[ch->flight_head].end)) >= 0)
-        flights_settle(ch, xi_retain_yield(ch, end, tail, xi_load_relaxed(&c->tail_seq)));
+    int rc = 0;
+    while (rc == 0 && too_much(ch, size) && (int64_t)(head - (end = ch->flights[ch->flight_head].end)) >= 0) {
+        rc = xi_retain_yield(ch, end, tail, xi_load_relaxed(&c->tail_seq));
+        flights_settle(ch, xi_load_relaxed(&c->groups[XI_GROUP_RETAIN].head));
+    }
+    return rc;
 }
 
 static bool flights_full(struct xi_channel *ch, const struct xi_sending *s, struct xi_want *want) {
     flights_settle(ch, xi_load_relaxed(&ch->chan->min_head)); /* so that the list is no longer than the ring */
     if (!too_much(ch, s->block->size)) return false;
     flights_settle(ch, xi_log_floor(ch));
-    if (ch->retain) flights_yield(ch, s->block->size);
+    int rc = ch->retain ? flights_yield(ch, s->block->size) : 0;
     if (!too_much(ch, s->block->size)) return false;
+    want->error = rc;
     want->lack = XI_LACK_BLOCKS;
     want->head = ch->flights[ch->flight_head].end;
     return true;
@@ -152,12 +157,12 @@ static bool within_bounds(struct xi_channel *ch, const struct xi_sending *s, siz
  * How far back the ring must be kept, when that seems too far for `need` more bytes at `w`. What is kept for groups that
  * join later gives way, but not in vain.
  */
-static uint64_t look_for_room(struct xi_channel *ch, uint64_t active, uint64_t w, uint64_t seq, uint64_t need) {
+static uint64_t look_for_room(struct xi_channel *ch, uint64_t active, uint64_t w, uint64_t seq, uint64_t need, struct xi_want *want) {
     uint64_t capacity = ch->send_view.capacity;
     uint64_t floor_ = smallest_head(ch->chan, active, w, capacity);
     if (ch->retain && w - floor_ + need > capacity &&
         w - smallest_head(ch->chan, xi_real_groups(ch, active), w, capacity) + need <= capacity) {
-        (void)xi_retain_yield(ch, w + need - capacity, w, seq);
+        want->error = xi_retain_yield(ch, w + need - capacity, w, seq);
         floor_ = smallest_head(ch->chan, active, w, capacity);
     }
     xi_store_relaxed(&ch->chan->min_head, floor_);
@@ -182,7 +187,7 @@ static int64_t append(struct xi_channel *ch, const struct xi_record *records, si
     size_t block_size = block ? sending->block->size : 0; /* once it is published, who receives it may have it freed */
     if (block && !flights_reserve(ch)) return xi_fail(XI_E_NOMEM, "no memory to keep account of values under way");
     if (__builtin_expect(block || ch->max_values, 0)) {
-        if (!within_bounds(ch, block ? sending : NULL, &n, want)) return 0;
+        if (!within_bounds(ch, block ? sending : NULL, &n, want)) return want->error;
         floor_ = xi_load_relaxed(&c->min_head);
     }
     size_t done = 0;
@@ -191,7 +196,7 @@ static int64_t append(struct xi_channel *ch, const struct xi_record *records, si
         /* Never over the record at the stored tail: a repair would start its walk there. */
         if (__builtin_expect(w - stored + need > v->capacity, 0)) break;
         if (__builtin_expect(w - floor_ > v->capacity || w - floor_ + need > v->capacity, 0)) {
-            floor_ = look_for_room(ch, active, w, seq + done, need);
+            floor_ = look_for_room(ch, active, w, seq + done, need, want);
             if (w - floor_ + need > v->capacity) break;
         }
         if (block) xi_arena_mark_sent(sending->block, active, sending->free_index, sending->free_argument);
@@ -199,7 +204,7 @@ static int64_t append(struct xi_channel *ch, const struct xi_record *records, si
         xi_log_publish(v, w, &records[done], (uint16_t)(seq + done + 1));
         w += 8 + xi_record_length(&records[done]);
     }
-    if (done == 0) return 0;
+    if (done == 0) return want->error;
     if (block) flights_add(ch, block_size, w);
     /* Release: neither may be seen before the headers that it counts (a repair reads them in that order). */
     xi_store_release(&c->tail_seq, seq + done);

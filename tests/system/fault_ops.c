@@ -218,6 +218,89 @@ static void gets_from_other(struct scene *s) {
     holds(s->ch, s->number, s->number);
 }
 
+/* ---- what another process sent, whose arena is not mapped here */
+
+static bool all_back(xi_interp *me) {
+    xi_stats stats;
+    xi_trim(me);
+    xi_interp_stats(me, &stats);
+    return stats.blocks == 0;
+}
+
+/* It sends the numbers up to n, of which the first lies in a block, and ends well when that has come back. */
+static void stranger_sends(struct scene *s, const char *name, xi_open_opts o, int64_t n) {
+    struct gate ready = gate_new();
+    fault_spare(true);
+    s->stranger = fork();
+    must_sys(s->stranger);
+    if (s->stranger == 0) {
+        xi_interp *me = join_ns(s->ns, "stranger", XI_JOIN_NO_SPIN);
+        o.flags |= XI_OPEN_SEND;
+        xi_channel *ch = open_with(me, name, &o);
+        for (int64_t i = 1; i <= n; i++) must(xi_send(ch, bytes, number_of(i, i == 1 ? LARGE : 0), XI_TRY));
+        gate_lift(&ready, 1);
+        for (int64_t until = now_ns() + 5 * SECOND; !all_back(me); nanosleep(&(struct timespec){.tv_nsec = MS}, NULL))
+            expect(now_ns() < until, "a stranger's block does not come back");
+        leave_with(me, ch);
+        _exit(0);
+    }
+    fault_spare(false);
+    gate_pass(&ready);
+    close(ready.fd[0]);
+    close(ready.fd[1]);
+}
+/* Before anybody leaves, which would bring it back in any case. */
+static void stranger_ends(struct scene *s) {
+    reap_ok(s->stranger, "a stranger");
+    s->stranger = 0;
+}
+
+static void stranger_is_kept(struct scene *s) {
+    both_join(s);
+    stranger_sends(s, "f.l", (xi_open_opts){.mode = XI_BROADCAST, .retain = 3}, 3);
+}
+static void has_strangers(struct scene *s) {
+    has_kept(s);
+    must(xi_remove(s->me, "f.l"));
+    stranger_ends(s);
+}
+static void stranger_is_due(struct scene *s) {
+    both_join(s);
+    xi_open_opts o = {.mode = XI_BROADCAST, .flags = XI_OPEN_RECV, .group = "g"};
+    s->ch = open_with(s->me, "f.b", &o);
+    stranger_sends(s, "f.b", (xi_open_opts){.mode = XI_BROADCAST}, 3);
+}
+static int64_t ends_group(struct scene *s) { return xi_group_remove(s->ch, "g"); }
+static void none_is_due(struct scene *s) {
+    must_fail(XI_E_LEFT, xi_recv(s->ch, &s->msg[1], XI_TRY));
+    stranger_ends(s);
+}
+/* A send is one too many to be kept; or, in a small ring that is full of what is kept, one that needs room. */
+static void opens_behind(struct scene *s, xi_open_opts o) {
+    both_join(s);
+    stranger_sends(s, "f.k", o, 1);
+    o.flags |= XI_OPEN_SEND;
+    s->ch = open_with(s->me, "f.k", &o);
+}
+static void stranger_is_last(struct scene *s) { opens_behind(s, (xi_open_opts){.mode = XI_BROADCAST, .retain = 1}); }
+static void stranger_is_first(struct scene *s) {
+    opens_behind(s, (xi_open_opts){.mode = XI_BROADCAST, .retain = 10000, .capacity = XI_CAPACITY_MIN});
+    const struct xi_chan *c = s->ch->chan;
+    while (xi_load_relaxed(&c->tail) - xi_load_relaxed(&c->groups[XI_GROUP_RETAIN].head) + 32 < s->ch->home.capacity)
+        must(xi_send_int(s->ch, 1, XI_TRY));
+}
+static int64_t send_past(struct scene *s) {
+    for (int i = 0; i < 4; i++) {
+        int rc = xi_send_int(s->ch, s->number, XI_TRY);
+        if (rc) return rc;
+    }
+    return 0;
+}
+static void is_kept_no_more(struct scene *s) {
+    must(xi_send_int(s->ch, 1, XI_TRY)); /* the first that could not be given back then is now */
+    stranger_ends(s);
+}
+
 /* ---- sending: `number` goes through the channel, and nothing else */
 
 static int64_t send_small(struct scene *s) { return xi_send_int(s->ch, s->number, XI_TRY); }
@@ -738,6 +821,10 @@ const struct operation operations[] = {
     {"open a group that acknowledges", both_join, open_acks, sends_and_gets, 0, 0},
     {"open with all options", both_join, open_rich, sends_and_gets, 0, 0},
     {"open with history", keeps_some, open_late, has_kept, 0, 0},
+    {"open with a stranger's history", stranger_is_kept, open_late, has_strangers, 0, 0},
+    {"remove a group, a stranger's due", stranger_is_due, ends_group, none_is_due, 0, 0},
+    {"send, a stranger's kept", stranger_is_last, send_small, is_kept_no_more, 0, 0},
+    {"send, a stranger's in the way", stranger_is_first, send_past, is_kept_no_more, 0, 0},
     {"send inline", meet, send_small, came, 0, 0},
     {"send a block", meet, send_large, came, 0, 0},
     {"send 3 MB", meet, send_huge, came, OP_SLOW, 0},

@@ -31,6 +31,7 @@ struct scene {
     int freed;            /* calls of the free function */
     int fd;
     pid_t victim;         /* a broker that was killed */
+    pid_t stranger;       /* a process that waits for its values to be done with */
     pthread_t helper;
     bool helped;
     _Atomic bool over;
