@@ -198,6 +198,8 @@ static inline bool xi_home_bare(const struct xi_channel *ch) {
 static inline bool xi_ring_may_grow(struct xi_channel *ch);
 /* The same, and that was not refused a moment ago. */
 bool xi_ring_could_grow(struct xi_channel *ch);
+/* True if another thread is at it, or another process was when this one last asked: it will not be long. */
+bool xi_ring_another_grows(struct xi_channel *ch);
 /* When to ask again for a ring that another was about to move into; INT64_MAX: that was not the last answer. */
 int64_t xi_ring_retry_at(struct xi_channel *ch);
 /*

@@ -334,6 +334,10 @@ bool xi_ring_could_grow(struct xi_channel *ch) {
     return !xi_load_relaxed(&ch->moving.refused) || xi_now() >= xi_load_relaxed(&ch->moving.not_before);
 }
 
+bool xi_ring_another_grows(struct xi_channel *ch) {
+    return ch->grow_max && (atomic_load(&ch->moving.under_way) || atomic_load(&ch->moving.refused) == XI_E_AGAIN);
+}
+
 int64_t xi_ring_retry_at(struct xi_channel *ch) {
     if (!ch->grow_max || atomic_load(&ch->moving.refused) != XI_E_AGAIN) return INT64_MAX;
     if (atomic_load(&ch->moving.under_way)) return xi_now() + rest_after(XI_E_AGAIN);

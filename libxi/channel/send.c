@@ -127,6 +127,19 @@ static int wait_for_room(struct xi_channel *ch, const struct xi_record *r, const
     return rc == XI_E_TIMEOUT ? still_full(ch, want, kept) : rc;
 }
 
+/*
+ * True if another thread or process is making the ring larger, and there is something to look at again. Nothing is dropped or
+ * refused because two found the channel full at once. `until`: 0 at first.
+ */
+static bool wait_for_growth(struct xi_channel *ch, const struct xi_want *want, int64_t timeout, int64_t *until, bool *in) {
+    bool waits = timeout != XI_TRY && ch->when_full == XI_FULL_BLOCK; /* it will, and looks again by itself */
+    if (waits || !xi_ring_another_grows(ch)) return false;
+    if (*until == 0) *until = xi_deadline(timeout > 0 && timeout < XI_LOCK_PATIENCE_NS ? timeout : XI_LOCK_PATIENCE_NS);
+    if (xi_now() >= *until) return false;
+    int rc = xi_wait_for_room(ch, want, *until, NULL, in);
+    return rc == 0 || rc == XI_E_INTR;
+}
+
 #define GROW_ROUNDS 1000 /* in a row, after which a send is as good as any that finds no room: each doubles the ring, or another did */
 
 /* `in`: see xi_wait_side(); here and in all that sends. */
@@ -135,6 +148,7 @@ static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, si
     int64_t deadline = XI_TRY;
     bool waited = false;
     unsigned grown = 0, orphans = 0;
+    int64_t growing = 0;
     xi_free_poll(ch->interp);
     for (;;) {
         struct xi_want want = {.lack = XI_LACK_NONE};
@@ -149,6 +163,7 @@ static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, si
             int rc = xi_ring_grow(ch, &want, left);
             if (rc == 1 && grown++ < GROW_ROUNDS) continue;
             if (rc < 0) return rc;
+            if (rc == 0 && wait_for_growth(ch, &want, left, &growing, in)) continue;
         }
         if (done == 0 && ch->when_full == XI_FULL_DROP) done = append_dropping(ch, r, n, s, &want, left, &kept);
         if (__builtin_expect(done != 0, 1)) {

@@ -582,6 +582,75 @@ START_TEST(grows_before_it_drops) {
 }
 END_TEST
 
+/* Though another thread of this handle, or another process, is at it just now. */
+static void *lets_grow(void *argument) {
+    xi_channel *out = argument;
+    while (!xi_load_full(&out->chan->parked_producers)) sched_yield();
+    atomic_store(&out->moving.under_way, false);
+    xi_wake_producers(out);
+    return NULL;
+}
+START_TEST(what_another_makes_room_for_is_not_dropped) {
+    bool thread = _i & 1;
+    xi_open_opts opts = {.capacity = XI_CAPACITY_MIN, .grow = 65536, .when_full = _i & 2 ? XI_FULL_FAIL : XI_FULL_DROP};
+    xi_channel *out = open_sender(me, opts), *in = open_as(you, NULL, opts);
+    const int64_t fit = (XI_CAPACITY_MIN - 8) / 16;
+    pthread_t t;
+    for (int64_t i = 0; i < fit; i++) ok(xi_send_int(out, i, XI_TRY));
+    if (thread) {
+        atomic_store(&out->moving.under_way, true);
+        pthread_create(&t, NULL, lets_grow, out);
+    } else {
+        atomic_store(&out->moving.refused, XI_E_AGAIN);
+        xi_store_relaxed(&out->moving.not_before, xi_now() + 5 * MS);
+    }
+    ok(xi_send_int(out, fit, XI_TRY));
+    if (thread) pthread_join(t, NULL);
+    ck_assert_uint_eq(dropped(in), 0);
+    for (int64_t i = 0; i <= fit; i++) receive_number(in, i);
+    /* Not for ever, if it does not come to an end: then it is full. */
+    until_home(in);
+    atomic_store(&out->moving.under_way, true);
+    for (int64_t i = 0; i < fit; i++) ok(xi_send_int(out, i, XI_TRY));
+    int64_t start = xi_now();
+    int rc = xi_send_int(out, fit, _i & 1 ? XI_TRY : 20 * MS);
+    ck_assert_int_eq(rc, _i & 2 ? XI_E_AGAIN : 0);
+    ck_assert_int_ge(xi_now() - start, (_i & 1 ? 100 : 20) * MS);
+    ck_assert_uint_eq(dropped(in), !(_i & 2));
+    atomic_store(&out->moving.under_way, false);
+    ok(xi_channel_free(out));
+    ok(xi_channel_free(in));
+}
+END_TEST
+
+struct feeder {
+    xi_channel *out;
+    int64_t n;
+};
+static void *feeds(void *argument) {
+    struct feeder *f = argument;
+    for (int64_t i = 0; i < f->n; i++) ok(xi_send_int(f->out, i, XI_TRY));
+    return NULL;
+}
+START_TEST(two_that_send_drop_nothing_early) {
+    xi_open_opts opts = {.capacity = XI_CAPACITY_MIN, .grow = 1 << 20, .when_full = _i ? XI_FULL_FAIL : XI_FULL_DROP};
+    for (int round = 0; round < 10; round++) {
+        xi_channel *in = open_as(you, NULL, opts), *out[2] = {open_sender(me, opts), open_sender(you, opts)};
+        pthread_t t[3];
+        struct feeder f[3];
+        for (int i = 0; i < 3; i++) { /* two threads with a handle, and another interpreter */
+            f[i] = (struct feeder){out[i / 2], 20000};
+            pthread_create(&t[i], NULL, feeds, &f[i]);
+        }
+        for (int i = 0; i < 3; i++) pthread_join(t[i], NULL);
+        ck_assert_uint_eq(dropped(in), 0);
+        ok(xi_remove(me, "grow"));
+        ok(xi_channel_free(in));
+        for (int i = 0; i < 2; i++) ok(xi_channel_free(out[i]));
+    }
+}
+END_TEST
+
 /* Who holds a group's lock keeps its oldest where they are: the send is as in any full channel, and says so. */
 START_TEST(a_held_lock_keeps_the_oldest) {
     xi_open_opts opts = {.values = 1, .when_full = XI_FULL_DROP};
@@ -680,6 +749,8 @@ int main(void) {
     tcase_add_test(t, many_are_dropped_for_one);
     tcase_add_test(t, free_functions_of_what_is_dropped);
     tcase_add_test(t, grows_before_it_drops);
+    tcase_add_loop_test(t, what_another_makes_room_for_is_not_dropped, 0, 4);
+    tcase_add_loop_test(t, two_that_send_drop_nothing_early, 0, 2);
     tcase_add_test(t, a_held_lock_keeps_the_oldest);
     tcase_add_test(t, garbage_keeps_its_place);
     tcase_add_test(t, garbage_for_a_ring);
