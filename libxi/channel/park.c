@@ -441,7 +441,21 @@ static int sleep_once(const struct wait *w) {
     return rc;
 }
 
+/*
+ * Woken, and what there is is not enough for this one: it may be for another sender, who wants less. Once for each place to
+ * which the receivers come, or two that want much would wake each other for ever. *at: the last such place.
+ */
+static void pass_room_on(const struct wait *w, uint64_t *at) {
+    if (w->side != XI_SIDE_PRODUCERS || xi_waiter_is_armed(w->ch, w->side, w->number) || ready(w)) return;
+    uint64_t head = xi_log_smallest_head(w->ch, xi_real_groups(w->ch, xi_load_full(&w->ch->chan->active)));
+    if (head == *at) return;
+    *at = head;
+    xi_pass_on(w->ch, w->side);
+}
+
 static int park(struct wait *w) {
+    uint64_t passed = UINT64_MAX; /* no place: they are multiples of 8 */
+
     /* What keeps the ring from growing may be over, whatever a ring or a second's look were meant for. */
     bool once = w->side == XI_SIDE_PRODUCERS && w->want->lack == XI_LACK_BYTES && xi_ring_may_grow(w->ch);
     int rc;
@@ -450,6 +464,7 @@ static int park(struct wait *w) {
     do {
         rc = sleep_once(w);
         xi_free_poll(w->ch->interp);
+        if (rc == 0) pass_room_on(w, &passed);
     } while (rc == 0 && !once);
     xi_sleep_over(); /* the bell goes to another */
     if (w->also && w->also->bell) xi_store_full(w->also->bell, 0);

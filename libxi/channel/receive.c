@@ -424,9 +424,10 @@ static int64_t receive(struct xi_channel *ch, xi_msg *msgs, size_t n, int64_t ti
         if (rc) return rc;
         done = n == 1 && receive_one(ch, msgs) ? 1 : receive_now(ch, msgs, n, xi_left(deadline));
         if (done == XI_E_AGAIN && (deadline < 0 || xi_now() < deadline)) continue; /* another consumer was faster */
+        /* What is left is another's: after an error too, the ring was for the value that is still there. */
+        xi_pass_on(ch, XI_SIDE_GROUP(ch->group_index));
         if (done == XI_E_AGAIN) return xi_fail(XI_E_TIMEOUT, "others were faster than this consumer of channel \"%s\" all the time",
                                                ch->name);
-        if (done > 0 || ch->ack) xi_pass_on(ch, XI_SIDE_GROUP(ch->group_index));
         return done;
     }
 }

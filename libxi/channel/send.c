@@ -142,11 +142,9 @@ static bool wait_for_growth(struct xi_channel *ch, const struct xi_want *want, i
 
 #define GROW_ROUNDS 1000 /* in a row, after which a send is as good as any that finds no room: each doubles the ring, or another did */
 
-/* `in`: see xi_wait_side(); here and in all that sends. */
-static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, size_t n, struct xi_sending *s,
-                            int64_t timeout, bool *in) {
+static int64_t try_to_send(struct xi_channel *ch, const struct xi_record *r, size_t n, struct xi_sending *s, int64_t timeout,
+                           bool *waited, bool *in) {
     int64_t deadline = XI_TRY;
-    bool waited = false;
     unsigned grown = 0, orphans = 0;
     int64_t growing = 0;
     xi_free_poll(ch->interp);
@@ -166,15 +164,21 @@ static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, si
             if (rc == 0 && wait_for_growth(ch, &want, left, &growing, in)) continue;
         }
         if (done == 0 && ch->when_full == XI_FULL_DROP) done = append_dropping(ch, r, n, s, &want, left, &kept);
-        if (__builtin_expect(done != 0, 1)) {
-            if (waited && done > 0) xi_pass_on(ch, XI_SIDE_PRODUCERS);
-            return done;
-        }
-        if (waited && deadline > 0 && xi_now() >= deadline) return still_full(ch, &want, kept);
+        if (__builtin_expect(done != 0, 1)) return done;
+        if (*waited && deadline > 0 && xi_now() >= deadline) return still_full(ch, &want, kept);
         int rc = wait_for_room(ch, r, &want, kept, timeout, deadline, in);
         if (rc) return rc;
-        waited = true;
+        *waited = true;
     }
+}
+
+/* `in`: see xi_wait_side(); here and in all that sends. */
+static int64_t send_records(struct xi_channel *ch, const struct xi_record *r, size_t n, struct xi_sending *s, int64_t timeout,
+                            bool *in) {
+    bool waited = false;
+    int64_t done = try_to_send(ch, r, n, s, timeout, &waited, in);
+    if (waited) xi_pass_on(ch, XI_SIDE_PRODUCERS); /* after an error too: the ring was for room that is still there */
+    return done;
 }
 
 /* `calling`: NULL, or this is a request or a reply. */

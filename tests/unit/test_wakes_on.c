@@ -76,6 +76,55 @@ START_TEST(room_for_one_and_no_more) {
 }
 END_TEST
 
+/* What one that is woken cannot use is another's: the first wants more room than there is. */
+static int sends_400(xi_channel *ch) { return try_number(ch, 7, 400, &(xi_send_opts){.timeout = LONG}); }
+
+START_TEST(room_that_is_too_small_for_one) {
+    xi_channel *out = open_here(me, "wakes", XI_OPEN_SEND, (xi_open_opts){0}), *in = open_here(you, "wakes", XI_OPEN_RECV, (xi_open_opts){0});
+    fill(out);
+    for (int i = 0; i < 3; i++) { /* who wants little sleeps between, or behind, others who want much */
+        start(i, out, i == 1 + _i ? sends_one : sends_400);
+        await_asleep(&out->chan->parked_senders, (unsigned)i + 1, (unsigned)i + 1);
+    }
+    ck_assert_int_eq(take(in), 7);
+    expect_done(1, 3);
+    end(1 + _i, 0);
+    ck_assert_int_eq(done_of(3), 1);
+    uint64_t wakes = xi_load_relaxed(&out->chan->wakes);
+    pass_time(20 * MS);
+    ck_assert_uint_le(xi_load_relaxed(&out->chan->wakes), wakes + 3); /* nor do the two wake each other all the time */
+    while (xi_recv(in, &(xi_msg)XI_MSG_INIT, XI_TRY) == 0) continue;
+    for (int i = 0; i < 3; i++)
+        if (i != 1 + _i) end(i, 0);
+    let_go(out, in);
+}
+END_TEST
+
+/* Nor what one that is woken does not come to, since it fails: here it gets no lock in its time. */
+static int sends_shortly(xi_channel *ch) { return xi_send_int(ch, 7, SHORT); }
+
+START_TEST(what_one_fails_to_use) {
+    xi_channel *out = open_here(me, "wakes", XI_OPEN_SEND, (xi_open_opts){0}), *in = open_here(you, "wakes", XI_OPEN_RECV, (xi_open_opts){0});
+    xi_channel *ch = _i ? out : in;
+    struct xi_mask *parked = _i ? &out->chan->parked_senders : &in->group->parked;
+    xi_a32 *lock = _i ? &out->chan->lock : &in->group->lock, *lock_sleep = _i ? &out->chan->lock_sleep : &in->group->lock_sleep;
+    if (_i) fill(out);
+    start(0, ch, _i ? sends_shortly : receives_shortly);
+    await_asleep(parked, 1, 1);
+    start(1, ch, _i ? sends_one : receives_one);
+    await_asleep(parked, 2, 2);
+    ok(xi_lock_words(ch, lock, lock_sleep, XI_TRY));
+    if (_i) ck_assert_int_eq(take(in), 7);
+    else ok(xi_send_int(out, 7, XI_TRY));
+    end(0, XI_E_TIMEOUT);
+    ck_assert_int_eq(done_of(2), 1);
+    xi_unlock_words(lock, lock_sleep);
+    expect_done(2, 2);
+    end(1, 0);
+    let_go(out, in);
+}
+END_TEST
+
 /* ---- rings that grow */
 
 #define GROWING (xi_open_opts){.grow = 65536}
@@ -363,6 +412,8 @@ int main(void) {
     tcase_add_test(t, room_for_several_reaches_several_senders);
     tcase_add_test(t, a_send_that_drops_is_heard);
     tcase_add_loop_test(t, room_for_one_and_no_more, 0, 3);
+    tcase_add_loop_test(t, room_that_is_too_small_for_one, 0, 2);
+    tcase_add_loop_test(t, what_one_fails_to_use, 0, 2);
     tcase_add_test(t, who_has_grown_tells_who_waits);
     tcase_add_test(t, who_is_refused_for_a_moment_asks_again);
     tcase_add_loop_test(t, garbage_that_is_skipped_makes_room, 0, 6);
