@@ -124,6 +124,7 @@ static int start_joined(int ready, int stay[2]) {
     close(stay[1]);
     xi_interp *me = join();
     if (write(ready, "r", 1) != 1) _exit(1);
+    close(ready); /* so that it ends when another dies before it comes to this */
     while (read(stay[0], &c, 1) < 0 && errno == EINTR) {}
     xi_leave(me);
     _exit(0);

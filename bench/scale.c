@@ -14,6 +14,7 @@
  * is taken leads, is timed by a wrapper that the linker puts around it.
  */
 #include <errno.h>
+#include <signal.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,6 +90,7 @@ static void one_of_crowd(const char *name, int who, uint64_t n, int ready, int g
     if (rc == 0) rc = xi_open(me, name, &open, &ch);
     if (rc < 0) give_up("joining", rc);
     if (write(ready, "r", 1) != 1) _exit(1);
+    close(ready); /* so that it ends when another dies before it comes to this */
     while (read(gate, &c, 1) < 0 && errno == EINTR) {} /* until it is closed */
     if (who % 2 == 0)
         produce(ch, who / 2, n);
@@ -117,7 +119,7 @@ static int start_all(const char *name, int many, uint64_t n, int *pids, int read
 static int await_all(int ready, int count) {
     char c;
     for (int i = 0; i < count; i++)
-        if (read(ready, &c, 1) != 1) return -1;
+        if (!bench_await(ready) || read(ready, &c, 1) != 1) return -1;
     return 0;
 }
 
@@ -134,6 +136,7 @@ static uint64_t pass(const char *name, int many, uint64_t n) {
     uint64_t start = bench_now();
     close(gate[0]);
     close(gate[1]);
+    for (int i = 0; i < 2 * many && pids[i] > 0 && !started; i++) kill(pids[i], SIGKILL); /* they would wait for the missing one */
     for (int i = 0; i < 2 * many && pids[i] > 0; i++) bad |= bench_wait(pids[i]) != 0;
     uint64_t ns = bench_now() - start, values = (uint64_t)many * n;
     close(ready[0]);

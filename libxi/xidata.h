@@ -659,6 +659,8 @@ XI_API int xi_ack_keep(xi_msg *msg);
 XI_API int xi_nack_keep(xi_msg *msg, int64_t delay_ns);
 /* The group's timeout begins anew, with ns (0: the group's own). */
 XI_API int xi_extend(xi_msg *msg, int64_t ns);
+/* That timeout of the group's own, in ns; 0: deliveries do not become overdue, or the group does not acknowledge. */
+XI_API int64_t xi_ack_timeout(const xi_channel *ch);
 /* How often the value has been delivered, this time included; 0 in a group that does not acknowledge. */
 static inline uint32_t xi_msg_deliveries(const xi_msg *m) { return m->delivery_ ? m->count_ : 0; }
 

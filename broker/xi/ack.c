@@ -72,33 +72,61 @@ static int input_of(struct worker *w, const xi_msg *m, struct json_out *out) {
     return -1;
 }
 
+/* The signals that end xi, which are passed on: kept back while there are two of us and no command yet. */
+static void keep_back(sigset_t *before) {
+    sigset_t ours;
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGINT);
+    sigaddset(&ours, SIGTERM);
+    sigaddset(&ours, SIGHUP);
+    sigprocmask(SIG_BLOCK, &ours, before);
+}
+
+/* In the child: what was kept back does to it what it does to a command. */
+static void hear(const sigset_t *before) {
+    static const int ours[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) {
+        struct sigaction old;
+        if (sigaction(ours[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) signal(ours[i], SIG_DFL);
+    }
+    sigprocmask(SIG_SETMASK, before, NULL);
+}
+
 /* In the child; does not return. */
-__attribute__((noreturn)) static void become(const struct worker *w, int input, uint32_t deliveries, pid_t parent) {
+__attribute__((noreturn)) static void become(const struct worker *w, int input, uint32_t deliveries, pid_t parent,
+                                             const sigset_t *before) {
     char number[16];
     snprintf(number, sizeof number, "%u", deliveries);
     if (setpgid(0, 0) == 0 && prctl(PR_SET_PDEATHSIG, SIGTERM) == 0 && getppid() == parent && dup2(input, STDIN_FILENO) >= 0 &&
         setenv("XI_DELIVERIES", number, 1) == 0) {
         signal(SIGPIPE, SIG_DFL);
+        hear(before);
         execvp(w->command[0], w->command);
     }
     say("cannot run %s: %s", w->command[0], strerror(errno));
     _exit(NOT_RUN);
 }
 
-/* How often a delivery is extended while its command runs. */
-static int extend_ms(const struct worker *w) {
-    int64_t ms = w->group.timeout_ns > 0 ? w->group.timeout_ns / 3000000 : 1000;
-    return ms < 1 ? 1 : ms > 1000 ? 1000 : (int)ms;
+#define SECOND ((int64_t)1000000000)
+
+/* How often a delivery is extended while its command runs, in ns: by the timeout of the group as it is, not as it is asked for. */
+static int64_t extend_every(const struct worker *w) {
+    int64_t ns = xi_ack_timeout(w->member.channel) / 3;
+    return ns == 0 || ns > SECOND ? SECOND : ns;
 }
 
 /* Waits for the end of the process, whose group hears the signals that we get. As a shell would say its status. */
 static int wait_for(struct worker *w, pid_t pid, xi_msg *m) {
     struct pollfd end = {(int)syscall(SYS_pidfd_open, pid, 0), POLLIN, 0};
     int told = 0, status = 0;
+    int64_t next = 0, now;
     while (end.fd >= 0) {
-        int n = poll(&end, 1, extend_ms(w));
-        if (n > 0) break;
-        if (n == 0) (void)xi_extend(m, 0); /* stale: another has it, which the acknowledgement will say */
+        if ((now = now_ns()) >= next) {
+            (void)xi_extend(m, 0); /* stale: another has it, which the acknowledgement will say */
+            next = now + extend_every(w);
+        }
+        struct timespec left = {(next - now) / SECOND, (next - now) % SECOND};
+        if (ppoll(&end, 1, &left, NULL) > 0) break; /* once told to stop, a signal comes all the time: the clock counts */
         if (stop_signal() != told && (told = stop_signal()) != 0) kill(-pid, told);
     }
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
@@ -110,14 +138,15 @@ static int wait_for(struct worker *w, pid_t pid, xi_msg *m) {
 static int work(struct worker *w, xi_msg *m, struct json_out *out) {
     int input = input_of(w, m, out);
     if (input < 0) return XI_EXIT_FAILED;
+    sigset_t before;
+    keep_back(&before);
     pid_t self = getpid(), pid = fork();
-    if (pid == 0) become(w, input, xi_msg_deliveries(m), self);
+    if (pid == 0) become(w, input, xi_msg_deliveries(m), self, &before);
     int err = errno;
+    if (pid > 0) (void)setpgid(pid, pid); /* whoever of us two comes first */
+    sigprocmask(SIG_SETMASK, &before, NULL);
     close(input);
-    if (pid > 0) {
-        (void)setpgid(pid, pid); /* whoever of us two comes first */
-        return wait_for(w, pid, m);
-    }
+    if (pid > 0) return wait_for(w, pid, m);
     say("cannot start a process: %s", strerror(err));
     return XI_EXIT_FAILED;
 }

@@ -33,11 +33,25 @@ static int refused(const struct caller *c, int rc) {
     return XI_EXIT_FAILED;
 }
 
+/* As xi_call(), but a wait that is interrupted by anything else than being told to stop goes on. */
+static int call_and_wait(struct caller *c, const void *value, size_t size, xi_msg *reply) {
+    xi_pending p = XI_PENDING_INIT;
+    struct deadline end = deadline_in(c->timeout);
+    int rc;
+    do rc = xi_call_begin(c->member.channel, value, size, deadline_left(&end), &p);
+    while (rc == XI_E_INTR && !stop_signal());
+    if (rc) return rc;
+    do rc = xi_call_wait(&p, reply, deadline_left(&end));
+    while (rc == XI_E_INTR && !stop_signal());
+    xi_call_cancel(&p);
+    return rc;
+}
+
 static int call(struct caller *c, const void *value, size_t size) {
     xi_msg reply = XI_MSG_INIT;
     struct json_out out = {0};
     bool trouble = false;
-    int rc = xi_call(c->member.channel, value, size, &reply, c->timeout);
+    int rc = call_and_wait(c, value, size, &reply);
     int status = rc ? refused(c, rc) : print_message(&reply, c->raw, &out, &trouble);
     json_out_clear(&out);
     xi_msg_release(&reply);

@@ -27,7 +27,9 @@ static int run(int argc, char **argv) {
     struct member s;
     int status = member_open(&s, &opts);
     if (status) return status;
-    int rc = xi_close(s.channel);
+    int rc;
+    do rc = xi_close(s.channel);
+    while (rc == XI_E_INTR && !stop_signal());
     if (rc) say("cannot close channel \"%s\": %s", s.name, xi_error_text(rc));
     member_close(&s);
     return rc ? XI_EXIT_FAILED : XI_EXIT_OK;

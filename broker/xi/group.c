@@ -83,7 +83,9 @@ static int list(struct lister *l, xi_channel *ch) {
 }
 
 static int end_group(struct lister *l, xi_channel *ch) {
-    int rc = xi_group_remove(ch, l->remove);
+    int rc;
+    do rc = xi_group_remove(ch, l->remove);
+    while (rc == XI_E_INTR && !stop_signal());
     if (rc == 0) return XI_EXIT_OK;
     say("cannot remove group \"%s\": %s", l->remove, xi_error_text(rc));
     return XI_EXIT_FAILED;

@@ -246,30 +246,54 @@ static int send_line(struct sender *s, bool text, struct json *j, const char *li
     return json_parse(j, line, n) ? bad_json(j, where) : send_parsed(s, j, where);
 }
 
-static int send_input(struct sender *s, bool text) {
-    struct json j = {0};
-    char *line = NULL;
-    size_t room = 0;
-    int status = XI_EXIT_OK;
-    for (uint64_t number = 1; status == XI_EXIT_OK && !stop_signal(); number++) {
-        errno = 0;
-        ssize_t n = getline(&line, &room, stdin);
-        if (n < 0 && errno == EINTR && !stop_signal()) {
-            clearerr(stdin);
+struct line {
+    char *text; /* with a zero behind it */
+    size_t length, room;
+};
+
+static bool line_add(struct line *l, int c) {
+    if (l->length + 2 > l->room) {
+        size_t room = l->room ? l->room * 2 : 256;
+        char *more = realloc(l->text, room);
+        if (!more) return false;
+        l->text = more;
+        l->room = room;
+    }
+    l->text[l->length++] = (char)c;
+    l->text[l->length] = 0;
+    return true;
+}
+
+/* The next whole line, without its end; the last one may have none. 1; 0 at the end; -1 on an error (errno), or when told to
+ * stop: what has been read of a line by then is no line. Not getline(), which gives that out as one. */
+static int read_line(struct line *l) {
+    if (!l->text && !line_add(l, 0)) return -1;
+    l->text[l->length = 0] = 0;
+    for (;;) {
+        int c = getc_unlocked(stdin);
+        if (c == '\n') return 1;
+        if (c != EOF) {
+            if (!line_add(l, c)) return -1;
             continue;
         }
-        if (n < 0) {
-            if (ferror(stdin) && !stop_signal()) {
-                say("cannot read the input: %s", strerror(errno));
-                status = XI_EXIT_FAILED;
-            }
-            break;
-        }
-        if (n > 0 && line[n - 1] == '\n') line[--n] = 0;
-        status = send_line(s, text, &j, line, (size_t)n, number);
+        if (!ferror(stdin)) return l->length > 0;
+        if (errno != EINTR || stop_signal()) return -1;
+        clearerr(stdin);
+    }
+}
+
+static int send_input(struct sender *s, bool text) {
+    struct json j = {0};
+    struct line line = {0};
+    int status = XI_EXIT_OK, more = 1;
+    for (uint64_t number = 1; status == XI_EXIT_OK && !stop_signal() && (more = read_line(&line)) > 0; number++)
+        status = send_line(s, text, &j, line.text, line.length, number);
+    if (more < 0 && !stop_signal()) {
+        say("cannot read the input: %s", strerror(errno));
+        status = XI_EXIT_FAILED;
     }
     if (status != XI_EXIT_OK && s->sent > 0) say("%llu values before it were sent", (unsigned long long)s->sent);
-    free(line);
+    free(line.text);
     json_clear(&j);
     return status;
 }

@@ -337,6 +337,11 @@ int xi_extend(xi_msg *m, int64_t ns) {
     return 0;
 }
 
+int64_t xi_ack_timeout(const xi_channel *ch) {
+    uint64_t ns = ch->ack ? ch->ack->timeout_ns : 0;
+    return ns < INT64_MAX ? (int64_t)ns : INT64_MAX; /* anybody may have written it */
+}
+
 /* ------------------------------------------------------------------- handles */
 
 /* Gives back what went out through this handle. A message may hold its block for longer than the handle lives. */

@@ -8,6 +8,7 @@ import pickle
 import queue
 import select
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -437,6 +438,42 @@ except xidata.Ending:
             me.ref(10**9)
         with self.assertRaises(TypeError):
             me.ref("x")
+
+    def test_a_reference_is_released_though_signals_come(self):
+        """The broker is stopped for longer than an interrupted call waits for it; and a handler that raises loses nothing."""
+        ns = os.environ["XI_NAMESPACE"] + ".slow"
+        ready, said = os.pipe()
+        broker = subprocess.Popen([os.environ["XI_BROKER"], "-n", ns, "--ready-fd", str(said)], pass_fds=[said])
+        self.children.append(broker)
+        os.close(said)
+        self.assertEqual(os.read(ready, 9), b"ready\n")
+        os.close(ready)
+        with xidata.join(ns=ns) as me, xidata.join(ns=ns) as other:
+            held = me.reference(other.id)
+            count = lambda: [i.references for i in xidata.interpreters(ns) if i.id == other.id]
+            self.assertEqual(count(), [1])
+
+            def stop(*_):
+                raise KeyboardInterrupt
+
+            self.addCleanup(signal.signal, signal.SIGALRM, signal.SIG_DFL)
+            for handler in (stop, lambda *_: None):
+                signal.signal(signal.SIGALRM, handler)
+                broker.send_signal(signal.SIGSTOP)
+                goes_on = threading.Timer(2.5, broker.send_signal, [signal.SIGCONT])
+                goes_on.start()
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
+                if handler is stop:
+                    with self.assertRaises(KeyboardInterrupt):
+                        held.release()
+                    self.assertTrue(held.held)
+                else:
+                    held.release()
+                    self.assertFalse(held.held)
+                goes_on.join()
+            until(lambda: count() == [0], "the broker to have counted")
+        broker.terminate()
+        self.finished(broker)
 
     @unittest.skipIf(sys.version_info < (3, 12), "subinterpreters with a GIL of their own came with 3.12")
     def test_subinterpreters(self):

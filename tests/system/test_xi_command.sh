@@ -272,6 +272,18 @@ wait $worker
 is "ack: told to stop" $? 143
 status "ack: then it is given back" 0 "$xi" ack -t 10 -c 1 tasks true
 status "ack: no command" 2 "$xi" ack tasks
+# A group that somebody else made, whose deliveries are overdue after 0.3 s: not while a command works on them.
+for told in nothing TERM; do
+    status "send short work" 0 "$xi" send short 1
+    status "ack: a group with little time" 1 "$xi" ack --ack-timeout 0.3 --retry 0 -c 1 short false
+    rm -f "$dir/log"
+    "$xi" ack -c 1 -t 10 short sh -c 'trap "" TERM; echo begun >>"'"$dir/log"'"; sleep 1' 2>"$dir/ack" & worker=$!
+    until_true "test -e '$dir/log'"
+    [ $told = nothing ] || kill -$told $worker
+    status "ack: nobody else gets it meanwhile ($told)" 1 "$xi" ack -c 1 -t 1.5 short sh -c 'echo again >>"'"$dir/log"'"'
+    wait $worker
+    is "ack: it was worked on once ($told)" "$(cat "$dir/log" "$dir/ack")" begun
+done
 
 timeout 20 "$xi" recv --mode broadcast -c 3 news >"$dir/b1" & p1=$!
 timeout 20 "$xi" recv --mode broadcast -c 3 news >"$dir/b2" & p2=$!
@@ -364,6 +376,22 @@ status "a group that begins at the oldest" 0 "$xi" recv --group h --from oldest 
 is "all of them" "$(printf '%s' "$out" | tr '\n' ' ')" "1 2 3 4"
 status "the queue still has them" 0 "$xi" recv -t 0 history
 
+# ---- told to stop in the middle of a line
+
+mkfifo "$dir/lines"
+for text in "" --text; do
+    timeout 20 "$xi" send $text parts <"$dir/lines" & p1=$!
+    exec 9>"$dir/lines"
+    printf '{"a":1}\n123' >&9
+    until_true "'$xi' ls --json | grep -q '\"name\":\"parts\".*\"depth\":1'"
+    kill -TERM "$(pgrep -P $p1 -f 'send.*parts')"
+    wait $p1
+    is "send$text: told to stop" $? 143
+    exec 9>&-
+    status "send$text: what was whole is there" 0 "$xi" recv --raw -t 0 parts
+    case $out in '{"a":1}' | '"{\"a\":1}"') report 0 "send$text: and no half of a line" ;; *) report 1 "send$text: and no half of a line" "$out" ;; esac
+done
+
 # ---- request and reply
 
 answer=${XI_BUILD:-build}/tests/answer
@@ -381,6 +409,16 @@ until_true "test -s '$dir/t'"
 is "who looks on sees the request, and does not answer" "$(cat "$dir/t")" '{"three":[3,null]}'
 kill -INT "$(pgrep -P $p2 -f 'tail -f')"
 wait $p2
+kill -STOP "$(pgrep -P $p1)"
+"$xi" call echo 5 >"$dir/r" 2>&1 & p2=$!
+until_true "'$xi' ls --json | grep -q '\"name\":\"echo\".*\"depth\":1'"
+for signal in STOP CONT STOP CONT; do # which interrupts a wait, and is no reason to give up
+    kill -$signal $p2
+    sleep 0.05
+done
+kill -CONT "$(pgrep -P $p1)"
+wait $p2
+is "call: stopped for a while" "$? $(cat "$dir/r")" '0 [5]'
 status "call who ends over it" 1 "$xi" call echo '"stop"'
 has "call who ends over it: says so" "$err" "died"
 wait $p1

@@ -29,28 +29,31 @@ PyObject *reference_new(Interp *in, int64_t id) {
     return (PyObject *)r;
 }
 
-/* Drops it, once. An enum xi_error. */
-static int drop(Reference *r) {
+/* Drops it, once. An enum xi_error; patient: signals run their handlers, and it goes on. */
+static int drop(Reference *r, bool patient) {
     Interp *in = r->interp;
     int rc = 0;
     bool held = r->held && !in->left && r->generation == in->st->generation;
-    r->held = false;
+    r->held = false; /* another thread may be here before we are back */
     if (!held || interp_enter(in) < 0) {
         PyErr_Clear(); /* it left, and its references with it */
         return 0;
     }
-    Py_BEGIN_ALLOW_THREADS
-    rc = xi_unref(in->me, r->id);
-    Py_END_ALLOW_THREADS
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        rc = xi_unref(in->me, r->id);
+        Py_END_ALLOW_THREADS
+    } while (rc == XI_E_INTR && patient && interrupted(in) == 0);
+    r->held = rc < 0 && rc != XI_E_NOENT; /* still, and to be tried again; who has ended needs no reference */
     interp_exit(in);
     return rc;
 }
 
 static PyObject *reference_release(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Reference *r = (Reference *)self;
-    int rc = drop(r);
-    if (rc < 0 && rc != XI_E_NOENT) /* who has ended needs no reference */
-        return raise_error(r->interp->st, rc);
+    int rc = drop(r, true);
+    if (r->held)
+        return finished(r->interp->st, rc);
     Py_RETURN_NONE;
 }
 
@@ -59,7 +62,7 @@ static void reference_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyObject *error_type, *error, *traceback;
     PyErr_Fetch(&error_type, &error, &traceback);
-    (void)drop(r); /* nobody is left to be told; the broker drops it with this process at the latest */
+    (void)drop(r, false); /* nobody is left to be told; the broker drops it with this process at the latest */
     PyErr_Restore(error_type, error, traceback);
     Py_DECREF(r->interp);
     PyObject_Free(self);
