@@ -29,6 +29,7 @@
 
 #include "bench/histogram.h"
 #include "bench/peer.h"
+#include "bench/place.h"
 #include "wire/order.h"
 #include "xidata.h"
 
@@ -39,7 +40,7 @@ typedef _Atomic uint32_t bench_a32;
 #define BENCH_LABEL 32
 #define BENCH_TEXT 320
 #define BENCH_RAW_BYTES 64
-#define BENCH_REGIME_LIMIT_NS 200.0 /* a raw round trip below it: two hardware threads of one core */
+#define BENCH_REGIME_LIMIT_NS 200.0 /* a raw round trip below it, where nothing else tells: two hardware threads of one core */
 
 struct bench_options {
     bool quick;
@@ -58,6 +59,7 @@ struct bench_place {
     int cpu[2];
     int allowed;  /* processors this process may use */
     bool pinned;  /* false: fewer than two, so both sides share what there is */
+    enum place_pair pair;
 };
 
 enum bench_regime { BENCH_TWO_CORES = 0, BENCH_ONE_CORE = 1, BENCH_MIXED = 2 };

@@ -37,16 +37,33 @@ static int patience_s = PATIENCE_S;
 
 /* ---- where ---- */
 
+/* The beginning of a file, as text; false if there is none. */
+static bool read_start(const char *path, char *out, size_t capacity) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, out, capacity - 1);
+    if (fd >= 0) close(fd);
+    out[n > 0 ? n : 0] = 0;
+    return n > 0;
+}
+
+static void choose(const int *cpus) {
+    char path[80], list[256], info[8192];
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpus[0]);
+    const char *siblings = read_start(path, list, sizeof list) ? list : NULL;
+    place_choose(cpus, bench_place.allowed, siblings, bench_place.cpu);
+    bool real = read_start("/proc/cpuinfo", info, sizeof info) && !place_is_virtual(info);
+    bench_place.pair = place_pair_of(siblings, bench_place.cpu[1], !real);
+}
+
 void bench_place_init(void) {
     cpu_set_t set;
+    int cpus[CPU_SETSIZE];
     bench_place = (struct bench_place){.cpu = {-1, -1}};
     if (sched_getaffinity(0, sizeof set, &set) == 0)
-        for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-            if (!CPU_ISSET(cpu, &set)) continue;
-            if (bench_place.allowed < 2) bench_place.cpu[bench_place.allowed] = cpu;
-            bench_place.allowed++;
-        }
+        for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+            if (CPU_ISSET(cpu, &set)) cpus[bench_place.allowed++] = cpu;
     bench_place.pinned = bench_place.allowed >= 2;
+    if (bench_place.pinned) choose(cpus);
     bench_must_yield = !bench_place.pinned;
     if (bench_must_yield) bench_microsecond = 1; /* to yield once is enough */
 }
@@ -424,6 +441,7 @@ int bench_external(const struct bench_case *c, const struct bench_options *o, st
 
 enum bench_regime bench_regime_of(double before, double after) {
     if (!bench_place.pinned) return BENCH_TWO_CORES; /* by any name: there is one kind of run */
+    if (bench_place.pair != PLACE_UNKNOWN) return bench_place.pair == PLACE_SIBLINGS ? BENCH_ONE_CORE : BENCH_TWO_CORES;
     bool one_before = before < BENCH_REGIME_LIMIT_NS, one_after = after < BENCH_REGIME_LIMIT_NS;
     if (one_before != one_after) return BENCH_MIXED;
     return one_after ? BENCH_ONE_CORE : BENCH_TWO_CORES;
