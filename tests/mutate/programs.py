@@ -29,7 +29,7 @@ FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g0", "-fPIC", "-w", "-fno-stric
 # What is behind an @ is how they wait.
 TESTS = ("unit/arena", "unit/channel", "unit/lock", "unit/ends", "unit/retain", "unit/retain_grow", "unit/grow", "unit/call",
          "unit/call_groups", "unit/set", "unit/ttl", "unit/ack", "unit/ack_ends", "unit/ack_garbage", "unit/wait", "unit/wakes",
-         "unit/wakes_by", "unit/wakes_on", "unit/limits", "unit/reconnect",
+         "unit/wakes_by", "unit/wakes_on", "unit/limits", "unit/reconnect", "unit/send_home", "unit/strangers",
          "unit/set@futex", "unit/set_wait", "unit/set_wait@futex", "unit/no_stdin", "unit/no_stdin@futex", "unit/wait@futex",
          "unit/wakes@futex", "unit/release_words", "unit/segment", "unit/broker_socket", "unit/repair",
          "unit/repair_ack", "unit/repair_hostile", "system/threads", "system/fork", "system/free_functions")

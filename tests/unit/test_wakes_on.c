@@ -86,7 +86,7 @@ START_TEST(room_that_is_too_small_for_one) {
         start(i, out, i == 1 + _i ? sends_one : sends_400);
         await_asleep(&out->chan->parked_senders, (unsigned)i + 1, (unsigned)i + 1);
     }
-    ck_assert_int_eq(take(in), 7);
+    for (int i = 0; i < 2; i++) ck_assert_int_eq(take(in), 7); /* some stays, which is too small for them */
     expect_done(1, 3);
     end(1 + _i, 0);
     ck_assert_int_eq(done_of(3), 1);
