@@ -83,19 +83,19 @@ START_TEST(room_that_is_too_small_for_one) {
     xi_channel *out = open_here(me, "wakes", XI_OPEN_SEND, (xi_open_opts){0}), *in = open_here(you, "wakes", XI_OPEN_RECV, (xi_open_opts){0});
     fill(out);
     for (int i = 0; i < 3; i++) { /* who wants little sleeps between, or behind, others who want much */
-        start(i, out, i == 1 + _i ? sends_one : sends_400);
+        start(i, out, i == 1 + _i % 2 ? sends_one : sends_400);
         await_asleep(&out->chan->parked_senders, (unsigned)i + 1, (unsigned)i + 1);
     }
     for (int i = 0; i < 2; i++) ck_assert_int_eq(take(in), 7); /* some stays, which is too small for them */
     expect_done(1, 3);
-    end(1 + _i, 0);
+    end(1 + _i % 2, 0);
     ck_assert_int_eq(done_of(3), 1);
     uint64_t wakes = xi_load_relaxed(&out->chan->wakes);
     pass_time(20 * MS);
     ck_assert_uint_le(xi_load_relaxed(&out->chan->wakes), wakes + 3); /* nor do the two wake each other all the time */
     while (xi_recv(in, &(xi_msg)XI_MSG_INIT, XI_TRY) == 0) continue;
     for (int i = 0; i < 3; i++)
-        if (i != 1 + _i) end(i, 0);
+        if (i != 1 + _i % 2) end(i, 0);
     let_go(out, in);
 }
 END_TEST
@@ -412,7 +412,7 @@ int main(void) {
     tcase_add_test(t, room_for_several_reaches_several_senders);
     tcase_add_test(t, a_send_that_drops_is_heard);
     tcase_add_loop_test(t, room_for_one_and_no_more, 0, 3);
-    tcase_add_loop_test(t, room_that_is_too_small_for_one, 0, 2);
+    tcase_add_loop_test(t, room_that_is_too_small_for_one, 0, 20); /* they come out of step, and stop, in five of six */
     tcase_add_loop_test(t, what_one_fails_to_use, 0, 2);
     tcase_add_test(t, who_has_grown_tells_who_waits);
     tcase_add_test(t, who_is_refused_for_a_moment_asks_again);
