@@ -93,7 +93,9 @@ START_TEST(room_that_is_too_small_for_one) {
     uint64_t wakes = xi_load_relaxed(&out->chan->wakes);
     pass_time(20 * MS);
     ck_assert_uint_le(xi_load_relaxed(&out->chan->wakes), wakes + 3); /* nor do the two wake each other all the time */
-    while (xi_recv(in, &(xi_msg)XI_MSG_INIT, XI_TRY) == 0) continue;
+    xi_msg m = XI_MSG_INIT;
+    while (xi_recv(in, &m, XI_TRY) == 0) continue;
+    xi_msg_release(&m);
     for (int i = 0; i < 3; i++)
         if (i != 1 + _i % 2) end(i, 0);
     let_go(out, in);
